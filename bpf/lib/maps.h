@@ -1,0 +1,90 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* Every map, what it holds, who writes it, and its accessors. A map is named by its slot; the loader puts
+ * the descriptor of the real map in its place (datapath/kernel/load.py, datapath/maps/catalog.py).
+ */
+#ifndef CPLANE_MAPS_H
+#define CPLANE_MAPS_H
+
+/* LLVM's own spelling of `ld_imm64 dst, type, value`: the same in bcc's clang and in any other. */
+u64 bpf_pseudo(u64 type, u64 value) asm("llvm.bpf.pseudo");
+
+#define BPF_PSEUDO_MAP_FD 1
+#define MAP_SENTINEL 0x43500000	/* high enough to be no descriptor; checked by the loader */
+#define MAP(slot) ((void *)bpf_pseudo(BPF_PSEUDO_MAP_FD, MAP_SENTINEL + (slot)))
+
+/* LPM: prefix -> identity behind it. Written by the agent. */
+static __always_inline struct remote_endpoint_info *ipcache_map(const struct ipcache_key *key)
+{
+	return map_lookup_elem(MAP(SLOT_IPCACHE), key);
+}
+
+/* LPM: (policy, peer, direction, L4 prefix) -> what to do. Written by the agent. */
+static __always_inline struct policy_entry *policy_map(const struct policy_key *key)
+{
+	return map_lookup_elem(MAP(SLOT_POLICY), key);
+}
+
+/* Hash: local address -> where to deliver. Written by the agent. */
+static __always_inline struct endpoint_info *lxc_map(const struct endpoint_key *key)
+{
+	return map_lookup_elem(MAP(SLOT_LXC), key);
+}
+
+/* Hash: host side of a pod's veth -> who is behind it. Written by the agent. */
+static __always_inline struct device_info *devices_map(const struct device_key *key)
+{
+	return map_lookup_elem(MAP(SLOT_DEVICES), key);
+}
+
+/* Array: a number of the node. POSITION, EPOCH and MONITOR written by the agent, LOST by programs. */
+static __always_inline struct state_value *state_map(u32 slot)
+{
+	struct state_key key = { .slot = slot };
+
+	return map_lookup_elem(MAP(SLOT_STATE), &key);
+}
+
+/* LRU: connection of one endpoint -> its state. Written by programs, swept by the agent. */
+static __always_inline struct ct_entry *ct_map_lookup(const void *key, bool v6)
+{
+	return v6 ? map_lookup_elem(MAP(SLOT_CT6), key) : map_lookup_elem(MAP(SLOT_CT4), key);
+}
+
+static __always_inline long ct_map_update(const void *key, const struct ct_entry *entry, bool v6)
+{
+	return v6 ? map_update_elem(MAP(SLOT_CT6), key, entry, BPF_ANY) :
+		    map_update_elem(MAP(SLOT_CT4), key, entry, BPF_ANY);
+}
+
+/* Per-CPU array: packets and bytes per outcome and direction. Written by programs. */
+static __always_inline struct metrics_value *metrics_map(u32 index)
+{
+	struct metrics_key key = { .index = index };
+
+	return map_lookup_elem(MAP(SLOT_METRICS), &key);
+}
+
+/* Per-CPU array of one: the packet in hand. Written by programs, which are never interrupted by another on
+ * their CPU. Not on the stack, because the verifier follows every constant there down every path, and gives up.
+ */
+static __always_inline void *scratch_map(void)
+{
+	u32 key = 0;
+
+	return map_lookup_elem(MAP(SLOT_SCRATCH), &key);
+}
+
+/* Ring buffer: one `struct record` per observation. NULL when it is full. */
+static __always_inline struct record *events_reserve(void)
+{
+	return ringbuf_reserve(MAP(SLOT_EVENTS), sizeof(struct record), 0);
+}
+
+static __always_inline u64 state_number(u32 slot)
+{
+	struct state_value *value = state_map(slot);
+
+	return value ? *(volatile u64 *)&value->number : 0;
+}
+
+#endif

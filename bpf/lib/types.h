@@ -1,0 +1,227 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* Every struct whose bytes Python also knows (datapath/maps, datapath/notify). No holes: padding is named. */
+#ifndef CPLANE_TYPES_H
+#define CPLANE_TYPES_H
+
+#define FAMILY_V4 1
+#define FAMILY_V6 2
+
+#define IDENTITY_ANY 0		/* in a policy key; "unknown" elsewhere */
+#define IDENTITY_HOST 1
+#define IDENTITY_WORLD 2
+
+#define DIRECTION_INGRESS 0
+#define DIRECTION_EGRESS 1
+
+/* An IPv6 address, or an IPv4 address in the first word and zeroes. */
+struct addr {
+	__be32 word[4];
+};
+
+struct ipcache_key {
+	u32 prefixlen;
+	u16 cluster_id;
+	u8 pad;
+	u8 family;
+	struct addr addr;
+};
+
+#define IPCACHE_STATIC_BITS 32	/* cluster_id, pad, family */
+
+struct remote_endpoint_info {
+	u32 sec_identity;
+	struct addr tunnel_endpoint;
+	u16 pad;
+	u8 key;
+	u8 flags;
+};
+
+struct policy_key {
+	u32 prefixlen;
+	u32 policy_id;
+	u32 sec_label;
+	u8 direction;
+	u8 protocol;
+	__be16 dport;
+};
+
+#define POLICY_STATIC_BITS 72	/* policy_id, sec_label, direction */
+#define POLICY_PROTO_BITS 8
+#define POLICY_L4_BITS 24
+
+struct policy_entry {
+	__be16 proxy_port;
+	u8 flags;
+	u8 auth_type;
+	u32 precedence;
+	u32 cookie;
+};
+
+#define POLICY_FLAG_DENY 1
+#define POLICY_L4_BITS_SHIFT 3
+
+struct endpoint_key {
+	struct addr addr;
+	u8 family;
+	u8 key;
+	u16 cluster_id;
+};
+
+struct endpoint_info {
+	u32 ifindex;
+	u32 sec_id;
+	u32 policy_id;
+	u16 lxc_id;
+	u16 flags;
+	u8 mac[6];
+	u8 node_mac[6];
+};
+
+#define ENDPOINT_FLAG_HOST 1	/* an address of the node itself */
+
+struct device_key {
+	u32 ifindex;
+};
+
+struct device_info {
+	u32 sec_id;
+	u32 policy_id;
+	u16 lxc_id;
+	u16 flags;
+	__be32 ipv4;
+	struct addr ipv6;
+	u8 mac[6];
+	u8 node_mac[6];
+};
+
+struct state_key {
+	u32 slot;
+};
+
+struct state_value {
+	u64 number;
+};
+
+#define STATE_POSITION 0
+#define STATE_EPOCH 1
+#define STATE_MONITOR 2
+#define STATE_LOST 3
+
+#define MONITOR_DROP 1
+#define MONITOR_VERDICT 2
+#define MONITOR_TRACE 4
+
+/* A connection as one endpoint sees it: the smaller (address, port) first, so that both directions have one
+ * key. `flavour` is 0 where ports tell the sides apart; an ICMP query has its identifier in the asker's port
+ * and its request type in the other, and says here which side asked.
+ */
+struct ct4_key {
+	__be32 addr[2];
+	__be16 port[2];
+	u16 lxc_id;
+	u8 protocol;
+	u8 flavour;
+};
+
+struct ct6_key {
+	struct addr addr[2];
+	__be16 port[2];
+	u16 lxc_id;
+	u8 protocol;
+	u8 flavour;
+};
+
+#define CT_FLAVOUR_PORTS 0
+#define CT_FLAVOUR_LOW_ASKS 1
+#define CT_FLAVOUR_HIGH_ASKS 2
+
+struct ct_entry {
+	u64 epoch;		/* under which the initiator's direction was last allowed */
+	u32 lifetime;		/* s of CLOCK_MONOTONIC; from then on the entry does not exist */
+	u32 peer_identity;	/* of the other side, when last resolved */
+	u32 cookie;		/* of the policy entry that allowed it */
+	u32 reported_fwd;	/* s; last trace record from the initiator, and to it */
+	u32 reported_rev;
+	u8 flags;		/* CT_* */
+	u8 seen_fwd;		/* TCP flags reported so far */
+	u8 seen_rev;
+	u8 pad;
+};
+
+#define CT_INITIATOR_LOW 1	/* the first side of the key opened the connection */
+#define CT_SEEN_NON_SYN 2
+#define CT_CLOSING_FWD 4
+#define CT_CLOSING_REV 8
+#define CT_CLOSING (CT_CLOSING_FWD | CT_CLOSING_REV)
+
+struct metrics_key {
+	u32 index;		/* reason << 2 | direction */
+};
+
+struct metrics_value {
+	u64 packets;
+	u64 bytes;
+};
+
+#define METRICS_INGRESS 1
+#define METRICS_EGRESS 2
+#define METRICS_SLOTS 1024
+
+struct record {
+	u64 time_ns;
+	u64 position;
+	u8 type;
+	u8 subtype;
+	u8 flags;
+	u8 match_type;
+	u8 trace_reason;
+	u8 protocol;
+	u8 tcp_flags;
+	u8 file;
+	struct addr saddr;
+	struct addr daddr;
+	__be16 sport;
+	__be16 dport;
+	u32 src_identity;
+	u32 dst_identity;
+	u16 src_lxc;
+	u16 dst_lxc;
+	u32 ifindex;
+	s32 verdict;
+	u32 cookie;
+	u32 length;
+	u8 smac[6];
+	u8 dmac[6];
+	u16 line;
+	u8 icmp_type;
+	u8 icmp_code;
+	u32 pad[6];
+};
+
+/* Room for `struct packet` (packet.h), which Python has no business with. */
+struct scratch {
+	u8 bytes[256];
+};
+
+#define RECORD_DROP 1
+#define RECORD_TRACE 4
+#define RECORD_VERDICT 5
+
+#define RECORD_IPV6 1
+#define RECORD_EGRESS 2
+#define RECORD_REPLY 4
+#define RECORD_REPLY_KNOWN 8
+
+/* bpf_map_type is the agent's business; these are the numbers of maps in MAP(). */
+#define SLOT_IPCACHE 1
+#define SLOT_POLICY 2
+#define SLOT_LXC 3
+#define SLOT_DEVICES 4
+#define SLOT_STATE 5
+#define SLOT_CT4 6
+#define SLOT_CT6 7
+#define SLOT_METRICS 8
+#define SLOT_EVENTS 9
+#define SLOT_SCRATCH 10
+
+#endif

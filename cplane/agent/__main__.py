@@ -1,0 +1,51 @@
+"""`cplane-agent`: reads its configuration, runs until SIGTERM or SIGINT, and says why when it cannot."""
+
+import sys
+from typing import Final
+
+import anyio
+import click
+
+from cplane import __version__
+from cplane.config.load import agent_options, load
+from cplane.config.model import BadConfig
+from cplane.errors import CplaneError
+from cplane.telemetry.log import configure
+
+FAILED: Final = 1
+MISCONFIGURED: Final = 2
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="cplane-agent")
+@agent_options
+def main(config: str | None, **flags: object) -> None:
+    """Enforce policies for the pods of this node, from an event log, until SIGTERM.
+
+    Exit status: 0 after SIGTERM or SIGINT, 1 when it cannot run, 2 when it is misconfigured.
+    """
+    try:
+        settings = load(config, flags)
+    except BadConfig as bad:
+        click.echo(f"cplane-agent: {bad}", err=True)
+        sys.exit(MISCONFIGURED)
+    configure(settings.log_level, settings.log_format)
+    from cplane.agent.wire import run  # after the configuration is known to be good: this imports everything
+
+    try:
+        anyio.run(run, settings)
+    except* CplaneError as failures:
+        for failure in _leaves(failures):
+            click.echo(f"cplane-agent: {failure}", err=True)
+        sys.exit(FAILED)
+
+
+def _leaves(group: BaseExceptionGroup[CplaneError]) -> list[CplaneError]:
+    found: list[CplaneError] = []
+    for one in group.exceptions:
+        found += _leaves(one) if isinstance(one, BaseExceptionGroup) else [one]
+    return found
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,169 @@
+"""The datapath that an agent drives: the kernel's, or one in memory; either way the same tables and records."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from cplane.agent.targets import OwnDevices, RememberedDevices, TranslatedTarget
+from cplane.api.cni.ports import Plumbing
+from cplane.api.ports import Answer, Check, Packet
+from cplane.config.model import AgentConfig
+from cplane.domain.policy.lookup import lookup
+from cplane.domain.policy.mapstate import MapKey
+from cplane.domain.verdict import Direction, DropReason
+from cplane.engine.reconcile import AnyTarget
+from cplane.errors import Unavailable
+from cplane.projections.tables import DEVICES, IPCACHE, LXC, POLICY, PROGRAMS
+from cplane.telemetry.clock import SystemClock
+from datapath.errors import DatapathError
+from datapath.gc import conntrack
+from datapath.kernel import probes
+from datapath.kernel.datapath import KernelDatapath
+from datapath.maps import conntrack as conntrack_maps
+from datapath.maps import endpoints, ipcache, policy
+from datapath.maps.endpoints import DeviceInfo, DeviceKey, EndpointInfo, EndpointKey
+from datapath.maps.ipcache import IpcacheInfo, IpcacheKey
+from datapath.maps.policy import PolicyEntry, PolicyKey
+from datapath.maps.state import MonitorFlags
+from datapath.netlink.memory import MemoryPlumbing
+from datapath.netlink.plumbing import VethPlumbing
+from datapath.targets.map import MapTarget
+from datapath.targets.memory import Judgement, MemoryDatapath
+from datapath.targets.memory import Packet as DatapathPacket
+from datapath.targets.program import ProgramTarget
+
+_MONITOR: Final = {
+    "medium": MonitorFlags.ALL,
+    "drops": MonitorFlags.DROP,
+    "off": MonitorFlags(0),
+}
+
+
+class DatapathUnavailable(Unavailable):
+    """The kernel cannot be driven."""
+
+    code = "datapath.unavailable"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Datapath:
+    """What the agent needs of a datapath. Every function may be called from a worker thread."""
+
+    targets: dict[str, AnyTarget]
+    publish: Callable[[int], None]
+    drain: Callable[[int], npt.NDArray[np.void]]
+    lost: Callable[[], int]
+    plumbing: Plumbing
+    prepare_node: Callable[[Sequence[str], Sequence[str]], None]
+    local_addresses: Callable[[], tuple[str, ...]]
+    collect: Callable[[], None]  # what time makes superfluous
+    close: Callable[[], None]
+    probe: Callable[[Packet], Answer] | None
+
+
+def open_datapath(config: AgentConfig, name_of: Callable[[int], str], clock: SystemClock) -> Datapath:
+    """The datapath of the configuration; `name_of` is what the log calls an interface. Raises DatapathUnavailable."""
+    if config.datapath == "memory":
+        return _memory(clock)
+    try:
+        return _kernel(config, name_of)
+    except DatapathError as error:
+        raise DatapathUnavailable(f"{error} (`cplane doctor` shows what this machine lacks)") from error
+
+
+def _kernel(config: AgentConfig, name_of: Callable[[int], str]) -> Datapath:
+    opened = KernelDatapath.open(Path(config.bpf_root), cache=Path(config.state_dir) / "programs")
+    opened.set_monitor(_MONITOR[config.hubble.monitor])
+    maps = opened.maps
+    plumbing = VethPlumbing(config.node_name)
+    targets: dict[str, AnyTarget] = {
+        POLICY: MapTarget(maps[policy.SPEC.name], PolicyKey, PolicyEntry),
+        PROGRAMS: OwnDevices(ProgramTarget(opened), name_of),
+        IPCACHE: MapTarget(maps[ipcache.SPEC.name], IpcacheKey, IpcacheInfo),
+        LXC: MapTarget(maps[endpoints.ADDRESS_SPEC.name], EndpointKey, EndpointInfo),
+    }
+
+    devices = RememberedDevices(MapTarget(maps[endpoints.DEVICE_SPEC.name], DeviceKey, DeviceInfo))
+    targets[DEVICES] = devices
+
+    def collect() -> None:
+        gone = devices.gone()
+        for spec in (conntrack_maps.SPEC4, conntrack_maps.SPEC6):
+            conntrack.sweep(maps[spec.name], conntrack.now_s())
+            if gone:
+                conntrack.forget(maps[spec.name], gone)
+        opened.sweep()
+
+    return Datapath(
+        targets={name: TranslatedTarget(name, target) for name, target in targets.items()},
+        publish=opened.publish,
+        drain=opened.ring.drain,
+        lost=lambda: opened.lost,
+        plumbing=plumbing,
+        prepare_node=plumbing.prepare_node,
+        local_addresses=plumbing.local_addresses,
+        collect=collect,
+        close=opened.close,
+        probe=None,
+    )
+
+
+def _memory(clock: SystemClock) -> Datapath:
+    opened = MemoryDatapath(_look_up, clock.boot_ns)
+    plumbing = MemoryPlumbing()
+
+    def probe(packet: Packet) -> Answer:
+        asked = DatapathPacket(
+            packet.source, packet.destination, packet.protocol, packet.source_port, packet.destination_port
+        )
+        outcome = opened.judge(asked)
+        if not outcome.reason:
+            return Answer(forwarded=True)
+        whose = "the sender's egress policy" if outcome.egress else "the receiver's ingress policy"
+        return Answer(False, outcome.reason, DropReason(outcome.reason).name, whose)
+
+    return Datapath(
+        targets={
+            POLICY: TranslatedTarget(POLICY, opened.policy),
+            DEVICES: TranslatedTarget(DEVICES, opened.devices),
+            PROGRAMS: TranslatedTarget(PROGRAMS, opened.programs),
+            IPCACHE: TranslatedTarget(IPCACHE, opened.ipcache),
+            LXC: TranslatedTarget(LXC, opened.lxc),
+        },
+        publish=opened.publish,
+        drain=opened.drain,
+        lost=lambda: opened.lost,
+        plumbing=plumbing,
+        prepare_node=plumbing.prepare_node,
+        local_addresses=plumbing.local_addresses,
+        collect=lambda: None,
+        close=lambda: None,
+        probe=probe,
+    )
+
+
+def _look_up(
+    entry: Callable[[PolicyKey], PolicyEntry | None],
+    policy_id: int,
+    identity: int,
+    direction: int,
+    protocol: int,
+    port: int,
+) -> Judgement:
+    """The reference lookup over the rows of one policy."""
+
+    def get(key: MapKey) -> PolicyEntry | None:
+        return entry(PolicyKey(policy_id, *key))
+
+    decided = lookup(get, identity, Direction(direction), protocol, port)
+    found = get(decided.key) if decided.key is not None else None
+    return Judgement(int(decided.reason or 0), int(decided.match), found.cookie if found else 0)
+
+
+def doctor() -> Sequence[Check]:
+    """What this machine has and lacks."""
+    return probes.probe()

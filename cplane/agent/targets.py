@@ -1,0 +1,123 @@
+"""Targets as the engine wants them: its errors, and programs on our own devices only."""
+
+import socket
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Generic, TypeVar
+
+from cplane.engine.ports import Target
+from cplane.errors import Unavailable
+from cplane.telemetry.log import line, logger
+from datapath.errors import DatapathError
+from datapath.maps.endpoints import DeviceInfo, DeviceKey
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+log = logger("datapath")
+
+
+class Refused(Unavailable):
+    """The kernel did not take what a table should contain."""
+
+    code = "datapath.refused"
+
+
+@contextmanager
+def _translated(table: str) -> Iterator[None]:
+    try:
+        yield
+    except DatapathError as error:
+        raise Refused(f"table {table!r}: {error}") from error
+
+
+class TranslatedTarget(Generic[K, V]):
+    """A target of the datapath library, whose errors are the control plane's."""
+
+    def __init__(self, name: str, target: Target[K, V]) -> None:
+        self._name, self._target = name, target
+
+    def dump(self) -> Mapping[K, V]:
+        """What is there now."""
+        with _translated(self._name):
+            return self._target.dump()
+
+    def upsert(self, entries: Mapping[K, V]) -> None:
+        """Every entry is there."""
+        with _translated(self._name):
+            self._target.upsert(entries)
+
+    def delete(self, keys: Collection[K]) -> None:
+        """None of the keys is there."""
+        with _translated(self._name):
+            self._target.delete(keys)
+
+
+class OwnDevices:
+    """Programs on pods' devices.
+
+    The log remembers numbers of interfaces, and after a reboot such a number may be a stranger's. So a device is
+    taken for ours only while it has the name that the log knows with the number; what is gone needs no program.
+    """
+
+    def __init__(self, target: Target[DeviceKey, None], name_of: Callable[[int], str]) -> None:
+        self._target, self._name_of = target, name_of
+
+    def dump(self) -> Mapping[DeviceKey, None]:
+        """The devices that have our programs, and those that cannot have them any more."""
+        return self._target.dump()
+
+    def upsert(self, entries: Mapping[DeviceKey, None]) -> None:
+        """Every device that is there and ours has the programs."""
+        self._target.upsert({key: None for key in entries if self._is_ours(key.ifindex)})
+
+    def delete(self, keys: Collection[DeviceKey]) -> None:
+        """None of the devices has our programs."""
+        self._target.delete(keys)
+
+    def _is_ours(self, ifindex: int) -> bool:
+        expected = self._name_of(ifindex)
+        try:
+            found = socket.if_indextoname(ifindex)
+        except OSError:
+            found = ""
+        if found == expected:
+            return True
+        log.warning(
+            line("datapath", kind="device.missing", device=expected, detail=f"interface {ifindex} is {found!r}")
+        )
+        return False
+
+
+class RememberedDevices:
+    """Devices, and which endpoints lost theirs: their connections must be forgotten before the number is used again.
+
+    Numbers go around, so that takes tens of thousands of endpoints; and what is not forgotten runs out by itself.
+    """
+
+    def __init__(self, target: Target[DeviceKey, DeviceInfo]) -> None:
+        self._target = target
+        self._live: dict[DeviceKey, int] = {}
+        self._gone: set[int] = set()
+
+    def dump(self) -> Mapping[DeviceKey, DeviceInfo]:
+        """What is there now."""
+        rows = self._target.dump()
+        self._live.update((key, row.lxc_id) for key, row in rows.items())
+        return rows
+
+    def upsert(self, entries: Mapping[DeviceKey, DeviceInfo]) -> None:
+        """Every device is there."""
+        self._target.upsert(entries)
+        self._live.update((key, row.lxc_id) for key, row in entries.items())
+
+    def delete(self, keys: Collection[DeviceKey]) -> None:
+        """None of the devices is there."""
+        self._target.delete(keys)
+        self._gone.update(self._live.pop(key) for key in keys if key in self._live)
+
+    def gone(self) -> frozenset[int]:
+        """The endpoints that lost their device since this was asked the last time."""
+        gone = frozenset(self._gone - set(self._live.values()))
+        self._gone.clear()
+        return gone

@@ -1,0 +1,161 @@
+"""The composition root: opens what an agent needs, connects it, and runs it until it is told to stop."""
+
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+
+import anyio
+from anyio import to_thread
+from anyio.abc import TaskGroup
+
+from cplane import __version__
+from cplane.agent.boot import boot, collect_often, keep_addresses
+from cplane.agent.datapaths import Datapath, doctor, open_datapath
+from cplane.agent.observed import Observed
+from cplane.api.cni.service import CniService
+from cplane.api.errors import refuse
+from cplane.api.ports import Agent, Monitor, Verified
+from cplane.api.server import admin_services
+from cplane.config.model import AgentConfig, HubbleConfig
+from cplane.engine.engine import Engine, replay
+from cplane.engine.ports import EventLog
+from cplane.errors import Unavailable
+from cplane.eventlog.memory import MemoryLog
+from cplane.eventlog.store import SqliteLog
+from cplane.eventlog.verify import verify_file
+from cplane.hubble.ingest import pump
+from cplane.hubble.parser.threefour import Parser
+from cplane.hubble.server import services as hubble_services
+from cplane.hubble.store import FlowStore
+from cplane.telemetry.clock import SystemClock
+from cplane.telemetry.log import line, logger
+from cplane.transport.address import TcpAddress, UnixAddress
+from cplane.transport.grpc import serve
+from cplane.transport.tls import server_context
+
+log = logger("agent")
+
+
+async def run(config: AgentConfig) -> None:
+    """One agent, until SIGTERM or SIGINT. Raises CplaneError when it cannot start or go on."""
+    clock = SystemClock()
+    await to_thread.run_sync(_make_folders, config)
+    started_ns = clock.monotonic_ns()
+    async with _event_log(config, clock) as event_log:
+        world, tables = await replay(event_log)
+        observed: Observed
+        datapath = await to_thread.run_sync(
+            open_datapath,
+            config,
+            lambda index: observed.host_interface(index),  # noqa: PLW0108  # `observed` comes after
+            clock,
+        )
+        try:
+            engine = Engine(event_log, datapath.targets, datapath.publish, started=world, tables=tables)
+            observed = Observed(engine)
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(_until_told, tasks.cancel_scope)
+                tasks.start_soon(engine.run)
+                await boot(config, engine, datapath)
+                tasks.start_soon(engine.drive)
+                await _serve(config, engine, datapath, clock, tasks)
+                await _observe(config, datapath, observed, clock, tasks)
+                await engine.wait(engine.head)
+                took_ms = (clock.monotonic_ns() - started_ns) / 1e6
+                log.info(line("started", version=__version__, position=engine.head, took_ms=took_ms))
+        finally:
+            datapath.close()
+
+
+async def _serve(config: AgentConfig, engine: Engine, datapath: Datapath, clock: SystemClock, tasks: TaskGroup) -> None:
+    """Everybody can ask, and what must be repeated is."""
+    agent = Agent(
+        version=__version__,
+        datapath=config.datapath,
+        log_location=config.log,
+        clock=clock,
+        doctor=doctor,
+        monitor=lambda: Monitor(config.hubble.monitor != "off", 0, datapath.lost()),
+        verify=_verifier(config),
+        probe=datapath.probe,
+    )
+    cni = CniService(engine, datapath.plumbing, address=UnixAddress(config.cni_socket), clock=clock)
+    await tasks.start(partial(serve, admin_services(engine, agent), [UnixAddress(config.admin_socket)], refuse=refuse))
+    await tasks.start(cni.run)
+    tasks.start_soon(keep_addresses, engine, datapath)
+    tasks.start_soon(collect_often, datapath)
+
+
+async def _observe(
+    config: AgentConfig, datapath: Datapath, observed: Observed, clock: SystemClock, tasks: TaskGroup
+) -> None:
+    """Records become flows, and flows can be read."""
+    store = FlowStore(
+        cluster=config.cluster_name,
+        node=config.node_name,
+        seed=clock.new_id(),
+        capacity=config.hubble.ring_records,
+    )
+    parser = Parser(store, observed)
+    tasks.start_soon(
+        partial(
+            pump,
+            datapath.drain,
+            datapath.lost,
+            store,
+            parser,
+            now_ns=clock.now_ns,
+            offset_ns=clock.boot_offset_ns,
+        )
+    )
+    addresses: list[UnixAddress | TcpAddress] = [UnixAddress(config.hubble_socket)]
+    if config.hubble.listen_tcp:
+        addresses.append(_tcp_address(config.hubble))
+    services = hubble_services(store, clock, version=__version__)
+    await tasks.start(partial(serve, services, addresses, refuse=refuse))
+
+
+def _tcp_address(config: HubbleConfig) -> TcpAddress:
+    """Where to listen: in plaintext on loopback, unless an address is given."""
+    host, _, port = config.listen_tcp.rpartition(":")
+    tls = server_context(config.tls_cert, config.tls_key, config.tls_client_ca) if config.tls_cert else None
+    return TcpAddress(host.strip("[]") or ("::" if tls else "127.0.0.1"), int(port), tls)
+
+
+def _make_folders(config: AgentConfig) -> None:
+    try:
+        for folder in (config.state_dir, config.run_dir):
+            Path(folder).mkdir(mode=0o755, parents=True, exist_ok=True)
+    except OSError as error:
+        raise Unavailable(f"a folder that the agent needs cannot be made: {error}") from error
+
+
+@asynccontextmanager
+async def _event_log(config: AgentConfig, clock: SystemClock) -> AsyncIterator[EventLog]:
+    if not config.log_path:
+        yield MemoryLog(clock)
+        return
+    async with SqliteLog.open(config.log_path, clock) as opened:
+        yield opened
+
+
+def _verifier(config: AgentConfig) -> Callable[[], Awaitable[Verified]] | None:
+    """Reads the stored log again, from its file; a log in memory cannot be tampered with unseen."""
+    if not config.log_path:
+        return None
+
+    async def verify() -> Verified:
+        found = await to_thread.run_sync(verify_file, config.log_path)
+        return Verified(found.events, found.digest, found.position, found.fault)
+
+    return verify
+
+
+async def _until_told(scope: anyio.CancelScope) -> None:
+    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async for _ in signals:
+            log.info(line("stopping"))
+            scope.cancel()
+            return

@@ -1,0 +1,113 @@
+"""Policies over gRPC: text in, canonical objects to the decider, its refusals back to places in the text."""
+
+from typing import Final
+
+import anyio
+import anyio.to_thread
+
+from cplane.api.documents import Object, read_objects
+from cplane.api.errors import BadDocuments
+from cplane.api.ports import Engine
+from cplane.config.problems import Problem
+from cplane.deciders.policy import ApplyPolicies, DeletePolicies, InvalidDocuments, NoSuchPolicy
+from cplane.domain.policy import CCNP, PolicyRef
+from cplane.domain.policy.parse import DEFAULT_NAMESPACE
+from cplane.events.policy import PolicyDeleted, PolicyUpserted
+from cplane.pb.cplane.admin import v1 as pb
+from cplane.transport.calls import caller
+
+_ITSELF: Final = "document"  # what the policy language calls a document as a whole
+_INLINE_BYTES: Final = 8192  # a longer text is read in a thread: it takes about a millisecond per kilobyte
+
+
+class PolicyService(pb.PolicyServiceBase):
+    """Applies, deletes and shows policies."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._turn = anyio.Lock()  # what was there before a change is known only when changes take turns
+
+    async def apply(self, message: pb.ApplyPolicyRequest) -> pb.ApplyPolicyResponse:
+        """All objects of the text are in force at the position, or BadDocuments and none is."""
+        objects = await _read(message.documents)
+        async with self._turn:
+            before = self._engine.world.policies
+            try:
+                committed = await self._engine.submit(
+                    ApplyPolicies(documents=tuple(one.text for one in objects)), actor=caller()
+                )
+            except InvalidDocuments as invalid:
+                raise _located(invalid, objects) from None
+        changed = {_ref_of_event(event) for event in committed.events if isinstance(event, PolicyUpserted)}
+        applied = []
+        for one in objects:
+            ref = _ref_of(one)
+            outcome = pb.Outcome.UNCHANGED
+            if ref in changed:
+                outcome = pb.Outcome.CHANGED if ref in before else pb.Outcome.CREATED
+            applied.append(pb.AppliedPolicy(ref=_ref_to_pb(ref), outcome=outcome))
+        return pb.ApplyPolicyResponse(position=committed.position, policies=applied)
+
+    async def delete(self, message: pb.DeletePolicyRequest) -> pb.DeletePolicyResponse:
+        """None of the policies exists at the position, or NoSuchPolicy and nothing has changed."""
+        refs = [_ref_from_pb(ref) for ref in message.refs]
+        if message.documents:
+            refs.extend(_ref_of(one) for one in await _read(message.documents))
+        if not refs:
+            problem = Problem(0, "", "say which policies: by name or by the text that they were applied with")
+            raise BadDocuments((problem,), "policy.none_named")
+        async with self._turn:
+            committed = await self._engine.submit(DeletePolicies(refs=tuple(refs)), actor=caller())
+        deleted = [_ref_of_event(event) for event in committed.events if isinstance(event, PolicyDeleted)]
+        return pb.DeletePolicyResponse(position=committed.position, deleted=[_ref_to_pb(ref) for ref in deleted])
+
+    async def list(self, message: pb.ListPoliciesRequest) -> pb.ListPoliciesResponse:
+        """All policies, or those of one namespace."""
+        world = self._engine.world
+        refs = sorted(ref for ref in world.policies if message.namespace in {"", ref.namespace})
+        policies = [self._policy(ref) for ref in refs]
+        return pb.ListPoliciesResponse(position=world.position, revision=world.policy_revision, policies=policies)
+
+    async def get(self, message: pb.GetPolicyRequest) -> pb.GetPolicyResponse:
+        """One policy. Raises NoSuchPolicy."""
+        ref = _ref_from_pb(message.ref or pb.PolicyRef())
+        if ref not in self._engine.world.policies:
+            raise NoSuchPolicy((ref,))
+        return pb.GetPolicyResponse(position=self._engine.world.position, policy=self._policy(ref))
+
+    def _policy(self, ref: PolicyRef) -> pb.Policy:
+        world = self._engine.world
+        return pb.Policy(
+            ref=_ref_to_pb(ref), document=world.policy.documents[ref], rules=len(world.policies[ref].rules)
+        )
+
+
+async def _read(data: bytes) -> tuple[Object, ...]:
+    if len(data) <= _INLINE_BYTES:
+        return read_objects(data)
+    return await anyio.to_thread.run_sync(read_objects, data)
+
+
+def _located(invalid: InvalidDocuments, objects: tuple[Object, ...]) -> BadDocuments:
+    """The decider's errors, at the places in the text that its documents came from."""
+    errors = tuple(
+        objects[index].problem("" if path == _ITSELF else path, message) for index, path, message in invalid.errors
+    )
+    return BadDocuments(errors, invalid.code)
+
+
+def _ref_of(one: Object) -> PolicyRef:
+    kind, namespace, name = one.name()
+    return PolicyRef(kind, "" if kind == CCNP else namespace or DEFAULT_NAMESPACE, name)
+
+
+def _ref_of_event(event: PolicyUpserted | PolicyDeleted) -> PolicyRef:
+    return PolicyRef(event.kind, event.namespace, event.name)
+
+
+def _ref_to_pb(ref: PolicyRef) -> pb.PolicyRef:
+    return pb.PolicyRef(kind=ref.kind, namespace=ref.namespace, name=ref.name)
+
+
+def _ref_from_pb(ref: pb.PolicyRef) -> PolicyRef:
+    return PolicyRef(ref.kind, ref.namespace, ref.name)

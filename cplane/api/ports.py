@@ -1,0 +1,179 @@
+"""What the admin API needs from the agent, by shape."""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from cplane.deciders.world import Command, World
+from cplane.engine.ports import EventLog
+from cplane.events.catalog import Event
+
+Table = Mapping[Any, Any]  # Any: each table has key and value types of its own
+
+
+class Committed(Protocol):
+    """A command took effect at `position`; no events: nothing had to change."""
+
+    @property
+    def position(self) -> int:
+        """Head of the log after the command."""
+        ...
+
+    @property
+    def events(self) -> tuple[Event, ...]:
+        """What it led to."""
+        ...
+
+
+class Dumped(Protocol):
+    """A table of the datapath that can be read."""
+
+    def dump(self) -> Table:
+        """What is there now. May block."""
+        ...
+
+
+class Engine(Protocol):
+    """One writer over one log."""
+
+    @property
+    def world(self) -> World:
+        """The committed state."""
+        ...
+
+    @property
+    def log(self) -> EventLog:
+        """The event log."""
+        ...
+
+    @property
+    def head(self) -> int:
+        """Last committed position."""
+        ...
+
+    @property
+    def applied(self) -> int:
+        """Position that the datapath has completely."""
+        ...
+
+    @property
+    def in_sync(self) -> bool:
+        """Whether the datapath has had every table since the last failure or start."""
+        ...
+
+    @property
+    def failure(self) -> str:
+        """Why the datapath could not be written the last time; empty when it could."""
+        ...
+
+    @property
+    def targets(self) -> Mapping[str, Dumped]:
+        """The tables of the datapath by name."""
+        ...
+
+    def desired(self, table: str) -> Table:
+        """What should be in a table."""
+        ...
+
+    async def submit(self, command: Command, *, actor: str, cause: str = "") -> Committed:
+        """The command's events are durable when this returns. Raises CplaneError."""
+        ...
+
+    async def wait(self, position: int) -> None:
+        """Returns when the datapath has everything up to `position`."""
+        ...
+
+
+class Clock(Protocol):
+    """A clock for durations."""
+
+    def monotonic_ns(self) -> int:
+        """Nanoseconds on a clock that never steps."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Monitor:
+    """The records that the datapath reports packets with, since the agent started."""
+
+    enabled: bool = False
+    seen: int = 0
+    lost: int = 0
+
+
+class Check(Protocol):
+    """One feature of this machine."""
+
+    @property
+    def name(self) -> str:
+        """What is looked at."""
+        ...
+
+    @property
+    def ok(self) -> bool:
+        """Whether it is there."""
+        ...
+
+    @property
+    def detail(self) -> str:
+        """What was found."""
+        ...
+
+    @property
+    def needed_for(self) -> str:
+        """What cplane needs it for."""
+        ...
+
+    @property
+    def remedy(self) -> str:
+        """How to get it; empty where it is there."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """How far the stored log is sound: `events` of it are, up to `digest`; `position` 0: all of it is."""
+
+    events: int
+    digest: str
+    position: int = 0
+    fault: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Packet:
+    """A packet to ask about; `protocol` is IP's number, the destination port of ICMP is its type."""
+
+    source: str
+    destination: str
+    protocol: int
+    source_port: int
+    destination_port: int
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What would become of a packet: `reason` is the drop reason's number, 0 when it is forwarded."""
+
+    forwarded: bool
+    reason: int = 0
+    reason_name: str = ""
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Agent:
+    """What the agent knows about itself and can be asked.
+
+    `doctor` may block, it runs in a thread. `verify` reads the stored log; `probe` may raise Rejected; None:
+    not with this log or datapath.
+    """
+
+    version: str
+    datapath: str
+    log_location: str
+    clock: Clock
+    doctor: Callable[[], Sequence[Check]]
+    monitor: Callable[[], Monitor]
+    verify: Callable[[], Awaitable[Verified]] | None = None
+    probe: Callable[[Packet], Answer] | None = None

@@ -1,0 +1,129 @@
+"""Rows of the datapath's tables as text: one column for each thing that people ask for."""
+
+from collections.abc import Callable, Iterable
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from typing import Any, Final, NamedTuple
+
+from cplane.domain.verdict import Direction
+from datapath.maps.endpoints import DeviceInfo, DeviceKey, EndpointInfo, EndpointKey
+from datapath.maps.ipcache import FAMILY_V4, IpcacheInfo, IpcacheKey
+from datapath.maps.policy import PolicyEntry, PolicyKey
+
+_PROTOCOLS: Final = {0: "ANY", 1: "ICMP", 6: "TCP", 17: "UDP", 58: "ICMPv6", 132: "SCTP"}
+_L4_PROTOCOL_BITS: Final = 8
+_PORT_BITS: Final = 16
+
+
+class Columns(NamedTuple):
+    """How a table is shown: column names, and a row's cells of either side."""
+
+    key_names: tuple[str, ...]
+    value_names: tuple[str, ...]
+    key: Callable[[Any], tuple[str, ...]]  # Any: every table has types of its own
+    value: Callable[[Any], tuple[str, ...]]
+
+
+def columns_of(table: str, keys: Iterable[object], values: Iterable[object]) -> Columns:
+    """How to show `table`; tables without a form of their own show their fields as they are."""
+    known = _COLUMNS.get(table)
+    if known is not None:
+        return known
+    key, value = next(iter(keys), None), next(iter(values), None)
+    return Columns(_names(key, "key"), _names(value, "value"), _plain, _plain)
+
+
+def prefix_of(key: IpcacheKey) -> IPv4Network | IPv6Network:
+    """The prefix that an ipcache key names."""
+    if key.family == FAMILY_V4:
+        return IPv4Network((key.addr[:4], key.prefix_bits))
+    return IPv6Network((key.addr, key.prefix_bits))
+
+
+def _policy_key(key: PolicyKey) -> tuple[str, ...]:
+    any_protocol = key.l4_bits < _L4_PROTOCOL_BITS
+    protocol = "ANY" if any_protocol else _PROTOCOLS.get(key.protocol, str(key.protocol))
+    peer = str(key.identity) if key.identity else "ANY"
+    return (str(key.policy_id), Direction(key.direction).name.lower(), peer, protocol, _ports(key))
+
+
+def _ports(key: PolicyKey) -> str:
+    """`80`, `ANY`, or the range that a masked port covers, `1024-2047`."""
+    free = _PORT_BITS - max(0, key.l4_bits - _L4_PROTOCOL_BITS)
+    if free == _PORT_BITS:
+        return "ANY"
+    low = key.port >> free << free
+    return str(key.port) if free == 0 else f"{low}-{low | (1 << free) - 1}"
+
+
+def _policy_value(entry: PolicyEntry) -> tuple[str, ...]:
+    action = "deny" if entry.deny else "redirect" if entry.proxy_port else "allow"
+    return (action, str(entry.precedence), str(entry.proxy_port or "-"), str(entry.cookie))
+
+
+def _ipcache_value(info: IpcacheInfo) -> tuple[str, ...]:
+    tunnel = info.tunnel_endpoint
+    shown = "-" if not any(tunnel) else str(IPv6Address(tunnel) if any(tunnel[4:]) else IPv4Address(tunnel[:4]))
+    return (str(info.identity), shown, str(info.encrypt_key), f"0x{info.flags:x}")
+
+
+def _address(key: EndpointKey) -> tuple[str, ...]:
+    return (str(IPv4Address(key.addr[:4]) if key.family == FAMILY_V4 else IPv6Address(key.addr)),)
+
+
+def _endpoint_value(info: EndpointInfo) -> tuple[str, ...]:
+    numbers = (info.lxc_id, info.identity, info.policy_id, info.ifindex)
+    return (*map(str, numbers), _mac(info.mac), _mac(info.node_mac), f"0x{info.flags:x}")
+
+
+def _device_value(info: DeviceInfo) -> tuple[str, ...]:
+    ipv4 = str(IPv4Address(info.ipv4)) if any(info.ipv4) else "-"
+    ipv6 = str(IPv6Address(info.ipv6)) if any(info.ipv6) else "-"
+    numbers = (info.lxc_id, info.identity, info.policy_id)
+    return (*map(str, numbers), ipv4, ipv6, _mac(info.mac), _mac(info.node_mac), f"0x{info.flags:x}")
+
+
+def _device_key(key: DeviceKey) -> tuple[str, ...]:
+    return (str(key.ifindex),)
+
+
+def _ipcache_key(key: IpcacheKey) -> tuple[str, ...]:
+    return (str(prefix_of(key)),)
+
+
+def _mac(raw: bytes) -> str:
+    return raw.hex(":")
+
+
+def _names(row: object, otherwise: str) -> tuple[str, ...]:
+    """Column names of a row; a row that says nothing (None) has none."""
+    return () if row is None else getattr(row, "_fields", (otherwise,))
+
+
+def _plain(row: object) -> tuple[str, ...]:
+    if row is None:
+        return ()
+    cells = row if isinstance(row, tuple) else (row,)
+    return tuple(cell.hex() if isinstance(cell, bytes) else str(cell) for cell in cells)
+
+
+_COLUMNS: Final = {
+    "policy": Columns(
+        ("policy", "direction", "peer", "protocol", "port"),
+        ("action", "precedence", "proxy_port", "rules"),
+        _policy_key,
+        _policy_value,
+    ),
+    "ipcache": Columns(("prefix",), ("identity", "tunnel", "key", "flags"), _ipcache_key, _ipcache_value),
+    "lxc": Columns(
+        ("address",),
+        ("endpoint", "identity", "policy", "ifindex", "mac", "node_mac", "flags"),
+        _address,
+        _endpoint_value,
+    ),
+    "devices": Columns(
+        ("ifindex",),
+        ("endpoint", "identity", "policy", "ipv4", "ipv6", "mac", "node_mac", "flags"),
+        _device_key,
+        _device_value,
+    ),
+}

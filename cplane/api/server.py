@@ -1,0 +1,29 @@
+"""The admin services of one agent."""
+
+from typing import TYPE_CHECKING
+
+from cplane.api.endpoint import EndpointService
+from cplane.api.identity import IdentityService, IpService
+from cplane.api.log import LogService
+from cplane.api.policy import PolicyService
+from cplane.api.ports import Agent, Engine
+from cplane.api.probe import ProbeService
+from cplane.api.status import StatusService
+from cplane.api.tables import MapService
+
+if TYPE_CHECKING:
+    from grpclib._typing import IServable
+
+
+def admin_services(engine: Engine, agent: Agent) -> "list[IServable]":
+    """The services of the administration socket; serve them with `api.errors.refuse`."""
+    return [
+        PolicyService(engine),
+        EndpointService(engine),
+        IdentityService(engine),
+        IpService(engine),
+        MapService(engine),
+        StatusService(engine, agent),
+        LogService(engine, agent),
+        ProbeService(agent),
+    ]

@@ -1,0 +1,93 @@
+"""`cplane endpoint`: list, get, relabel."""
+
+from typing import TYPE_CHECKING
+
+import click
+
+from cplane.cli.format import pairs, table
+from cplane.cli.session import Session, emit, output_option, wait_for, wait_options
+
+if TYPE_CHECKING:
+    from cplane.pb.cplane.admin import v1 as pb
+    from cplane.transport.client import ClientChannel
+
+
+@click.group()
+def endpoint() -> None:
+    """Show and relabel endpoints, the pods of this node."""
+
+
+@endpoint.command("list")
+@output_option
+@click.pass_obj
+def list_(session: Session, output: str) -> None:
+    """Show all endpoints."""
+
+    async def ask(channel: "ClientChannel") -> "pb.ListEndpointsResponse":
+        from cplane.pb.cplane.admin import v1 as pb
+
+        return await pb.EndpointServiceStub(channel).list(pb.ListEndpointsRequest())
+
+    answer = session.call(ask)
+    rows = [
+        (one.id, _pod(one), one.ipv4 or "-", one.ipv6 or "-", one.identity, " ".join(one.labels))
+        for one in answer.endpoints
+    ]
+    emit(output, answer, lambda: table(("endpoint", "pod", "ipv4", "ipv6", "identity", "labels"), rows))
+
+
+@endpoint.command()
+@click.argument("number", type=click.IntRange(min=1), metavar="ENDPOINT")
+@output_option
+@click.pass_obj
+def get(session: Session, number: int, output: str) -> None:
+    """Show everything about one endpoint."""
+
+    async def ask(channel: "ClientChannel") -> "pb.GetEndpointResponse":
+        from cplane.pb.cplane.admin import v1 as pb
+
+        return await pb.EndpointServiceStub(channel).get(pb.GetEndpointRequest(id=number))
+
+    _show(output, session.call(ask).endpoint)
+
+
+@endpoint.command()
+@click.argument("number", type=click.IntRange(min=1), metavar="ENDPOINT")
+@click.argument("labels", nargs=-1, required=True, metavar="LABEL...")
+@wait_options
+@output_option
+@click.pass_obj
+def relabel(
+    session: Session, *, number: int, labels: tuple[str, ...], wait: bool, timeout_s: float, output: str
+) -> None:
+    """Give an endpoint exactly these labels, `source:key=value`; without a source it is `k8s`."""
+
+    async def ask(channel: "ClientChannel") -> "pb.RelabelEndpointResponse":
+        from cplane.pb.cplane.admin import v1 as pb
+
+        request = pb.RelabelEndpointRequest(id=number, labels=list(labels))
+        answer = await pb.EndpointServiceStub(channel).relabel(request)
+        if wait:
+            await wait_for(channel, answer.position, timeout_s)
+        return answer
+
+    answer = session.call(ask, patience_s=timeout_s + 30)
+    one = answer.endpoint
+    emit(
+        output,
+        answer,
+        lambda: f"endpoint {number} has identity {one.identity if one else 0}\nposition {answer.position}",
+    )
+
+
+def _show(output: str, one: "pb.Endpoint | None") -> None:
+    from cplane.cli.format import plain
+
+    shown = plain(one)
+    assert isinstance(shown, dict)
+    rows = [(name, " ".join(value) if isinstance(value, list) else value) for name, value in shown.items()]
+    emit(output, shown, lambda: pairs(rows))
+
+
+def _pod(one: "pb.Endpoint") -> str:
+    return f"{one.namespace}/{one.pod}" if one.pod else one.container_id[:12]

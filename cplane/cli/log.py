@@ -1,0 +1,125 @@
+"""`cplane log`: what the agent was told and decided, and whether the record is sound."""
+
+import json
+from typing import TYPE_CHECKING
+
+import click
+
+from cplane.cli.format import align, instant, pairs, plain, printable, to_json, to_yaml
+from cplane.cli.session import REFUSED, Session, emit, fail, output_option
+
+if TYPE_CHECKING:
+    from cplane.pb.cplane.admin import v1 as pb
+    from cplane.transport.client import ClientChannel
+
+_HEADERS = ("position", "time", "actor", "type", "summary")
+
+
+@click.group(invoke_without_command=True)
+@click.option("--from", "first", type=click.IntRange(min=1), help="Start with this position.")
+@click.option("--last", type=click.IntRange(min=1), help="Only the last so many events.")
+@click.option("-f", "--follow", is_flag=True, help="Go on with the events to come, until interrupted.")
+@output_option
+@click.pass_context
+def log(context: click.Context, *, first: int | None, last: int | None, follow: bool, output: str) -> None:
+    """Show the events of the log; as JSON, one object on each line.
+
+    With -f and an interrupt the exit code is 0.
+    """
+    if context.invoked_subcommand is not None:
+        return
+    if first is not None and last is not None:
+        raise click.UsageError("--from and --last both say where to start: give one of them")
+    session: Session = context.obj
+    printer = _Printer(output)
+
+    async def ask(channel: "ClientChannel") -> None:
+        from cplane.pb.cplane.admin import v1 as pb
+
+        request = pb.TailLogRequest(from_=first or 0, last=last or 0, follow=follow)
+        async for batch in pb.LogServiceStub(channel).tail(request):
+            printer.show(batch.entries)
+
+    try:
+        session.call(ask, patience_s=None)
+    except KeyboardInterrupt:
+        if not follow:
+            raise
+
+
+class _Printer:
+    """Prints events as they come; columns grow with what they have to hold."""
+
+    def __init__(self, output: str) -> None:
+        self._output = output
+        self._widths = [len(header) for header in _HEADERS]
+        self._started = False
+
+    def show(self, entries: "list[pb.LogEntry]") -> None:
+        """Print these events."""
+        if self._output != "table":
+            for one in entries:
+                shown = _plain(one)
+                click.echo(to_json(shown, line=True) if self._output == "json" else f"---\n{to_yaml(shown)}")
+            return
+        rows = [self._row(one) for one in entries]
+        self._widths = [max(width, *(len(row[i]) for row in rows)) for i, width in enumerate(self._widths)]
+        if rows and not self._started:
+            self._started = True
+            click.echo(align([header.upper() for header in _HEADERS], self._widths))
+        for row in rows:
+            click.echo(align(row, self._widths))
+
+    @staticmethod
+    def _row(one: "pb.LogEntry") -> list[str]:
+        cells = (str(one.position), instant(one.recorded_at_ns), one.actor, one.type, one.summary)
+        return [printable(cell) for cell in cells]
+
+
+def _plain(one: "pb.LogEntry") -> dict[str, object]:
+    """An event for programs: its fields as an object, its time as text too."""
+    shown = plain(one)
+    assert isinstance(shown, dict)
+    return shown | {"time": instant(one.recorded_at_ns), "data": json.loads(one.data)}
+
+
+@log.command()
+@click.option(
+    "--file",
+    "path",
+    type=click.Path(exists=True, dir_okay=False),
+    help="Check this file, without an agent.",
+)
+@output_option
+@click.pass_obj
+def verify(session: Session, path: str | None, output: str) -> None:
+    """Check that the stored log is unbroken and unchanged; exit code 1 when it is not."""
+    shown = _verify_file(path) if path is not None else _ask_verify(session)
+    rows = [("events", shown["events"]), ("digest", shown["digest"] or "-")]
+    if shown["ok"]:
+        emit(output, shown, lambda: pairs([("log", "sound"), *rows]))
+        return
+    emit(output, shown, lambda: pairs([("log", "NOT SOUND"), *rows]))
+    fail(f"position {shown['position']}: {shown['fault']}", code=REFUSED)
+
+
+def _verify_file(path: str) -> dict[str, object]:
+    from cplane.errors import CplaneError
+    from cplane.eventlog.verify import verify_file
+
+    try:
+        found = verify_file(path)
+    except CplaneError as error:
+        fail(str(error))
+    return {"ok": not found.fault} | {name: getattr(found, name) for name in ("events", "digest", "position", "fault")}
+
+
+def _ask_verify(session: Session) -> dict[str, object]:
+    async def ask(channel: "ClientChannel") -> "pb.VerifyLogResponse":
+        from cplane.pb.cplane.admin import v1 as pb
+
+        return await pb.LogServiceStub(channel).verify(pb.VerifyLogRequest())
+
+    shown = plain(session.call(ask, patience_s=None))
+    assert isinstance(shown, dict)
+    return shown

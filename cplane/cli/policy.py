@@ -1,0 +1,185 @@
+"""`cplane policy`: apply, delete, list, get, wait."""
+
+import json
+from typing import TYPE_CHECKING, BinaryIO, Final
+
+import click
+
+from cplane.cli.format import plain, table, to_json, to_yaml
+from cplane.cli.session import Session, emit, output_option, wait_for, wait_options
+
+if TYPE_CHECKING:
+    from cplane.pb.cplane.admin import v1 as pb
+    from cplane.transport.client import ClientChannel
+
+_KINDS: Final = {
+    "cnp": "CiliumNetworkPolicy",
+    "ccnp": "CiliumClusterwideNetworkPolicy",
+    "ciliumnetworkpolicy": "CiliumNetworkPolicy",
+    "ciliumclusterwidenetworkpolicy": "CiliumClusterwideNetworkPolicy",
+}
+_MARGIN_S: Final = 30.0  # for the change itself, beside the wait for the datapath
+
+_kind_option = click.option(
+    "--kind", default="cnp", show_default=True, help="cnp, ccnp, or the kind as it stands in the object."
+)
+_namespace_option = click.option("-n", "--namespace", default="default", show_default=True, help="Of the policy.")
+
+
+@click.group()
+def policy() -> None:
+    """Apply, delete and show policies."""
+
+
+@policy.command()
+@click.option("-f", "--file", "file", type=click.File("rb"), required=True, help="YAML or JSON; - is standard input.")
+@wait_options
+@output_option
+@click.pass_obj
+def apply(session: Session, *, file: BinaryIO, wait: bool, timeout_s: float, output: str) -> None:
+    """Put all objects of a file in force, or none of them.
+
+    The file may hold several documents and lists. Prints what became of each object, and the position of the
+    log at which all of it is true; with --wait, when the datapath has it.
+    """
+    session.source = _source(file)
+    text = file.read()
+
+    async def ask(channel: "ClientChannel") -> "pb.ApplyPolicyResponse":
+        from cplane.pb.cplane.admin import v1 as pb
+
+        answer = await pb.PolicyServiceStub(channel).apply(pb.ApplyPolicyRequest(documents=text))
+        if wait:
+            await wait_for(channel, answer.position, timeout_s)
+        return answer
+
+    answer = session.call(ask, patience_s=timeout_s + _MARGIN_S)
+    lines = [f"{_name(one.ref)} {plain(one.outcome)}" for one in answer.policies]
+    emit(output, answer, lambda: "\n".join([*lines, f"position {answer.position}"]))
+
+
+@policy.command()
+@click.argument("name", required=False)
+@click.option("-f", "--file", "file", type=click.File("rb"), help="Delete what this file would apply.")
+@_namespace_option
+@_kind_option
+@wait_options
+@output_option
+@click.pass_obj
+def delete(
+    session: Session,
+    *,
+    name: str | None,
+    file: BinaryIO | None,
+    namespace: str,
+    kind: str,
+    wait: bool,
+    timeout_s: float,
+    output: str,
+) -> None:
+    """Delete one policy by name, or all objects of a file; all of them or none."""
+    if (name is None) == (file is None):
+        raise click.UsageError("give a policy's NAME, or a file with -f")
+    text = b""
+    if file is not None:
+        session.source, text = _source(file), file.read()
+        if not text.strip():
+            raise click.UsageError(f"{session.source} is empty")
+
+    async def ask(channel: "ClientChannel") -> "pb.DeletePolicyResponse":
+        from cplane.pb.cplane.admin import v1 as pb
+
+        refs = [_ref(kind, namespace, name)] if name is not None else []
+        answer = await pb.PolicyServiceStub(channel).delete(pb.DeletePolicyRequest(refs=refs, documents=text))
+        if wait:
+            await wait_for(channel, answer.position, timeout_s)
+        return answer
+
+    answer = session.call(ask, patience_s=timeout_s + _MARGIN_S)
+    lines = [f"{_name(ref)} deleted" for ref in answer.deleted]
+    emit(output, answer, lambda: "\n".join([*lines, f"position {answer.position}"]))
+
+
+@policy.command("list")
+@click.option("-n", "--namespace", default="", help="Only this namespace.")
+@output_option
+@click.pass_obj
+def list_(session: Session, namespace: str, output: str) -> None:
+    """Show which policies are in force."""
+
+    async def ask(channel: "ClientChannel") -> "pb.ListPoliciesResponse":
+        from cplane.pb.cplane.admin import v1 as pb
+
+        return await pb.PolicyServiceStub(channel).list(pb.ListPoliciesRequest(namespace=namespace))
+
+    answer = session.call(ask)
+    rows = [(one.ref.kind, one.ref.namespace or "-", one.ref.name, one.rules) for one in answer.policies if one.ref]
+    shown = {
+        "position": answer.position,
+        "revision": answer.revision,
+        "policies": [json.loads(one.document) for one in answer.policies],
+    }
+    emit(output, shown, lambda: table(("kind", "namespace", "name", "rules"), rows))
+
+
+@policy.command()
+@click.argument("name")
+@_namespace_option
+@_kind_option
+@click.option(
+    "-o",
+    "--output",
+    type=click.Choice(["yaml", "json"]),
+    default="yaml",
+    show_default=True,
+    help="How to print it.",
+)
+@click.pass_obj
+def get(session: Session, name: str, namespace: str, kind: str, output: str) -> None:
+    """Print a policy as it was applied; `policy apply` takes it back."""
+
+    async def ask(channel: "ClientChannel") -> "pb.GetPolicyResponse":
+        from cplane.pb.cplane.admin import v1 as pb
+
+        return await pb.PolicyServiceStub(channel).get(pb.GetPolicyRequest(ref=_ref(kind, namespace, name)))
+
+    answer = session.call(ask)
+    document = json.loads(answer.policy.document) if answer.policy else {}
+    click.echo(to_json(document) if output == "json" else to_yaml(document))
+
+
+@policy.command()
+@click.option("--position", type=click.IntRange(min=0), help="Of the log; by default the newest one.")
+@click.option("--timeout", "timeout_s", type=click.FloatRange(min=0, min_open=True), default=30.0, show_default=True)
+@click.pass_obj
+def wait(session: Session, position: int | None, timeout_s: float) -> None:
+    """Return when the datapath enforces everything that has been applied."""
+
+    async def ask(channel: "ClientChannel") -> int:
+        from cplane.pb.cplane.admin import v1 as pb
+
+        wanted = position
+        if wanted is None:
+            wanted = (await pb.StatusServiceStub(channel).get(pb.GetStatusRequest())).head
+        await wait_for(channel, wanted, timeout_s)
+        return wanted
+
+    click.echo(f"position {session.call(ask, patience_s=timeout_s + _MARGIN_S)}")
+
+
+def _source(file: BinaryIO) -> str:
+    """What errors call the file."""
+    return getattr(file, "name", "<stdin>")
+
+
+def _ref(kind: str, namespace: str, name: str) -> "pb.PolicyRef":
+    from cplane.pb.cplane.admin import v1 as pb
+
+    full = _KINDS.get(kind.lower(), kind)
+    return pb.PolicyRef(kind=full, namespace="" if "Clusterwide" in full else namespace, name=name)
+
+
+def _name(ref: "pb.PolicyRef | None") -> str:
+    if ref is None:
+        return "-"
+    return f"{ref.kind} {ref.namespace}/{ref.name}" if ref.namespace else f"{ref.kind} {ref.name}"

@@ -1,0 +1,218 @@
+"""What an agent can be told: frozen, complete, and checked when it is made.
+
+Every field says what it means in `metadata["help"]`; `cplane.config.load` makes file keys, variables and
+flags of them. Messages start with the key.
+"""
+
+import re
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from ipaddress import AddressValueError, IPv4Network, IPv6Network, NetmaskValueError, ip_address, ip_network
+from typing import Final, Literal, NamedTuple
+
+from cplane.errors import Rejected
+
+_NODE_NAME: Final = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
+_CLUSTER_NAME: Final = re.compile(r"([a-z0-9][-a-z0-9]*)?[a-z0-9]")
+_CLUSTER_NAME_MAX: Final = 32
+_SOCKET_PATH_MAX: Final = 107 - len("/hubble.sock")
+_POD_BITS_MAX: Final = {4: 30, 6: 126}  # longer prefixes have no address for a pod beside the router's
+
+
+class Fault(NamedTuple):
+    """A key and what is wrong with its value."""
+
+    key: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.key}: {self.message}"
+
+
+class BadConfig(Rejected):
+    """The configuration cannot be used; `errors` has everything that is wrong with it."""
+
+    code = "config.bad"
+
+    def __init__(self, errors: tuple[Fault, ...]) -> None:
+        self.errors = errors
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self.errors))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HubbleConfig:
+    """Observation: how many flows are kept, what is recorded, and who may ask over TCP."""
+
+    ring_records: int = field(
+        default=1 << 20, metadata={"help": "flows that are kept, a power of two from 1024 to 16777216"}
+    )
+    monitor: Literal["medium", "drops", "off"] = field(
+        default="medium",
+        metadata={"help": "what the kernel records: new connections and verdicts, drops only, or nothing"},
+    )
+    listen_tcp: str = field(
+        default="",
+        metadata={
+            "help": "host:port of the observer, beside its unix socket; without a host every address "
+            "with TLS, and loopback in plaintext; empty: off"
+        },
+    )
+    tls_cert: str = field(default="", metadata={"help": "PEM file with the observer's certificate"})
+    tls_key: str = field(default="", metadata={"help": "PEM file with its key"})
+    tls_client_ca: str = field(
+        default="",
+        metadata={"help": "PEM file with the authority whose clients may connect; empty: any client"},
+    )
+    allow_plaintext_tcp: bool = field(
+        default=False,
+        metadata={"help": "serve hubble.listen_tcp without TLS: who reaches it, reads"},
+    )
+
+    @property
+    def tcp(self) -> tuple[str, int] | None:
+        """Host and port to listen on; None: nowhere. An empty host is every address, with TLS only."""
+        if not self.listen_tcp:
+            return None
+        host, _, port = self.listen_tcp.rpartition(":")
+        host = host.removeprefix("[").removesuffix("]")
+        return (host or ("" if self.tls_cert else "127.0.0.1"), int(port))
+
+    def faults(self) -> Iterator[Fault]:
+        """Everything that is wrong here, keys relative to this section."""
+        ring = self.ring_records
+        if not 1024 <= ring <= 1 << 24 or ring & (ring - 1):
+            yield Fault("ring_records", f"{ring} is not a power of two from 1024 to 16777216")
+        if self.listen_tcp:
+            yield from _host_port("listen_tcp", self.listen_tcp)
+            if not self.tls_cert and not self.allow_plaintext_tcp:
+                yield Fault(
+                    "listen_tcp",
+                    "needs hubble.tls_cert and hubble.tls_key, or hubble.allow_plaintext_tcp: true",
+                )
+        if bool(self.tls_cert) != bool(self.tls_key):
+            absent = "tls_key" if self.tls_cert else "tls_cert"
+            yield Fault(absent, "a certificate and its key are given together")
+        if self.tls_client_ca and not self.tls_cert:
+            yield Fault("tls_client_ca", "clients show certificates over TLS only: give hubble.tls_cert too")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentConfig:
+    """One agent. Raises BadConfig, with everything that is wrong, when it is made."""
+
+    node_name: str = field(default="", metadata={"help": "this node's name (default: the host name)"})
+    cluster_name: str = field(default="default", metadata={"help": "the cluster's name"})
+    state_dir: str = field(default="/var/lib/cplane", metadata={"help": "folder of the log and of caches"})
+    run_dir: str = field(default="/run/cplane", metadata={"help": "folder of the sockets"})
+    bpf_root: str = field(default="/sys/fs/bpf/cplane", metadata={"help": "folder of pins, on a bpffs"})
+    datapath: Literal["kernel", "memory"] = field(
+        default="kernel", metadata={"help": "enforce in the kernel, or only compute (needs no privileges)"}
+    )
+    ipv4_pod_cidr: str = field(default="10.244.0.0/24", metadata={"help": "IPv4 addresses of pods; empty: no IPv4"})
+    ipv6_pod_cidr: str = field(default="fd00:10:244::/64", metadata={"help": "IPv6 addresses of pods; empty: no IPv6"})
+    log: str = field(default="", metadata={"help": "sqlite:///PATH or memory (default: sqlite:///<state_dir>/log.db)"})
+    log_level: Literal["debug", "info", "warning", "error"] = field(
+        default="info", metadata={"help": "what is worth a line on standard error"}
+    )
+    log_format: Literal["text", "json"] = field(default="text", metadata={"help": "how such a line looks"})
+    hubble: HubbleConfig = field(default_factory=HubbleConfig)
+
+    def __post_init__(self) -> None:
+        if not self.node_name:
+            object.__setattr__(self, "node_name", socket.gethostname().lower())
+        if not self.log:
+            object.__setattr__(self, "log", f"sqlite:///{self.state_dir.rstrip('/')}/log.db")
+        faults = tuple(self.faults())
+        if faults:
+            raise BadConfig(faults)
+
+    @property
+    def log_path(self) -> str:
+        """The log's file; empty when it is kept in memory."""
+        return self.log.removeprefix("sqlite:///") if self.log != "memory" else ""
+
+    @property
+    def admin_socket(self) -> str:
+        """Path of the administration socket."""
+        return f"{self.run_dir.rstrip('/')}/admin.sock"
+
+    @property
+    def hubble_socket(self) -> str:
+        """Path of the observer's socket."""
+        return f"{self.run_dir.rstrip('/')}/hubble.sock"
+
+    @property
+    def cni_socket(self) -> str:
+        """Path of the CNI plugin's socket."""
+        return f"{self.run_dir.rstrip('/')}/cni.sock"
+
+    def faults(self) -> Iterator[Fault]:
+        """Everything that is wrong."""
+        if not _NODE_NAME.fullmatch(self.node_name):
+            yield Fault("node_name", f"{self.node_name!r} is not a DNS name of lower-case letters, digits, - and .")
+        if len(self.cluster_name) > _CLUSTER_NAME_MAX or not _CLUSTER_NAME.fullmatch(self.cluster_name):
+            yield Fault(
+                "cluster_name",
+                f"{self.cluster_name!r} is not 1 to {_CLUSTER_NAME_MAX} lower-case letters, digits, inner -",
+            )
+        for key in ("state_dir", "run_dir", "bpf_root"):
+            if not getattr(self, key).startswith("/"):
+                yield Fault(key, f"{getattr(self, key)!r} is not an absolute path")
+        if len(self.run_dir.encode()) > _SOCKET_PATH_MAX:
+            yield Fault("run_dir", f"longer than {_SOCKET_PATH_MAX} bytes: a socket's path would not fit")
+        yield from _one_of("datapath", self.datapath, ("kernel", "memory"))
+        yield from _one_of("log_level", self.log_level, ("debug", "info", "warning", "error"))
+        yield from _one_of("log_format", self.log_format, ("text", "json"))
+        yield from self._cidr_faults()
+        derived = self.log_path.startswith(self.state_dir)  # then the folder is what is wrong
+        if self.log != "memory" and not derived and not self.log.startswith("sqlite:////"):
+            yield Fault("log", f"{self.log!r} is neither memory nor sqlite:///PATH with an absolute path")
+        yield from _one_of("hubble.monitor", self.hubble.monitor, ("medium", "drops", "off"))
+        yield from (Fault(f"hubble.{fault.key}", fault.message) for fault in self.hubble.faults())
+
+    def _cidr_faults(self) -> Iterator[Fault]:
+        if not self.ipv4_pod_cidr and not self.ipv6_pod_cidr:
+            yield Fault("ipv4_pod_cidr", "empty, as is ipv6_pod_cidr: pods need addresses of one family at least")
+        if self.ipv4_pod_cidr:
+            yield from _cidr("ipv4_pod_cidr", self.ipv4_pod_cidr, 4)
+        if self.ipv6_pod_cidr:
+            yield from _cidr("ipv6_pod_cidr", self.ipv6_pod_cidr, 6)
+
+
+def _one_of(key: str, value: str, allowed: tuple[str, ...]) -> Iterator[Fault]:
+    if value not in allowed:
+        yield Fault(key, f"{value!r} is none of {', '.join(allowed)}")
+
+
+def _cidr(key: str, text: str, family: int) -> Iterator[Fault]:
+    try:
+        prefix = (IPv4Network if family == 4 else IPv6Network)(text, strict=False)
+    except (AddressValueError, NetmaskValueError, ValueError):
+        example = "10.244.0.0/24" if family == 4 else "fd00:10:244::/64"
+        yield Fault(key, f"{text!r} is not an IPv{family} prefix such as {example}")
+        return
+    if "/" not in text:
+        yield Fault(key, f"{text!r} has no length: write {text}/{24 if family == 4 else 64}")
+        return
+    if str(ip_address(text.partition("/")[0])) != str(prefix.network_address):
+        yield Fault(key, f"{text!r} has bits set after its length: write {prefix}")
+    if prefix.prefixlen > _POD_BITS_MAX[family]:
+        yield Fault(key, f"/{prefix.prefixlen} leaves no address for a pod: /{_POD_BITS_MAX[family]} is the longest")
+    if prefix.is_multicast or prefix.is_loopback or prefix.is_link_local or prefix.is_unspecified:
+        yield Fault(key, f"{prefix} is not unicast space that can be routed")
+    if prefix.prefixlen == 0:
+        yield Fault(key, "that is every address there is")
+
+
+def _host_port(key: str, text: str) -> Iterator[Fault]:
+    host, colon, port = text.rpartition(":")
+    if not colon or not (port.isascii() and port.isdecimal() and int(port) <= 65_535):
+        yield Fault(key, f"{text!r} is not host:port or :port")
+    elif host not in {"", "localhost"}:
+        try:
+            ip_network(host.removeprefix("[").removesuffix("]"))
+        except ValueError:
+            yield Fault(key, f"{host!r} is not an address; write an IPv6 one in brackets")

@@ -1,0 +1,136 @@
+"""Policies: several documents are applied or none, and the same holds for deletions."""
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from immutables import Map
+
+from cplane.deciders.decider import Decision
+from cplane.domain.ipam import Prefix
+from cplane.domain.policy import InvalidPolicy, Policy, PolicyRef, parse
+from cplane.errors import NotFound, Rejected
+from cplane.events.envelope import POLICY
+from cplane.events.policy import PolicyDeleted, PolicyUpserted
+
+
+class InvalidDocuments(Rejected):
+    """At least one document is not a policy that can be enforced as written; `errors` are (document, path, message).
+
+    Documents count from 0, in the order of the command.
+    """
+
+    code = "policy.invalid"
+
+    def __init__(self, errors: tuple[tuple[int, str, str], ...]) -> None:
+        self.errors = errors
+
+    def __str__(self) -> str:
+        return "; ".join(f"document {index + 1}, {path}: {message}" for index, path, message in self.errors)
+
+
+class NoSuchPolicy(NotFound):
+    """A policy that is to be deleted does not exist."""
+
+    code = "policy.not_found"
+
+    def __init__(self, refs: tuple[PolicyRef, ...]) -> None:
+        self.refs = refs
+
+    def __str__(self) -> str:
+        return f"no such policy: {', '.join(_text(ref) for ref in self.refs)}; nothing was deleted"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApplyPolicies:
+    """Every document (the canonical JSON text of one object) reads so from now on."""
+
+    documents: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeletePolicies:
+    """None of these exists any more."""
+
+    refs: tuple[PolicyRef, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyState:
+    """`documents` and `policies` by name, and how many policies name each prefix outside the cluster."""
+
+    documents: Map[PolicyRef, str] = field(default_factory=Map)
+    policies: Map[PolicyRef, Policy] = field(default_factory=Map)
+    prefixes: Map[Prefix, int] = field(default_factory=Map)
+
+
+def decide_apply(command: ApplyPolicies, state: PolicyState, cluster: str) -> Decision:
+    """One PolicyUpserted for each document that differs from what is held."""
+    errors: list[tuple[int, str, str]] = []
+    parsed: list[tuple[PolicyRef, str]] = []
+    for index, text in enumerate(command.documents):
+        try:
+            parsed.append((parse(_load(text), cluster=cluster).ref, text))
+        except InvalidPolicy as invalid:
+            errors.extend((index, error.path, error.message) for error in invalid.errors)
+    counts = Counter(ref for ref, _ in parsed)
+    errors.extend(
+        (index, "metadata.name", f"{_text(ref)} stands in this call more than once: keep one of them")
+        for index, (ref, _) in enumerate(parsed)
+        if counts[ref] > 1 and not errors
+    )
+    if errors:
+        raise InvalidDocuments(tuple(errors))
+    return tuple(
+        (POLICY, PolicyUpserted(kind=ref.kind, namespace=ref.namespace, name=ref.name, document=text))
+        for ref, text in parsed
+        if state.documents.get(ref) != text
+    )
+
+
+def decide_delete(command: DeletePolicies, state: PolicyState) -> Decision:
+    """One PolicyDeleted for each; refused when one of them does not exist."""
+    missing = tuple(ref for ref in command.refs if ref not in state.documents)
+    if missing:
+        raise NoSuchPolicy(missing)
+    return tuple(
+        (POLICY, PolicyDeleted(kind=ref.kind, namespace=ref.namespace, name=ref.name))
+        for ref in dict.fromkeys(command.refs)
+    )
+
+
+def evolve(state: PolicyState, event: PolicyUpserted | PolicyDeleted, cluster: str) -> PolicyState:
+    """The state after one more fact."""
+    ref = PolicyRef(event.kind, event.namespace, event.name)
+    prefixes = state.prefixes
+    held = state.policies.get(ref)
+    if held is not None:
+        prefixes = _count(prefixes, held, -1)
+    if isinstance(event, PolicyDeleted):
+        if held is None:
+            return state
+        return PolicyState(state.documents.delete(ref), state.policies.delete(ref), prefixes)
+    policy = parse(_load(event.document), cluster=cluster)
+    return PolicyState(
+        state.documents.set(ref, event.document),
+        state.policies.set(ref, policy),
+        _count(prefixes, policy, +1),
+    )
+
+
+def _count(prefixes: Map[Prefix, int], policy: Policy, step: int) -> Map[Prefix, int]:
+    for prefix in policy.cidrs():
+        count = prefixes.get(prefix, 0) + step
+        prefixes = prefixes.set(prefix, count) if count > 0 else prefixes.delete(prefix)
+    return prefixes
+
+
+def _load(text: str) -> Mapping[str, object]:
+    document = json.loads(text)
+    assert isinstance(document, dict), "the edge hands over objects"
+    return document
+
+
+def _text(ref: PolicyRef) -> str:
+    return f"{ref.kind} {ref.namespace}/{ref.name}" if ref.namespace else f"{ref.kind} {ref.name}"

@@ -1,0 +1,37 @@
+"""Identities of prefixes outside the cluster: there is one for each prefix that a policy names, and for no other."""
+
+from dataclasses import dataclass
+
+from cplane.deciders import identity
+from cplane.deciders.decider import NOTHING, Decision
+from cplane.deciders.identity import IdentityState
+from cplane.deciders.policy import PolicyState
+from cplane.domain.identity import cidr_labels
+from cplane.domain.ipam import Prefix
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SettlePrefixes:
+    """These prefixes may have gained their first user or lost their last."""
+
+    prefixes: tuple[Prefix, ...]
+
+
+def decide_settle(
+    command: SettlePrefixes, policies: PolicyState, identities: IdentityState, *, dual_stack: bool
+) -> Decision:
+    """Identities allocated for prefixes that are named now, released for those that are not."""
+    decided: Decision = NOTHING
+    for prefix in command.prefixes:
+        if prefix.prefixlen == 0:
+            continue  # the world itself, whose identity is reserved
+        labels = cidr_labels(prefix, dual_stack=dual_stack)
+        held = identities.find(labels)
+        if prefix in policies.prefixes:
+            _, events = identity.allocate(identities, labels, local=True)
+        else:
+            events = identity.release(identities, held, users=0) if held is not None else NOTHING
+        for _, event in events:
+            identities = identity.evolve(identities, event)  # type: ignore[arg-type]  # identity decides identity events
+        decided += events
+    return decided

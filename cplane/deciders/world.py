@@ -1,0 +1,166 @@
+"""Everything that decisions depend on, as one immutable value: fold events into it, ask it for decisions."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import assert_never
+
+from immutables import Map
+
+from cplane.deciders import endpoint, identity, ipam, node, policy, prefixes
+from cplane.deciders.decider import Decision
+from cplane.deciders.endpoint import CreateEndpoint, DeleteEndpoint, EndpointState, RelabelEndpoint
+from cplane.deciders.identity import IdentityState
+from cplane.deciders.ipam import IpamState, Pool
+from cplane.deciders.node import JoinNode, SetNodeAddresses
+from cplane.deciders.policy import ApplyPolicies, DeletePolicies, PolicyState
+from cplane.deciders.prefixes import SettlePrefixes
+from cplane.domain.endpoint import Endpoint
+from cplane.domain.labels import LabelSet
+from cplane.domain.node import Node
+from cplane.domain.policy import Policy, PolicyRef
+from cplane.events.catalog import Event
+from cplane.events.endpoint import EndpointCreated, EndpointDeleted, EndpointRelabelled
+from cplane.events.envelope import POLICY, StreamId
+from cplane.events.identity import IdentityAllocated, IdentityReleased
+from cplane.events.ipam import AddressAllocated, AddressReleased, PoolAdded
+from cplane.events.node import NodeAddressesChanged, NodeJoined
+from cplane.events.policy import PolicyDeleted, PolicyUpserted
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReleaseIdentity:
+    """An endpoint stopped using the number."""
+
+    number: int
+
+
+Command = (
+    JoinNode
+    | SetNodeAddresses
+    | CreateEndpoint
+    | RelabelEndpoint
+    | DeleteEndpoint
+    | ApplyPolicies
+    | DeletePolicies
+    | SettlePrefixes
+    | ReleaseIdentity
+)
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """The state of every decider, and the version of every stream."""
+
+    node: Node | None = None
+    ipam: IpamState = field(default_factory=IpamState)
+    identity: IdentityState = field(default_factory=IdentityState)
+    endpoint: EndpointState = field(default_factory=EndpointState)
+    policy: PolicyState = field(default_factory=PolicyState)
+    versions: Map[StreamId, int] = field(default_factory=Map)
+    position: int = 0
+
+    @property
+    def pools(self) -> Map[str, Pool]:
+        """Address pools by name."""
+        return self.ipam.pools
+
+    @property
+    def identities(self) -> Map[int, LabelSet]:
+        """Allocated identities; the reserved ones are in `domain.identity`."""
+        return self.identity.labels
+
+    @property
+    def endpoints(self) -> Map[int, Endpoint]:
+        """Endpoints by number."""
+        return self.endpoint.by_id
+
+    @property
+    def policies(self) -> Map[PolicyRef, Policy]:
+        """Policies by name."""
+        return self.policy.policies
+
+    @property
+    def policy_revision(self) -> int:
+        """How often policies changed."""
+        return self.versions.get(POLICY, 0)
+
+    @property
+    def cluster(self) -> str:
+        """The cluster's name; `default` until the node has joined."""
+        return self.node.cluster if self.node else "default"
+
+
+def decide(command: Command, world: World) -> Decision:
+    """The events that the command leads to. Raises Rejected or NotFound."""
+    match command:
+        case JoinNode():
+            return node.decide_join(command, world.node, world.ipam)
+        case SetNodeAddresses():
+            return node.decide_addresses(command, world.node)
+        case CreateEndpoint():
+            return endpoint.decide_create(command, world.endpoint, world.node, world.ipam, world.identity)
+        case RelabelEndpoint():
+            return endpoint.decide_relabel(command, world.endpoint, world.identity)
+        case DeleteEndpoint():
+            return endpoint.decide_delete(command, world.endpoint, world.ipam)
+        case ApplyPolicies():
+            return policy.decide_apply(command, world.policy, world.cluster)
+        case DeletePolicies():
+            return policy.decide_delete(command, world.policy)
+        case SettlePrefixes():
+            dual_stack = world.node is not None and world.node.dual_stack
+            return prefixes.decide_settle(command, world.policy, world.identity, dual_stack=dual_stack)
+        case ReleaseIdentity():
+            users = world.endpoint.users.get(command.number, 0)
+            return identity.release(world.identity, command.number, users)
+        case _:
+            assert_never(command)
+
+
+def evolve(world: World, stream: StreamId, event: Event) -> World:
+    """The world after one more fact, one position on. Total over history."""
+    world = replace(
+        world,
+        versions=world.versions.set(stream, world.versions.get(stream, 0) + 1),
+        position=world.position + 1,
+    )
+    match event:
+        case NodeJoined() | NodeAddressesChanged():
+            return replace(world, node=node.evolve(world.node, event))
+        case PoolAdded() | AddressAllocated() | AddressReleased():
+            return replace(world, ipam=ipam.evolve(world.ipam, event))
+        case IdentityAllocated() | IdentityReleased():
+            return replace(world, identity=identity.evolve(world.identity, event))
+        case EndpointCreated() | EndpointRelabelled() | EndpointDeleted():
+            return replace(world, endpoint=endpoint.evolve(world.endpoint, event))
+        case PolicyUpserted() | PolicyDeleted():
+            return replace(world, policy=policy.evolve(world.policy, event, world.cluster))
+        case _:
+            assert_never(event)
+
+
+def facts(world: World) -> Iterator[Event]:
+    """The fewest events that say what is true now, in an order that folds.
+
+    Tables depend on facts and never on the path to them, so projections that fold these equal those that folded
+    the history.
+    """
+    held = world.node
+    if held is not None:
+        joined = {name: getattr(held, name) for name in NodeJoined.__struct_fields__ if name != "local"}
+        yield NodeJoined(local=True, **joined)
+        yield NodeAddressesChanged(name=held.name, addresses=held.addresses)
+    for number, labels in world.identities.items():
+        yield IdentityAllocated(number=number, labels=labels.texts())
+    for ref, document in world.policy.documents.items():
+        yield PolicyUpserted(kind=ref.kind, namespace=ref.namespace, name=ref.name, document=document)
+    for one in world.endpoints.values():
+        yield created(one)
+
+
+def created(one: Endpoint) -> EndpointCreated:
+    """The event that would create the endpoint as it is now."""
+    fields = {
+        name: getattr(one, name) for name in EndpointCreated.__struct_fields__ if name not in {"endpoint", "labels"}
+    }
+    return EndpointCreated(endpoint=one.id, labels=one.labels.texts(), **fields)

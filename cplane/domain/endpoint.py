@@ -1,0 +1,57 @@
+"""Endpoints: the pods of a node, each one interface of one container."""
+
+from collections.abc import Container
+from dataclasses import dataclass
+from typing import Final, NewType
+
+from cplane.domain.identity import NumericIdentity
+from cplane.domain.labels import LabelSet
+
+EndpointId = NewType("EndpointId", int)
+
+MIN_ID: Final = 1
+MAX_ID: Final = 65_535  # sixteen bits in every map and record
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoint:
+    """Addresses are text, empty where the family is off; MACs are `aa:bb:cc:dd:ee:ff`; labels are all of them."""
+
+    id: EndpointId
+    container_id: str
+    container_interface: str
+    netns: str
+    host_interface: str
+    host_ifindex: int
+    mac: str
+    host_mac: str
+    ipv4: str
+    ipv6: str
+    namespace: str
+    pod: str
+    pod_uid: str
+    labels: LabelSet
+    identity: NumericIdentity
+
+    @property
+    def attachment(self) -> tuple[str, str]:
+        """What a container runtime calls it: container id and interface name."""
+        return (self.container_id, self.container_interface)
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """The addresses it has, IPv4 first."""
+        return tuple(a for a in (self.ipv4, self.ipv6) if a)
+
+
+def next_free_id(taken: Container[int], last: int) -> EndpointId | None:
+    """The next number after `last` that is not in `taken`, around the end; None when all are taken.
+
+    Going on from the last one keeps a number that was just released out of use for as long as possible, so a
+    record or a kernel entry that still names it cannot be read as the new endpoint.
+    """
+    for step in range(1, MAX_ID + 1):
+        candidate = (last + step - MIN_ID) % MAX_ID + MIN_ID
+        if candidate not in taken:
+            return EndpointId(candidate)
+    return None

@@ -1,0 +1,112 @@
+"""The reference model of the lookup that `bpf/lib/policy.h` does: which entry decides, and what it says."""
+
+from collections.abc import Callable, Sequence
+from typing import Final, NamedTuple, Protocol, TypeVar
+
+from cplane.domain.policy.mapstate import ANYONE, MapKey
+from cplane.domain.ports import FULL_BITS, PROTOCOL_BITS, shortened
+from cplane.domain.verdict import Direction, DropReason, MatchType
+
+ALL_LENGTHS: Final = (*range(FULL_BITS, PROTOCOL_BITS - 1, -1), 0)
+_STRONGEST: Final = 0xFFFFFFFF  # no other entry can win against it, so the kernel stops looking
+
+
+class Entry(Protocol):
+    """What the lookup reads of an entry; `MapEntry` and the packed table's rows have it."""
+
+    @property
+    def deny(self) -> bool:
+        """Whether it drops."""
+        ...
+
+    @property
+    def precedence(self) -> int:
+        """Higher wins."""
+        ...
+
+    @property
+    def l4_bits(self) -> int:
+        """Length of its L4 prefix."""
+        ...
+
+
+class Decision(NamedTuple):
+    """`reason` is None when allowed; `key` is that of the entry that decided, None when there was none."""
+
+    allowed: bool
+    reason: DropReason | None
+    match: MatchType
+    key: MapKey | None
+
+
+NO_MATCH: Final = Decision(allowed=False, reason=DropReason.POLICY_DENIED, match=MatchType.NONE, key=None)
+
+E = TypeVar("E", bound=Entry)
+
+
+def lookup(
+    get: Callable[[MapKey], E | None],
+    identity: int,
+    direction: Direction,
+    protocol: int,
+    port: int,
+    *,
+    shown_bits: int = FULL_BITS,
+    lengths: Sequence[int] = ALL_LENGTHS,
+) -> Decision:
+    """The verdict on a packet between the subject and a peer.
+
+    `get` reads one entry: `state.entry` of a MapState, or for the rows of one policy in a packed table
+    `lambda key: table.get((policy_id, *key))`. For ICMP `port` is the message type. `shown_bits` is how much of
+    (protocol, port) the packet shows: 8 for a fragment. `lengths`, longest first, are the only prefix lengths tried.
+
+    The peer's entry and anyone's are each found by longest prefix. The higher precedence decides, then the longer
+    prefix, then the peer's; but a peer's entry of the highest precedence there is decides at once.
+    """
+    peer = _longest(get, identity, direction, protocol, port, shown_bits, lengths) if identity != ANYONE else None
+    chosen = peer
+    if peer is None or peer[1].precedence != _STRONGEST:
+        anyone = _longest(get, ANYONE, direction, protocol, port, shown_bits, lengths)
+        if peer is None or (anyone is not None and _strength(anyone[1]) > _strength(peer[1])):
+            chosen = anyone
+    if chosen is None:
+        return NO_MATCH
+    key, entry = chosen
+    return Decision(
+        allowed=not entry.deny,
+        reason=DropReason.POLICY_DENY if entry.deny else None,
+        match=match_type(key),
+        key=key,
+    )
+
+
+def match_type(key: MapKey) -> MatchType:
+    """Which kind of entry the key names."""
+    peer = key.identity != ANYONE
+    if not key.l4_bits:
+        return MatchType.L3_ONLY if peer else MatchType.ALL
+    if key.l4_bits <= PROTOCOL_BITS:
+        return MatchType.L3_PROTO if peer else MatchType.PROTO_ONLY
+    return MatchType.L3_L4 if peer else MatchType.L4_ONLY
+
+
+def _strength(entry: Entry) -> tuple[int, int]:
+    return entry.precedence, entry.l4_bits
+
+
+def _longest(
+    get: Callable[[MapKey], E | None],
+    identity: int,
+    direction: Direction,
+    protocol: int,
+    port: int,
+    shown_bits: int,
+    lengths: Sequence[int],
+) -> tuple[MapKey, E] | None:
+    for bits in lengths:
+        if bits <= shown_bits:
+            key = MapKey(identity, int(direction), *shortened(protocol, port, bits))
+            entry = get(key)
+            if entry is not None:
+                return key, entry
+    return None

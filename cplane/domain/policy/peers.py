@@ -1,0 +1,258 @@
+"""Peers as they are written: label selectors, entities and prefixes become selectors."""
+
+import re
+from collections.abc import Iterable
+from typing import Final, NamedTuple
+
+from cplane.domain.cidr import Prefix, contains, parse_prefix, parse_prefix_or_address
+from cplane.domain.labels import (
+    ANY,
+    CLUSTER_KEY,
+    K8S,
+    NAMESPACE_KEY,
+    NAMESPACE_LABELS_PREFIX,
+    RESERVED,
+)
+from cplane.domain.policy.document import Fields, Place, did_you_mean, shown
+from cplane.domain.policy.entities import ENTITIES, entity_selectors
+from cplane.domain.selectors import CidrSelector, LabelSelector, Operator, Requirement, Selector
+
+UNSUPPORTED: Final = "not supported by this version"
+
+_SELECTOR_FIELDS: Final = Fields(frozenset({"matchLabels", "matchExpressions"}))
+_EXPRESSION_FIELDS: Final = Fields(frozenset({"key", "operator", "values"}))
+_CIDR_RULE_FIELDS: Final = Fields(
+    frozenset({"cidr", "except"}),
+    {"cidrGroupRef": UNSUPPORTED, "cidrGroupSelector": UNSUPPORTED},
+)
+_UNSUPPORTED_SOURCES: Final = frozenset({"cidr", "cidrgroup", "fqdn", "node"})
+
+_NAME: Final = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?")
+_SUBDOMAIN: Final = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
+_SOURCE: Final = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_]*[A-Za-z0-9])?")
+NAME_MAX: Final = 63
+SUBDOMAIN_MAX: Final = 253
+
+
+class Scope(NamedTuple):
+    """What a selector is completed with: the policy's namespace (empty: cluster-wide) and the local cluster's name.
+
+    `subject_is_init`: the rule is about endpoints that have no labels yet.
+    """
+
+    namespace: str
+    cluster: str
+    subject_is_init: bool = False
+
+
+def is_subdomain(text: str) -> bool:
+    """Whether it is a DNS-1123 subdomain, as Kubernetes names are."""
+    return len(text) <= SUBDOMAIN_MAX and _SUBDOMAIN.fullmatch(text) is not None
+
+
+def subject_selector(place: Place, namespace: str) -> LabelSelector:
+    """Whom a rule is about: with a namespace, only endpoints in it, whatever `matchLabels` says under that key."""
+    requirements = _requirements(place)
+    if namespace:
+        forced = Requirement(K8S, NAMESPACE_KEY, Operator.IN, (namespace,))
+        written = place.value.get("matchLabels") if isinstance(place.value, dict) else None
+        named = written.get(f"{K8S}:{NAMESPACE_KEY}") if isinstance(written, dict) else None
+        foreign = Requirement(K8S, NAMESPACE_KEY, Operator.IN, (named,)) if isinstance(named, str) else None
+        requirements = [one for one in requirements if one != foreign]
+        requirements.append(forced)
+    return LabelSelector.of(requirements)
+
+
+def is_init(selector: LabelSelector) -> bool:
+    """Whether the selector names endpoints that have no labels yet."""
+    return any((one.source, one.key) == (RESERVED, "init") for one in selector.requirements)
+
+
+def endpoint_selectors(place: Place, scope: Scope) -> list[Selector]:
+    """The peers of `fromEndpoints` or `toEndpoints`, completed with namespace and cluster."""
+    return [LabelSelector.of(_completed(_requirements(one), scope)) for one in place.items()]
+
+
+def entities(place: Place, scope: Scope) -> list[Selector]:
+    """The peers of `fromEntities` or `toEntities`."""
+    found: list[Selector] = []
+    for one in place.items():
+        name = one.text()
+        if name is None:
+            continue
+        selectors = entity_selectors(name, scope.cluster)
+        if selectors is None:
+            one.refuse(
+                f"unknown entity {shown(name)}{did_you_mean(name, ENTITIES)}; entities are {', '.join(ENTITIES)}"
+            )
+            continue
+        found.extend(selectors)
+    return found
+
+
+def prefixes(place: Place) -> list[Selector]:
+    """The peers of `fromCIDR` or `toCIDR`: prefixes, or addresses alone."""
+    found: list[Selector] = []
+    for one in place.items():
+        text = one.text()
+        if text is None:
+            continue
+        try:
+            found.append(CidrSelector(parse_prefix_or_address(text)))
+        except ValueError as error:
+            one.refuse(f"{shown(text)} is neither a prefix nor an address: {error}; write 10.0.0.0/8 or 2001:db8::/32")
+    return found
+
+
+def prefix_rules(place: Place) -> list[Selector]:
+    """The peers of `fromCIDRSet` or `toCIDRSet`: prefixes with holes."""
+    return [selector for one in place.items() if (selector := _prefix_rule(one)) is not None]
+
+
+def _prefix_rule(place: Place) -> Selector | None:
+    fields = place.fields(_CIDR_RULE_FIELDS)
+    if fields is None:
+        return None
+    if "cidr" not in fields:
+        if isinstance(place.value, dict) and not place.value.keys() & _CIDR_RULE_FIELDS.unsupported.keys():
+            place.refuse("cidr is missing: write a prefix, for example 10.0.0.0/8")
+        return None
+    prefix = _prefix(fields["cidr"])
+    holes = []
+    for one in fields["except"].items() if "except" in fields else ():
+        hole = _prefix(one)
+        if hole is not None and prefix is not None and not contains(prefix, hole):
+            one.refuse(f"{hole} does not lie in {prefix}: an exception must be part of its own cidr")
+        elif hole is not None:
+            holes.append(hole)
+    return CidrSelector(prefix, tuple(holes)) if prefix is not None else None
+
+
+def _prefix(place: Place) -> Prefix | None:
+    text = place.text()
+    if text is None:
+        return None
+    try:
+        return parse_prefix(text)
+    except ValueError as error:
+        place.refuse(f"{shown(text)} is not a prefix: {error}; write it with its length, for example 10.0.0.1/32")
+        return None
+
+
+def _completed(requirements: list[Requirement], scope: Scope) -> Iterable[Requirement]:
+    """The requirements and those that the language adds.
+
+    A selector that names a reserved label is left alone: what has such a label is in no namespace and no cluster.
+    """
+    if any(one.source == RESERVED for one in requirements):
+        return requirements
+    plain = {one.key for one in requirements if one.source in (K8S, ANY)}
+    added = []
+    if NAMESPACE_KEY not in plain:
+        if not scope.namespace:
+            if not scope.subject_is_init:
+                added.append(Requirement(K8S, NAMESPACE_KEY, Operator.EXISTS))
+        elif not any(key.startswith(NAMESPACE_LABELS_PREFIX) for key in plain):
+            added.append(Requirement(K8S, NAMESPACE_KEY, Operator.IN, (scope.namespace,)))
+    if CLUSTER_KEY not in plain:
+        added.append(Requirement(K8S, CLUSTER_KEY, Operator.IN, (scope.cluster,)))
+    return (*requirements, *added)
+
+
+def _requirements(place: Place) -> list[Requirement]:
+    fields = place.fields(_SELECTOR_FIELDS)
+    if fields is None:
+        return []
+    found = []
+    if "matchLabels" in fields:
+        for name, one in fields["matchLabels"].entries():
+            key, value = _key(one, name), one.text()
+            if value is not None and _is_value(one, value) and key is not None:
+                found.append(Requirement(*key, Operator.IN, (value,)))
+    if "matchExpressions" in fields:
+        found.extend(r for one in fields["matchExpressions"].items() if (r := _expression(one)) is not None)
+    return found
+
+
+def _expression(place: Place) -> Requirement | None:
+    fields = place.fields(_EXPRESSION_FIELDS)
+    if fields is None:
+        return None
+    key = _expression_key(place, fields)
+    operator = _operator(place, fields)
+    values = []
+    listed = tuple(fields["values"].items()) if "values" in fields else ()
+    for one in listed:
+        value = one.text()
+        if value is not None and _is_value(one, value):
+            values.append(value)
+    if operator in (Operator.IN, Operator.NOT_IN) and not listed:
+        place.refuse(f"operator {operator} needs values: list at least one")
+    if operator in (Operator.EXISTS, Operator.DOES_NOT_EXIST) and listed:
+        fields["values"].refuse(f"operator {operator} takes no values: remove them, or use In or NotIn")
+    if key is None or operator is None:
+        return None
+    return Requirement(*key, operator, tuple(sorted(set(values))))
+
+
+def _expression_key(place: Place, fields: dict[str, Place]) -> tuple[str, str] | None:
+    if "key" not in fields:
+        place.refuse("key is missing: write the label's key, for example app")
+        return None
+    name = fields["key"].text()
+    return _key(fields["key"], name) if name is not None else None
+
+
+def _operator(place: Place, fields: dict[str, Place]) -> Operator | None:
+    names = tuple(operator.value for operator in Operator)
+    if "operator" not in fields:
+        place.refuse(f"operator is missing: write one of {', '.join(names)}")
+        return None
+    name = fields["operator"].text()
+    if name is None:
+        return None
+    if name not in names:
+        fields["operator"].refuse(
+            f"unknown operator {shown(name)}{did_you_mean(name, names)}; operators are {', '.join(names)}"
+        )
+        return None
+    return Operator(name)
+
+
+def _key(place: Place, text: str) -> tuple[str, str] | None:
+    """Source and key of a label's name as selectors write it; without a source it is `any`."""
+    if text.startswith("$"):
+        source, key = RESERVED, text[1:]
+    elif ":" in text:
+        source, _, key = text.partition(":")
+    elif text.startswith(f"{RESERVED}."):
+        source, key = RESERVED, text.removeprefix(f"{RESERVED}.")
+    else:
+        source, key = ANY, text
+    if source in _UNSUPPORTED_SOURCES:
+        place.refuse(f"labels of source {source!r}: {UNSUPPORTED}; to select prefixes, use fromCIDRSet or toCIDRSet")
+        return None
+    domain, slash, name = key.removeprefix(NAMESPACE_LABELS_PREFIX).rpartition("/")
+    good = (
+        _SOURCE.fullmatch(source)
+        and _NAME.fullmatch(name)
+        and len(name) <= NAME_MAX
+        and (not slash or is_subdomain(domain))
+    )
+    if not good:
+        place.refuse(
+            f"{shown(text)} is not a label's key: write source:key or key, where key is letters, digits, '-', '_' "
+            f"and '.', at most {NAME_MAX} of them, after an optional DNS name and '/'"
+        )
+        return None
+    return source, key
+
+
+def _is_value(place: Place, value: str) -> bool:
+    if not value or (len(value) <= NAME_MAX and _NAME.fullmatch(value)):
+        return True
+    place.refuse(
+        f"{shown(value)} is not a label's value: at most {NAME_MAX} letters, digits, '-', '_' and '.', "
+        f"with a letter or digit at both ends"
+    )
+    return False

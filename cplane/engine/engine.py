@@ -1,0 +1,170 @@
+"""Takes commands one at a time, makes their events durable, and keeps the datapath at the log's head."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import anyio
+from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
+
+from cplane.deciders.decider import Decision
+from cplane.deciders.world import Command, World, evolve, facts
+from cplane.engine.ports import EventLog
+from cplane.engine.reconcile import AnyDelta, AnyTable, AnyTarget, Reconciler, Round
+from cplane.errors import CplaneError, Unavailable
+from cplane.events.catalog import Event
+from cplane.events.envelope import Proposed
+from cplane.projections.tables import UPSERT_ORDER, Tables
+from cplane.reactors.reaction import settle
+from cplane.telemetry.log import line, logger
+
+COMMANDS_MAX: Final = 1024  # commands waiting for their turn; a further one waits to be taken in
+REPLAY_BATCH: Final = 5_000
+
+log = logger("engine")
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """A command took effect: its events are durable, the last at `position`. No events: nothing had to change."""
+
+    position: int
+    events: tuple[Event, ...]
+
+
+@dataclass(slots=True)
+class _Request:
+    command: Command
+    actor: str
+    cause: str
+    done: anyio.Event = field(default_factory=anyio.Event)
+    outcome: Committed | CplaneError | None = None
+
+
+class Engine:
+    """One writer over one log. `run` serves `submit`, `drive` serves `wait`."""
+
+    def __init__(
+        self,
+        event_log: EventLog,
+        targets: Mapping[str, AnyTarget],
+        publish: Callable[[int], None],
+        *,
+        started: World,
+        tables: Tables,
+    ) -> None:
+        self.log = event_log
+        self.targets = targets
+        self.world = started
+        self._tables = tables
+        self._reconciler = Reconciler(targets, publish, self._all_tables)
+        self._send: MemoryObjectSendStream[_Request]
+        self._receive: MemoryObjectReceiveStream[_Request]
+        self._send, self._receive = anyio.create_memory_object_stream[_Request](COMMANDS_MAX)
+
+    @property
+    def head(self) -> int:
+        """Position of the last event that this engine has taken in."""
+        return self.world.position
+
+    @property
+    def applied(self) -> int:
+        """Position whose tables are all in the kernel."""
+        return self._reconciler.applied
+
+    @property
+    def in_sync(self) -> bool:
+        """Whether the kernel has had every table since the last failure or start."""
+        return self._reconciler.in_sync
+
+    @property
+    def failure(self) -> str:
+        """Why the datapath could not be written the last time; empty when it could."""
+        return self._reconciler.failure
+
+    def desired(self, table: str) -> Mapping[Any, Any]:
+        """What a table should contain at `head`."""
+        return self._tables.table(table)
+
+    async def submit(self, command: Command, *, actor: str, cause: str = "") -> Committed:
+        """The command has been decided and its events are durable.
+
+        Raises what deciders raise (nothing happened), and Unavailable when the log could not be written (nothing
+        happened). A caller that is cancelled while it waits does not know whether the command took effect.
+        """
+        request = _Request(command, actor, cause)
+        await self._send.send(request)
+        await request.done.wait()
+        assert request.outcome is not None
+        if isinstance(request.outcome, CplaneError):
+            raise request.outcome
+        return request.outcome
+
+    async def wait(self, position: int) -> None:
+        """Returns when the kernel has everything up to `position`."""
+        await self._reconciler.wait(position)
+
+    def compare_all(self) -> None:
+        """All tables will be compared with what is in the kernel."""
+        self._reconciler.compare_all()
+
+    async def run(self) -> None:
+        """Serves commands until cancelled; what waits then is never answered."""
+        async with self._send, self._receive:
+            async for request in self._receive:
+                try:
+                    request.outcome = await self._handle(request)
+                except CplaneError as refusal:
+                    request.outcome = refusal
+                request.done.set()
+
+    async def drive(self) -> None:
+        """Keeps the datapath at the head until cancelled."""
+        await self._reconciler.run()
+
+    async def _handle(self, request: _Request) -> Committed:
+        decided, world = settle(request.command, self.world)
+        if not decided:
+            return Committed(self.head, ())
+        try:
+            deltas = self._project(decided)
+            self._tables.check()
+            # Shielded: between "durable" and "taken in" there must be no place to stop.
+            with anyio.CancelScope(shield=True):
+                await self.log.append(self._propose(decided, request))
+        except BaseException:
+            # Tables depend on facts only, so those of the old world are what there was before.
+            self._tables = Tables(facts(self.world))
+            raise
+        self.world = world
+        self._reconciler.enqueue(Round(world.position, deltas))
+        kind = type(request.command).__name__
+        log.info(line("command", kind=kind, actor=request.actor, events=len(decided), position=world.position))
+        return Committed(world.position, tuple(event for _, event in decided))
+
+    def _propose(self, decided: Decision, request: _Request) -> Proposed:
+        expected = {stream: self.world.versions.get(stream, 0) for stream, _ in decided}
+        return Proposed(events=decided, expected=expected, actor=request.actor, cause=request.cause)
+
+    def _project(self, decided: Decision) -> dict[str, AnyDelta]:
+        deltas: dict[str, AnyDelta] = {}
+        for _, event in decided:
+            for name, delta in self._tables.apply(event).items():
+                deltas[name] = deltas[name].then(delta) if name in deltas else delta
+        return deltas
+
+    def _all_tables(self) -> tuple[int, Mapping[str, AnyTable]]:
+        return self.head, {name: dict(self._tables.table(name)) for name in UPSERT_ORDER}
+
+
+async def replay(event_log: EventLog) -> tuple[World, Tables]:
+    """The world and the tables that the whole log folds to. Raises Corrupt when the log does."""
+    world = World()
+    while True:
+        batch = await event_log.read(after=world.position, limit=REPLAY_BATCH)
+        if not batch:
+            return world, Tables(facts(world))
+        for envelope in batch:
+            if envelope.position != world.position + 1:
+                raise Unavailable(f"the log has no event at position {world.position + 1}")
+            world = evolve(world, envelope.stream, envelope.event)

@@ -1,0 +1,61 @@
+"""What the engine needs from others, by shape: a log, a clock, targets."""
+
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from typing import Protocol, TypeVar
+
+from cplane.events.envelope import Envelope, Proposed
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+class EventLog(Protocol):
+    """A gap-free, ordered, durable list of events."""
+
+    @property
+    def head(self) -> int:
+        """Position of the last durable event; 0 when there is none."""
+        ...
+
+    async def append(self, proposed: Proposed) -> Sequence[Envelope]:
+        """The events are durable when this returns, in consecutive positions.
+
+        Raises Conflict when a stream is not at its expected version, Unavailable when storage fails (nothing was
+        written).
+        """
+        ...
+
+    async def read(self, after: int = 0, limit: int = 1000) -> Sequence[Envelope]:
+        """Up to `limit` events with a position greater than `after`, in order."""
+        ...
+
+    def tail(self, after: int = 0) -> AsyncIterator[Sequence[Envelope]]:
+        """Every event after `after`, in order and in batches, and then those to come, for ever."""
+        ...
+
+
+class Clock(Protocol):
+    """The only source of time."""
+
+    def now_ns(self) -> int:
+        """UTC nanoseconds since the epoch."""
+        ...
+
+
+class Target(Protocol[K, V]):
+    """One table of the datapath, driven by a worker thread.
+
+    Every method may block; all raise Unavailable on failure.
+    """
+
+    def dump(self) -> Mapping[K, V]:
+        """What is there now."""
+        ...
+
+    def upsert(self, entries: Mapping[K, V]) -> None:
+        """Every entry is there when this returns. Idempotent. Written in the order of `entries`."""
+        ...
+
+    def delete(self, keys: Collection[K]) -> None:
+        """None of the keys is there when this returns. Idempotent. Deleted in the order of `keys`."""
+        ...

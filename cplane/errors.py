@@ -1,0 +1,41 @@
+"""The error families of cplane; the only module that every layer may import.
+
+A family says whose move it is. Each error has a stable `code`, keeps its data as
+attributes and renders itself in `__str__`: what was wrong, where, and what to do.
+"""
+
+
+class CplaneError(Exception):
+    """Root of everything that cplane raises on purpose."""
+
+    code = "cplane"
+
+
+class Rejected(CplaneError):
+    """The command is wrong or not allowed now: change the command."""
+
+    code = "rejected"
+
+
+class Conflict(CplaneError):
+    """Somebody else was first: read again and retry."""
+
+    code = "conflict"
+
+
+class NotFound(CplaneError):
+    """What was named does not exist."""
+
+    code = "not_found"
+
+
+class Unavailable(CplaneError):
+    """Nothing is wrong with the command: retry later."""
+
+    code = "unavailable"
+
+
+class Corrupt(CplaneError):
+    """Stored state cannot be trusted: stop and look."""
+
+    code = "corrupt"

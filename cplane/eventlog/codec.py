@@ -1,0 +1,153 @@
+"""Envelope ↔ row, and the digest that chains the rows.
+
+The canonical bytes of a row are, big-endian: position, version, schema, recorded_at_ns (each i64), then stream, type,
+actor, cause, data, each as a u32 length and its UTF-8 bytes. `digest = blake2b-256(previous digest ‖ canonical
+bytes)`; before the first row stand 32 zero bytes.
+"""
+
+import struct
+from collections.abc import Iterable
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Final
+
+import msgspec
+
+from cplane.eventlog.errors import BadEvent, Unwritable
+from cplane.events.catalog import CATALOG, WIRE_NAME, Event
+from cplane.events.envelope import Envelope, Proposed, StreamId
+
+DIGEST_BYTES: Final = 32
+GENESIS: Final = bytes(DIGEST_BYTES)
+
+Row = tuple[int, str, int, str, int, int, str, str, str, bytes]
+# As the readers' connections give it: texts are bytes, so that invalid UTF-8 is found here and not in the driver.
+StoredRow = tuple[int, bytes, int, bytes, int, int, bytes, bytes, bytes, bytes]
+
+_NUMBERS: Final = struct.Struct(">qqqq")
+_LENGTH: Final = struct.Struct(">I")
+_ENCODER: Final = msgspec.json.Encoder(order="deterministic")
+_DECODERS: Final = {
+    (name.encode(), schema): msgspec.json.Decoder(cls, strict=True) for (name, schema), cls in CATALOG.items()
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """One event ready to become a row as soon as its position and version are known."""
+
+    stream: StreamId
+    event: Event
+    type: str
+    schema: int
+    actor: str
+    cause: str
+    data: str
+    texts: bytes  # the second half of the canonical bytes
+
+    def row(self, position: int, version: int, recorded_at_ns: int, previous: bytes) -> tuple[Row, Envelope]:
+        """The row at `position`, after a row with the digest `previous`, and what readers will see of it."""
+        numbers = _NUMBERS.pack(position, version, self.schema, recorded_at_ns)
+        digest = blake2b(previous + numbers + self.texts, digest_size=DIGEST_BYTES).digest()
+        row = (
+            position,
+            self.stream,
+            version,
+            self.type,
+            self.schema,
+            recorded_at_ns,
+            self.actor,
+            self.cause,
+            self.data,
+            digest,
+        )
+        envelope = Envelope(
+            position=position,
+            stream=self.stream,
+            version=version,
+            recorded_at_ns=recorded_at_ns,
+            actor=self.actor,
+            cause=self.cause,
+            event=self.event,
+            digest=digest,
+        )
+        return row, envelope
+
+
+def encode(event: Event) -> bytes:
+    """The event's JSON: fields in the order of the class, no spaces. Raises Unwritable when it would not read back."""
+    name, schema = WIRE_NAME[type(event)]
+    try:
+        data = _ENCODER.encode(event)
+        again = _DECODERS[name.encode(), schema].decode(data)
+    except (msgspec.MsgspecError, UnicodeError, OverflowError, TypeError) as error:
+        raise Unwritable(f"event {name}", str(error)) from error
+    if again != event:
+        raise Unwritable(f"event {name}", f"it would read back as {again!r}")
+    return data
+
+
+def draft(proposed: Proposed) -> tuple[Draft, ...]:
+    """The events of `proposed`, encoded. Raises Unwritable when any of them cannot be stored."""
+    untold = {stream for stream, _ in proposed.events} - proposed.expected.keys()
+    assert not untold, f"events touch {untold} and do not say which version they expect there"
+    try:
+        actor, cause = proposed.actor.encode(), proposed.cause.encode()
+    except UnicodeError as error:
+        raise Unwritable("actor or cause", str(error)) from error
+    drafts = []
+    for stream, event in proposed.events:
+        name, schema = WIRE_NAME[type(event)]
+        data = encode(event)
+        texts = _join((stream.encode(), name.encode(), actor, cause, data))
+        drafts.append(Draft(stream, event, name, schema, proposed.actor, proposed.cause, data.decode(), texts))
+    return tuple(drafts)
+
+
+def digest_of(row: StoredRow, previous: bytes) -> bytes:
+    """The digest that `row` must have after a row with the digest `previous`. Raises BadEvent for foreign types."""
+    position, stream, version, kind, schema, recorded_at_ns, actor, cause, data, _ = row
+    try:
+        canonical = _NUMBERS.pack(position, version, schema, recorded_at_ns)
+        return blake2b(
+            previous + canonical + _join((stream, kind, actor, cause, data)), digest_size=DIGEST_BYTES
+        ).digest()
+    except (struct.error, TypeError) as error:
+        raise BadEvent(position, f"a column holds a value of the wrong type ({error})") from error
+
+
+def decode(row: StoredRow) -> Envelope:
+    """What the row says. Raises BadEvent when it cannot be read."""
+    position, stream, version, kind, schema, recorded_at_ns, actor, cause, data, digest = row
+    decoder = _DECODERS.get((kind, schema))
+    if decoder is None:
+        shown = kind.decode(errors="backslashreplace")
+        raise BadEvent(position, f"event type {shown!r} version {schema} is not known to this version of cplane")
+    try:
+        return Envelope(
+            position=position,
+            stream=StreamId(stream.decode()),
+            version=version,
+            recorded_at_ns=recorded_at_ns,
+            actor=actor.decode(),
+            cause=cause.decode(),
+            event=decoder.decode(data),
+            digest=digest,
+        )
+    except (msgspec.MsgspecError, UnicodeError) as error:
+        raise BadEvent(position, f"the event cannot be read: {error}") from error
+
+
+def decode_all(rows: Iterable[StoredRow], after: int) -> list[Envelope]:
+    """Consecutive rows, the first of them next to `after`. Raises BadEvent for a gap or what cannot be read."""
+    envelopes = []
+    for row in rows:
+        after += 1
+        if row[0] != after:
+            raise BadEvent(after, "the event is missing")
+        envelopes.append(decode(row))
+    return envelopes
+
+
+def _join(texts: tuple[bytes, ...]) -> bytes:
+    return b"".join([part for text in texts for part in (_LENGTH.pack(len(text)), text)])

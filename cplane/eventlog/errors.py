@@ -1,0 +1,105 @@
+"""What can be wrong with a log, its file or what shall enter it."""
+
+from cplane.errors import Conflict, Corrupt, Rejected, Unavailable
+
+
+class StreamConflict(Conflict):
+    """A stream is not at the version that the events were decided on."""
+
+    code = "log.conflict"
+
+    def __init__(self, stream: str, expected: int, actual: int) -> None:
+        self.stream, self.expected, self.actual = stream, expected, actual
+
+    def __str__(self) -> str:
+        return (
+            f"stream {self.stream!r} is at version {self.actual}, the events were decided at {self.expected}: "
+            "read the log again and decide anew"
+        )
+
+
+class Unwritable(Rejected):
+    """An event, or who asked for it, could not be read back if it were written."""
+
+    code = "log.unwritable"
+
+    def __init__(self, what: str, reason: str) -> None:
+        self.what, self.reason = what, reason
+
+    def __str__(self) -> str:
+        return f"{self.what} cannot be stored: {self.reason}; nothing was written"
+
+
+class BadEvent(Corrupt):
+    """The row at `position` is not what was written there, or cannot be read."""
+
+    code = "log.bad_event"
+
+    def __init__(self, position: int, reason: str) -> None:
+        self.position, self.reason = position, reason
+
+    def __str__(self) -> str:
+        return (
+            f"event log, position {self.position}: {self.reason}; keep the file for inspection and "
+            "restore a copy that `cplane log verify` finds sound"
+        )
+
+
+class NotALog(Corrupt):
+    """The file is something else, or too damaged to tell."""
+
+    code = "log.not_a_log"
+
+    def __init__(self, path: str, reason: str) -> None:
+        self.path, self.reason = path, reason
+
+    def __str__(self) -> str:
+        return f"{self.path} is not an event log of cplane: {self.reason}; nothing was changed, check the path"
+
+
+class NewerSchema(Corrupt):
+    """The file was written by a version of cplane that this one cannot follow."""
+
+    code = "log.newer_schema"
+
+    def __init__(self, path: str, found: str, known: str) -> None:
+        self.path, self.found, self.known = path, found, known
+
+    def __str__(self) -> str:
+        return (
+            f"{self.path} has schema {self.found}, this version knows {self.known}: it was written by a newer cplane; "
+            "nothing was changed, run that version"
+        )
+
+
+class LogLocked(Unavailable):
+    """Another writer has the log."""
+
+    code = "log.locked"
+
+    def __init__(self, path: str, pid: str) -> None:
+        self.path, self.pid = path, pid
+
+    def __str__(self) -> str:
+        return f"{self.path} is in use by process {self.pid or 'unknown'}: a log has one writer, stop that agent first"
+
+
+class StorageFailed(Unavailable):
+    """The storage refused; nothing was written."""
+
+    code = "log.storage"
+
+    def __init__(self, path: str, reason: str) -> None:
+        self.path, self.reason = path, reason
+
+    def __str__(self) -> str:
+        return f"event log {self.path}: {self.reason}; nothing was written, check space, permissions and the disk"
+
+
+class LogClosed(Unavailable):
+    """The log takes and gives nothing any more."""
+
+    code = "log.closed"
+
+    def __str__(self) -> str:
+        return "the event log is closed"

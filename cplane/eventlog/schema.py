@@ -1,0 +1,44 @@
+"""The one table of the log, and the statements on it.
+
+`position` is gap-free and equals commit order; `UNIQUE(stream, version)` is optimistic concurrency. Texts are UTF-8;
+`data` is the event's JSON; `digest` chains the rows (see `codec`).
+"""
+
+from typing import Final
+
+from sqlalchemy import BigInteger, Column, Integer, LargeBinary, MetaData, Table, Text, UniqueConstraint
+
+METADATA: Final = MetaData()
+
+# STRICT tables of SQLite know INTEGER only, which has 64 bits there.
+_BIGINT = BigInteger().with_variant(Integer, "sqlite")
+
+EVENTS: Final = Table(
+    "events",
+    METADATA,
+    Column("position", _BIGINT, primary_key=True, autoincrement=False),
+    Column("stream", Text, nullable=False),
+    Column("version", _BIGINT, nullable=False),
+    Column("type", Text, nullable=False),
+    Column("schema", Integer, nullable=False),
+    Column("recorded_at_ns", _BIGINT, nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("cause", Text, nullable=False),
+    Column("data", Text, nullable=False),
+    Column("digest", LargeBinary, nullable=False),
+    UniqueConstraint("stream", "version", name="uq_events_stream_version"),
+    sqlite_strict=True,
+)
+
+COLUMNS: Final = tuple(column.name for column in EVENTS.columns)
+_NAMES = ", ".join(COLUMNS)
+
+# Only names from the table above are put into these texts; values are always bound.
+INSERT: Final = f"INSERT INTO events ({_NAMES}) VALUES ({', '.join('?' * len(COLUMNS))})"  # noqa: S608
+SELECT: Final = f"SELECT {_NAMES} FROM events WHERE position > ? ORDER BY position LIMIT ?"  # noqa: S608
+SELECT_ALL: Final = f"SELECT {_NAMES} FROM events ORDER BY position"  # noqa: S608
+SELECT_LAST: Final = "SELECT position, digest FROM events ORDER BY position DESC LIMIT 1"
+SELECT_VERSIONS: Final = "SELECT stream, max(version) FROM events GROUP BY stream"
+
+# Every revision in migrations/versions, oldest first; a file at the last one starts without loading Alembic.
+REVISIONS: Final = ("0001",)

@@ -1,0 +1,41 @@
+"""The single registry of event types: wire name and version, written here and never derived from a class."""
+
+from typing import Final
+
+from cplane.events.endpoint import EndpointCreated, EndpointDeleted, EndpointRelabelled
+from cplane.events.identity import IdentityAllocated, IdentityReleased
+from cplane.events.ipam import AddressAllocated, AddressReleased, PoolAdded
+from cplane.events.node import NodeAddressesChanged, NodeJoined
+from cplane.events.policy import PolicyDeleted, PolicyUpserted
+
+Event = (
+    NodeJoined
+    | NodeAddressesChanged
+    | PoolAdded
+    | AddressAllocated
+    | AddressReleased
+    | IdentityAllocated
+    | IdentityReleased
+    | EndpointCreated
+    | EndpointRelabelled
+    | EndpointDeleted
+    | PolicyUpserted
+    | PolicyDeleted
+)
+
+CATALOG: Final[dict[tuple[str, int], type[Event]]] = {
+    ("node.joined", 1): NodeJoined,
+    ("node.addresses_changed", 1): NodeAddressesChanged,
+    ("ipam.pool_added", 1): PoolAdded,
+    ("ipam.address_allocated", 1): AddressAllocated,
+    ("ipam.address_released", 1): AddressReleased,
+    ("identity.allocated", 1): IdentityAllocated,
+    ("identity.released", 1): IdentityReleased,
+    ("endpoint.created", 1): EndpointCreated,
+    ("endpoint.relabelled", 1): EndpointRelabelled,
+    ("endpoint.deleted", 1): EndpointDeleted,
+    ("policy.upserted", 1): PolicyUpserted,
+    ("policy.deleted", 1): PolicyDeleted,
+}
+
+WIRE_NAME: Final[dict[type[Event], tuple[str, int]]] = {cls: name for name, cls in CATALOG.items()}

@@ -1,0 +1,19 @@
+"""Facts about security identities."""
+
+import msgspec
+
+
+class IdentityAllocated(msgspec.Struct, frozen=True, kw_only=True):
+    """`number` stands for `labels` (canonical order, `source:key=value`).
+
+    A number in the local scope stands for a prefix outside the cluster, whose label is of source `cidr`.
+    """
+
+    number: int
+    labels: tuple[str, ...]
+
+
+class IdentityReleased(msgspec.Struct, frozen=True, kw_only=True):
+    """Nothing uses `number` any more."""
+
+    number: int

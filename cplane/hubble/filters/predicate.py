@@ -1,0 +1,129 @@
+"""What a compiled filter is, and what it needs to know."""
+
+import re
+from collections.abc import Callable, Iterable
+from typing import Final, Generic, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from cplane.errors import Rejected
+from cplane.hubble.endpoint import EndpointMeta, Link
+from cplane.hubble.interned import Interned
+from cplane.hubble.ring import Span
+from cplane.hubble.store import FlowStore
+
+T = TypeVar("T")
+Mask = npt.NDArray[np.bool_]
+Predicate = Callable[[Span], Mask]  # one bool for each row
+
+
+class BadFilter(Rejected):
+    """A filter cannot be used."""
+
+    code = "hubble.bad_filter"
+
+    def __init__(self, field: str, reason: str) -> None:
+        self.field, self.reason = field, reason
+
+    def __str__(self) -> str:
+        return f"filter {self.field}: {self.reason}"
+
+
+class Side:
+    """One end of a flow: the prefix of a filter's fields, and of the columns."""
+
+    def __init__(self, field: str, column: str) -> None:
+        self.field, self.column = field, column
+
+
+SOURCE: Final = Side("source", "src")
+DESTINATION: Final = Side("destination", "dst")
+
+
+def never(span: Span) -> Mask:
+    """No flow."""
+    return np.zeros(len(span), np.bool_)
+
+
+def always(span: Span) -> Mask:
+    """Every flow."""
+    return np.ones(len(span), np.bool_)
+
+
+def constant(*, value: bool) -> Predicate:
+    """Every flow or none."""
+    return always if value else never
+
+
+def any_of(predicates: Iterable[Predicate]) -> Predicate:
+    """Flows that one of the predicates at least selects; none when there are none."""
+    chosen = tuple(predicates)
+
+    def evaluate(span: Span) -> Mask:
+        found = never(span)
+        for predicate in chosen:
+            found |= predicate(span)
+        return found
+
+    return chosen[0] if len(chosen) == 1 else evaluate
+
+
+def all_of(predicates: Iterable[Predicate]) -> Predicate:
+    """Flows that all the predicates select; all when there are none."""
+    chosen = tuple(predicates)
+
+    def evaluate(span: Span) -> Mask:
+        found = chosen[0](span)
+        for predicate in chosen[1:]:
+            if not found.any():
+                break
+            found = found & predicate(span)
+        return found
+
+    return evaluate if chosen else always
+
+
+def member(column: str, values: Iterable[int]) -> Predicate:
+    """Flows whose value in a column of bytes is one of `values`."""
+    table = np.zeros(256, np.bool_)
+    table[[value for value in values if 0 <= value < 256]] = True
+    return lambda span: table[span[column]]
+
+
+class _Shared(Generic[T]):
+    """A test of interned values, made once for each of them."""
+
+    def __init__(self, values: Interned[T], test: Callable[[T], bool]) -> None:
+        self._values, self._test = values, test
+        self._generation = values.generation
+        self._known = np.zeros(0, np.bool_)
+
+    def of(self, numbers: npt.NDArray[np.uint32]) -> Mask:
+        """The answer for each number."""
+        if self._generation != self._values.generation:
+            self._generation, self._known = self._values.generation, np.zeros(0, np.bool_)
+        have = len(self._known)
+        if have < len(self._values):
+            more = [self._test(value) for value in self._values.values_from(have)]
+            self._known = np.concatenate((self._known, np.array(more, np.bool_)))
+        return self._known[numbers]
+
+
+def by_end(store: FlowStore, side: Side, test: Callable[[EndpointMeta], bool]) -> Predicate:
+    """Flows whose end on that side passes the test."""
+    shared = _Shared(store.endpoints, test)
+    column = f"{side.column}_meta"
+    return lambda span: shared.of(span[column])
+
+
+def by_link(store: FlowStore, test: Callable[[Link], bool]) -> Predicate:
+    """Flows whose device passes the test."""
+    shared = _Shared(store.links, test)
+    return lambda span: shared.of(span["link"])
+
+
+def name_pattern(pattern: str) -> re.Pattern[str]:
+    """Of DNS and node names: `*` stands for any characters of a name, dots included."""
+    text = pattern.strip().rstrip(".").lower()
+    return re.compile("[-.0-9a-z]*".join(re.escape(part) for part in re.split(r"\*+", text)))

@@ -1,0 +1,195 @@
+"""A row of the ring as a `flow.Flow`, field by field: the slow and plain way, which everything faster must equal.
+
+A row has two parts. The key is what many flows of the same kind share; `Varying` differs from packet to packet.
+"""
+
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from cplane.hubble.endpoint import EndpointMeta
+from cplane.hubble.parser.ends import address_text
+from cplane.hubble.ring import COLUMNS, Reply, Span
+from cplane.hubble.store import FlowStore
+from cplane.hubble.texts import TCP_FLAGS, file_name, icmp_summary, tcp_summary
+from cplane.pb.cplane.flow.v1 import extension_pb2
+from cplane.pb.flow import flow_pb2
+from datapath.notify.records import RecordType
+
+VARYING: Final = ("time_ns", "origin", "sport", "dport")
+_NOT_SHOWN: Final = ("src_identity", "dst_identity", "cookie")  # identities stand in the ends
+KEY: Final = np.dtype([(n, kind) for n, kind in COLUMNS.items() if n not in (*VARYING, *_NOT_SHOWN)])
+TYPE_URL: Final = f"type.googleapis.com/{extension_pb2.Origin.DESCRIPTOR.full_name}"
+ICMP4: Final = 1
+TCP: Final = 6
+UDP: Final = 17
+ICMP6: Final = 58
+SCTP: Final = 132
+PORTS: Final = (TCP, UDP, SCTP)
+_TO_ENDPOINT: Final = 0  # a trace sub-type, whose point has another number
+
+
+class Key(NamedTuple):
+    """One element of `KEY` as Python numbers."""
+
+    src_hi: int
+    src_lo: int
+    dst_hi: int
+    dst_lo: int
+    src_meta: int
+    dst_meta: int
+    link: int
+    proxy_port: int
+    line: int
+    macs: bytes
+    type: int
+    subtype: int
+    verdict: int
+    reason: int
+    direction: int
+    reply: int
+    ip_version: int
+    match_type: int
+    trace_reason: int
+    protocol: int
+    tcp_flags: int
+    icmp_type: int
+    icmp_code: int
+    file: int
+
+
+assert Key._fields == KEY.names
+
+
+class Varying(NamedTuple):
+    """What differs between flows of one key."""
+
+    time_ns: int
+    origin: int
+    sport: int
+    dport: int
+    uuid: str
+
+
+def gather(span: Span, rows: "npt.NDArray[np.intp] | slice") -> npt.NDArray[np.void]:
+    """The keys of the rows (relative to the span), as an array of `KEY`."""
+    first = span[KEY.names[0]][rows]  # type: ignore[index]  # a structured type has names
+    keys = np.empty(len(first), KEY)
+    for name in KEY.names or ():
+        keys[name] = span[name][rows]
+    return keys
+
+
+def key_of(data: bytes) -> Key:
+    """A key from its bytes; zeros at the end may be missing."""
+    values: tuple[Any, ...] = np.frombuffer(data.ljust(KEY.itemsize, b"\0"), KEY)[0].item()  # Any: numpy's scalars
+    return Key(*values)
+
+
+class FlowBuilder:
+    """Makes messages of one store's rows."""
+
+    def __init__(self, store: FlowStore) -> None:
+        self._store = store
+
+    def flow(self, span: Span, row: int) -> flow_pb2.Flow:
+        """The complete flow of one row, relative to the span."""
+        one = slice(row, row + 1)
+        key = key_of(gather(span, one).tobytes())
+        time_ns, origin, sport, dport = (int(span[name][row]) for name in VARYING)
+        uuid = self._store.ids.text(span.start + row)
+        return self.complete(key, Varying(time_ns, origin, sport, dport, uuid))
+
+    def complete(self, key: Key, varying: Varying) -> flow_pb2.Flow:
+        """The flow of a key with what varies."""
+        flow = self.shared(key)
+        flow.time.FromNanoseconds(varying.time_ns)
+        flow.uuid = varying.uuid
+        if key.protocol in PORTS and key.ip_version:
+            l4 = getattr(flow.l4, flow.l4.WhichOneof("protocol") or "")
+            l4.source_port, l4.destination_port = varying.sport, varying.dport
+        flow.extensions.type_url = TYPE_URL
+        flow.extensions.value = extension_pb2.Origin(position=varying.origin).SerializeToString()
+        return flow
+
+    def shared(self, key: Key) -> flow_pb2.Flow:
+        """What all flows of a key have in common: no time, no uuid, no ports, no extension."""
+        flow = flow_pb2.Flow(
+            verdict=key.verdict,  # type: ignore[arg-type]  # enumerations are open: any number goes
+            Type=flow_pb2.L3_L4,
+            node_name=self._store.node_name,
+            event_type=flow_pb2.CiliumEventType(type=key.type, sub_type=key.subtype),
+            traffic_direction=key.direction,  # type: ignore[arg-type]
+            policy_match_type=key.match_type,
+            trace_reason=key.trace_reason,  # type: ignore[arg-type]
+            drop_reason=key.reason,
+            drop_reason_desc=key.reason,  # type: ignore[arg-type]
+            proxy_port=key.proxy_port,
+        )
+        self._network(flow, key)
+        self._place(flow, key)
+        _transport(flow, key)
+        if key.reply != Reply.UNKNOWN:
+            flow.is_reply.value = key.reply == Reply.YES
+            flow.reply = flow.is_reply.value
+        return flow
+
+    def _network(self, flow: flow_pb2.Flow, key: Key) -> None:
+        if any(key.macs):
+            flow.ethernet.source, flow.ethernet.destination = key.macs[:6].hex(":"), key.macs[6:].hex(":")
+        if key.ip_version:
+            flow.IP.source = address_text(key.ip_version, key.src_hi, key.src_lo)
+            flow.IP.destination = address_text(key.ip_version, key.dst_hi, key.dst_lo)
+            flow.IP.ipVersion = key.ip_version  # type: ignore[assignment]
+        _end(flow.source, self._store.endpoints[key.src_meta])
+        _end(flow.destination, self._store.endpoints[key.dst_meta])
+
+    def _place(self, flow: flow_pb2.Flow, key: Key) -> None:
+        link = self._store.links[key.link]
+        if link.index:
+            flow.interface.index, flow.interface.name = link.index, link.name
+        if key.type == RecordType.TRACE:
+            flow.trace_observation_point = (
+                flow_pb2.TO_ENDPOINT if key.subtype == _TO_ENDPOINT else key.subtype  # type: ignore[assignment]
+            )
+        if key.type == RecordType.DROP and key.file:
+            flow.file.name, flow.file.line = file_name(key.file), key.line
+
+
+def _end(message: flow_pb2.Endpoint, meta: EndpointMeta) -> None:
+    message.ID = meta.endpoint_id
+    message.identity = meta.identity
+    message.cluster_name = meta.cluster
+    message.namespace = meta.namespace
+    message.pod_name = meta.pod_name
+    message.labels.extend(meta.labels)
+    for workload in meta.workloads:
+        message.workloads.add(name=workload.name, kind=workload.kind)
+    message.SetInParent()
+
+
+def _transport(flow: flow_pb2.Flow, key: Key) -> None:
+    if not key.ip_version:
+        return
+    match key.protocol:
+        case 6:
+            flow.l4.TCP.flags.SetInParent()
+            for name, bit in TCP_FLAGS:
+                if key.tcp_flags & bit:
+                    setattr(flow.l4.TCP.flags, name, True)
+            flow.Summary = tcp_summary(key.tcp_flags)
+        case 17:
+            flow.l4.UDP.SetInParent()
+            flow.Summary = "UDP"
+        case 132:
+            flow.l4.SCTP.SetInParent()
+            flow.Summary = "SCTP"
+        case 1:
+            flow.l4.ICMPv4.type, flow.l4.ICMPv4.code = key.icmp_type, key.icmp_code
+            flow.l4.ICMPv4.SetInParent()
+            flow.Summary = icmp_summary(4, key.icmp_type, key.icmp_code)
+        case 58:
+            flow.l4.ICMPv6.type, flow.l4.ICMPv6.code = key.icmp_type, key.icmp_code
+            flow.l4.ICMPv6.SetInParent()
+            flow.Summary = icmp_summary(6, key.icmp_type, key.icmp_code)

@@ -1,0 +1,42 @@
+"""What the parser asks about the packets' ends; the agent answers from its state."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from cplane.hubble.endpoint import Workload
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointInfo:
+    """A pod that the node knows. `endpoint_id` is 0 for pods of other nodes."""
+
+    endpoint_id: int
+    namespace: str = ""
+    pod_name: str = ""
+    cluster: str = ""
+    workloads: tuple[Workload, ...] = ()
+
+
+class Getters(Protocol):
+    """Lookups in the state of now. They must be cheap and never wait."""
+
+    @property
+    def revision(self) -> int:
+        """Changes whenever any answer below may have changed; what was asked under another one is forgotten."""
+        ...
+
+    def identity_labels(self, number: int) -> tuple[str, ...]:
+        """Labels of an identity as `source:key=value`; empty for an unknown one."""
+        ...
+
+    def endpoint_by_id(self, endpoint_id: int) -> EndpointInfo | None:
+        """The local endpoint of that id."""
+        ...
+
+    def endpoint_by_address(self, family: int, address: bytes) -> EndpointInfo | None:
+        """The pod behind an address; `family` is 4 or 6, `address` has 4 or 16 bytes."""
+        ...
+
+    def interface_name(self, index: int) -> str:
+        """Name of the device; empty for an unknown one."""
+        ...

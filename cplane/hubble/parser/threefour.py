@@ -1,0 +1,150 @@
+"""Records of layers 3 and 4 to rows of the flow ring."""
+
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from cplane.domain.verdict import Verdict
+from cplane.hubble.endpoint import NO_LINK, Link
+from cplane.hubble.parser.ends import EndResolver, Ends
+from cplane.hubble.parser.getters import Getters
+from cplane.hubble.ring import Array, Reply
+from cplane.hubble.store import FlowStore
+from datapath.notify.records import DTYPE, RecordFlags, RecordType
+
+_INGRESS, _EGRESS = 1, 2  # flow.TrafficDirection
+# flow.TraceReason of each number that the kernel writes; one more is for all that are unknown
+_TRACE_REASONS: Final = np.array([1, 2, 3, 4, 5, 0], np.uint8)
+_TYPES: Final = np.zeros(256, np.bool_)
+_TYPES[list(RecordType)] = True
+_COPIED: Final = ("protocol", "tcp_flags", "icmp_type", "icmp_code", "file", "line", "cookie", "sport", "dport")
+
+
+class Parser:
+    """Turns batches of kernel records into rows, and remembers who the ends were."""
+
+    def __init__(self, store: FlowStore, getters: Getters) -> None:
+        self._store, self._getters = store, getters
+        self._ends = EndResolver(store, getters)
+        self._links: dict[int, int] = {}
+        self._revision: int | None = None
+        self.malformed = 0  # records of no known type, which are left out
+
+    def ingest(self, records: npt.NDArray[np.void], offset_ns: int) -> int:
+        """The records (of `datapath.notify.records.DTYPE`) are flows of the store; how many.
+
+        `offset_ns` is UTC minus the kernel's boot clock. Nobody is woken.
+        """
+        assert records.dtype == DTYPE, records.dtype
+        known = _TYPES[records["type"]]
+        if not known.all():
+            self.malformed += int(len(records) - np.count_nonzero(known))
+            records = records[known]
+        if not len(records):
+            return 0
+        if self._store.collect():
+            self._ends.forget()
+            self._links.clear()
+        batch = _columns(records, offset_ns)
+        ends, seen = self._ends.numbers(_both_ends(records, batch))
+        batch["src_meta"], batch["dst_meta"] = ends[: len(records)], ends[len(records) :]
+        batch["link"] = self._link_numbers(records["ifindex"])
+        self._store.append(batch)
+        self._store.namespaces.saw(seen, int(batch["time_ns"][-1]))
+        return len(records)
+
+    def _link_numbers(self, indices: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint32]:
+        revision = self._getters.revision
+        if revision != self._revision or len(self._links) > 1 << 16:
+            self._links.clear()
+            self._revision = revision
+        distinct, inverse = np.unique(indices, return_inverse=True)
+        numbers = np.fromiter((self._link(index) for index in distinct.tolist()), np.uint32, len(distinct))
+        return numbers[inverse]
+
+    def _link(self, index: int) -> int:
+        number = self._links.get(index)
+        if number is None:
+            link = Link(index, self._getters.interface_name(index)) if index else NO_LINK
+            number = self._links[index] = self._store.links.number(link)
+        return number
+
+
+def _columns(records: npt.NDArray[np.void], offset_ns: int) -> dict[str, Array]:
+    """Every column but the numbers of ends and devices."""
+    kind, flags = records["type"], records["flags"]
+    drop, trace = kind == RecordType.DROP, kind == RecordType.TRACE
+    judged = kind == RecordType.POLICY_VERDICT
+    verdict = records["verdict"]
+    replied = (flags & RecordFlags.REPLY) != 0
+    columns: dict[str, Array] = {name: records[name] for name in _COPIED}
+    addresses = {side: _halves(records[f"{side}addr"]) for side in "sd"}
+    columns |= {
+        "time_ns": np.maximum(records["time_ns"].astype(np.int64) + offset_ns, 0).astype(np.uint64),
+        "origin": records["position"],
+        "src_hi": addresses["s"][0],
+        "src_lo": addresses["s"][1],
+        "dst_hi": addresses["d"][0],
+        "dst_lo": addresses["d"][1],
+        "src_identity": records["src_identity"],
+        "dst_identity": records["dst_identity"],
+        "proxy_port": np.where(judged, np.clip(verdict, 0, 0xFFFF), 0).astype(np.uint16),
+        "macs": _macs(records),
+        "type": kind,
+        "subtype": np.where(judged, 0, records["subtype"]),
+        "verdict": _verdicts(drop, trace, verdict, (flags & RecordFlags.AUDITED) != 0),
+        "reason": np.where(drop, records["subtype"], np.where(judged, np.clip(-verdict, 0, 255), 0)),
+        # of the connection: a reply that comes in belongs to a connection that goes out
+        "direction": np.where(((flags & RecordFlags.EGRESS) != 0) ^ (trace & replied), _EGRESS, _INGRESS),
+        "reply": _replies(flags, replied, trace | (judged & (verdict >= 0))),
+        "match_type": np.where(judged, records["match_type"], 0),
+        "trace_reason": np.where(trace, _TRACE_REASONS[np.minimum(records["trace_reason"], 5)], 0),
+    }
+    columns["ip_version"] = _ip_versions(flags, columns)
+    return columns
+
+
+def _halves(addresses: Array) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64]]:
+    """16-byte addresses as two numbers each."""
+    words = np.ascontiguousarray(addresses).view(">u8").reshape(-1, 2)
+    return words[:, 0].astype(np.uint64), words[:, 1].astype(np.uint64)
+
+
+def _macs(records: npt.NDArray[np.void]) -> Array:
+    both = np.empty((len(records), 12), np.uint8)
+    for name, at in (("smac", 0), ("dmac", 6)):
+        both[:, at : at + 6] = np.ascontiguousarray(records[name]).view(np.uint8).reshape(-1, 6)
+    return both.view("V12").reshape(-1)
+
+
+def _verdicts(drop: Array, trace: Array, verdict: Array, audited: Array) -> Array:
+    of_policy = np.select(
+        [audited, verdict < 0, verdict > 0],
+        [Verdict.AUDIT, Verdict.DROPPED, Verdict.REDIRECTED],
+        Verdict.FORWARDED,
+    )
+    return np.where(drop, Verdict.DROPPED, np.where(trace, Verdict.FORWARDED, of_policy))
+
+
+def _replies(flags: Array, replied: Array, let_through: Array) -> Array:
+    """A refused packet belongs to no connection, so whether it is a reply is unknown."""
+    known = let_through & ((flags & RecordFlags.REPLY_KNOWN) != 0)
+    return np.where(known, replied.astype(np.uint8), Reply.UNKNOWN)
+
+
+def _ip_versions(flags: Array, columns: dict[str, Array]) -> Array:
+    """flow.IPVersion; a packet without any address was neither (the record has no bit for that)."""
+    addressed = (columns["src_hi"] | columns["src_lo"] | columns["dst_hi"] | columns["dst_lo"]) != 0
+    return np.where((flags & RecordFlags.IPV6) != 0, 2, addressed.astype(np.uint8)).astype(np.uint8)
+
+
+def _both_ends(records: npt.NDArray[np.void], batch: dict[str, Array]) -> Ends:
+    """Sources, then destinations."""
+    return Ends(
+        lxc=np.concatenate((records["src_lxc"], records["dst_lxc"])),
+        identity=np.concatenate((records["src_identity"], records["dst_identity"])),
+        ip_version=np.concatenate((batch["ip_version"], batch["ip_version"])),
+        hi=np.concatenate((batch["src_hi"], batch["dst_hi"])),
+        lo=np.concatenate((batch["src_lo"], batch["dst_lo"])),
+    )

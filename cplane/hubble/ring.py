@@ -1,0 +1,167 @@
+"""The flow ring: the last 2^n flows as columns, under positions that never repeat.
+
+A row is a flow in the encoding that filters compare: small numbers, addresses as two u64. What many rows share
+(endpoints, devices) stands in tables beside the ring (`cplane.hubble.interned`).
+"""
+
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from enum import IntEnum
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]  # Any: columns have different types
+
+COLUMNS: Final[Mapping[str, np.dtype[Any]]] = {  # Any: as above
+    name: np.dtype(kind)
+    for name, kind in {
+        "time_ns": "u8",  # UTC
+        "origin": "u8",  # log position that was enforced
+        "src_hi": "u8",  # address, big-endian; IPv4 in the upper half of `hi`
+        "src_lo": "u8",
+        "dst_hi": "u8",
+        "dst_lo": "u8",
+        "src_identity": "u4",
+        "dst_identity": "u4",
+        "src_meta": "u4",  # number in the table of endpoints
+        "dst_meta": "u4",
+        "link": "u4",  # number in the table of devices
+        "cookie": "u4",  # of the policy entry that decided
+        "sport": "u2",
+        "dport": "u2",
+        "proxy_port": "u2",
+        "line": "u2",  # of a drop
+        "macs": "V12",  # source, destination
+        "type": "u1",  # Cilium's monitor message types
+        "subtype": "u1",
+        "verdict": "u1",  # flow.Verdict
+        "reason": "u1",  # flow.DropReason
+        "direction": "u1",  # flow.TrafficDirection
+        "reply": "u1",  # Reply
+        "ip_version": "u1",  # flow.IPVersion
+        "match_type": "u1",
+        "trace_reason": "u1",  # flow.TraceReason
+        "protocol": "u1",
+        "tcp_flags": "u1",
+        "icmp_type": "u1",
+        "icmp_code": "u1",
+        "file": "u1",
+    }.items()
+}
+MARKS_MAX: Final = 256  # losses kept apart; the two oldest become one beyond that
+
+
+class Reply(IntEnum):
+    """Whether a packet is a reply."""
+
+    NO = 0
+    YES = 1
+    UNKNOWN = 2
+
+
+class LossSource(IntEnum):
+    """Who lost flows, as `flow.LostEventSource` numbers it."""
+
+    KERNEL_RING = 1
+    QUEUE = 2
+    FLOW_RING = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """`count` flows are missing just before the flow at `position`."""
+
+    position: int
+    source: LossSource
+    count: int
+    first_ns: int
+    last_ns: int
+
+
+class Span:
+    """The rows of positions `start` to `stop` (exclusive): views into the ring, valid until they are overwritten."""
+
+    __slots__ = ("_columns", "_from", "_to", "start", "stop")
+
+    def __init__(self, columns: Mapping[str, Array], start: int, stop: int, capacity: int) -> None:
+        self._columns = columns
+        self.start, self.stop = start, stop
+        self._from = start & (capacity - 1)
+        self._to = self._from + (stop - start)
+
+    def __getitem__(self, name: str) -> Array:
+        return self._columns[name][self._from : self._to]
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+
+class FlowRing:
+    """The last `capacity` flows (a power of two). Memory is taken when it is first written."""
+
+    def __init__(self, capacity: int = 1 << 18) -> None:
+        if capacity < 1 or capacity & (capacity - 1):
+            raise ValueError(f"hubble.ring_records: {capacity} is not a power of two")
+        self.capacity = capacity
+        self.written = 0  # position of the next flow, and so the number of flows ever seen
+        self.overwritten_unread = 0  # flows that a reader was told it will never see
+        self._columns: dict[str, Array] = {name: np.zeros(capacity, kind) for name, kind in COLUMNS.items()}
+        self._losses: deque[Loss] = deque()
+
+    @property
+    def oldest(self) -> int:
+        """Position of the oldest flow that is still there; `written` when there is none."""
+        return max(0, self.written - self.capacity)
+
+    def __len__(self) -> int:
+        return self.written - self.oldest
+
+    def append(self, batch: Mapping[str, Array]) -> None:
+        """The rows of `batch` (an array of one length for each column) follow the newest one."""
+        count = len(batch["time_ns"])
+        skipped = max(0, count - self.capacity)
+        at = (self.written + skipped) & (self.capacity - 1)
+        head = min(count - skipped, self.capacity - at)
+        for name, column in self._columns.items():
+            rows = batch[name]
+            column[at : at + head] = rows[skipped : skipped + head]
+            if skipped + head < count:
+                column[: count - skipped - head] = rows[skipped + head :]
+        self.written += count
+
+    def contiguous(self, position: int) -> int:
+        """The end of the longest span that may start at `position`: where the ring wraps, or `written`."""
+        return min(self.written, (position // self.capacity + 1) * self.capacity)
+
+    def span(self, start: int, stop: int) -> Span:
+        """Rows from `start` to `stop`, all of them present, `stop` at most `contiguous(start)`."""
+        assert self.oldest <= start <= stop <= self.contiguous(start), (self.oldest, start, stop, self.written)
+        return Span(self._columns, start, stop, self.capacity)
+
+    def live(self, name: str) -> Array:
+        """Every present row's value in a column, in no order."""
+        return self._columns[name][: min(self.written, self.capacity)]
+
+    def add_loss(self, source: LossSource, count: int, first_ns: int, last_ns: int) -> None:
+        """`count` flows are missing between the newest flow and the next one."""
+        self._forget_losses()
+        self._losses.append(Loss(self.written, source, count, first_ns, last_ns))
+
+    def losses(self, position: int) -> tuple[Loss, ...]:
+        """Losses just before the flow at `position`."""
+        return tuple(loss for loss in self._losses if loss.position == position)
+
+    def next_loss(self, position: int) -> int | None:
+        """The smallest position after `position` that has losses."""
+        return next((loss.position for loss in self._losses if loss.position > position), None)
+
+    def _forget_losses(self) -> None:
+        losses = self._losses
+        while losses and losses[0].position < self.oldest:
+            losses.popleft()
+        if len(losses) >= MARKS_MAX:
+            first, second = losses.popleft(), losses.popleft()
+            losses.appendleft(replace(second, count=first.count + second.count, first_ns=first.first_ns))

@@ -1,0 +1,24 @@
+"""Addresses as map bytes."""
+
+from ipaddress import ip_address, ip_network
+
+from datapath.maps.ipcache import FAMILY_V4, FAMILY_V6, IpcacheKey
+
+
+def packed(text: str) -> tuple[int, bytes]:
+    """Family and 16 bytes of an address, an IPv4 one in the first four."""
+    address = ip_address(text)
+    family = FAMILY_V4 if address.version == 4 else FAMILY_V6
+    return family, address.packed.ljust(16, b"\0")
+
+
+def prefix_key(text: str) -> IpcacheKey:
+    """The ipcache key of a prefix or of a single address."""
+    prefix = ip_network(text)
+    family = FAMILY_V4 if prefix.version == 4 else FAMILY_V6
+    return IpcacheKey(family, prefix.network_address.packed.ljust(16, b"\0"), prefix.prefixlen)
+
+
+def mac_bytes(text: str) -> bytes:
+    """The six bytes of `aa:bb:cc:dd:ee:ff`; zero for an empty text."""
+    return bytes.fromhex(text.replace(":", "")) if text else bytes(6)

@@ -1,0 +1,132 @@
+"""The difference between two states of a table, and the order in which it is safe to write.
+
+Most tables may be written in any order. In a policy map the order decides whether, for a moment, a packet
+passes that neither the old nor the new table lets pass. The order follows from the type of the key, so nobody
+who plans or composes deltas can forget it.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Final, Generic, TypeVar, cast
+
+from datapath.maps.policy import PolicyEntry, PolicyKey
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+_PROTOCOL_BITS: Final = 8  # of an L4 prefix; those behind them belong to the port
+_PORT_BITS: Final = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Delta(Generic[K, V]):
+    """First `upserts` are written in their order, then `deletes` in theirs.
+
+    A key may stand in both: its row is replaced by a stricter one until its turn to go comes. `before` maps
+    each key that the delta touches to what the table held, if it held anything.
+    """
+
+    upserts: Mapping[K, V] = field(default_factory=dict)
+    deletes: tuple[K, ...] = ()
+    before: Mapping[K, V] = field(default_factory=dict)
+
+    @classmethod
+    def nothing(cls) -> "Delta[K, V]":
+        """The delta that changes nothing."""
+        return cls()
+
+    @classmethod
+    def between(cls, before: Mapping[K, V], after: Mapping[K, V]) -> "Delta[K, V]":
+        """What makes the rows `before` into the rows `after`, which differ for every key of either."""
+        first = next(iter(after or before), None)
+        if not isinstance(first, PolicyKey):
+            return cls(after, tuple(key for key in before if key not in after), before)
+        upserts, deletes = _policy_order(
+            cast("Mapping[PolicyKey, PolicyEntry]", before),  # the rows of one table are of one type
+            cast("Mapping[PolicyKey, PolicyEntry]", after),
+        )
+        return cls(cast("Mapping[K, V]", upserts), cast("tuple[K, ...]", deletes), before)
+
+    def then(self, later: "Delta[K, V]") -> "Delta[K, V]":
+        """Both in one, ordered as one: what lies between the two is never seen."""
+        if not self or not later:
+            return self or later
+        before = dict(self.before)
+        before.update((key, row) for key, row in later.before.items() if not self._touches(key))
+        after = _rows_after(self)
+        for key in later.deletes:
+            after.pop(key, None)
+        after.update(_rows_after(later))
+        same = [key for key, row in after.items() if key in before and before[key] == row]
+        for key in same:
+            del after[key], before[key]
+        return Delta.between(before, after)
+
+    def _touches(self, key: K) -> bool:
+        return key in self.before or key in self.upserts
+
+    def __bool__(self) -> bool:
+        return bool(self.upserts or self.deletes)
+
+
+def plan(desired: Mapping[K, V], actual: Mapping[K, V]) -> Delta[K, V]:
+    """What to write so that `actual` becomes `desired`; empty when equal."""
+    after = {key: row for key, row in desired.items() if actual.get(key) != row}
+    before = {key: row for key, row in actual.items() if key in after or key not in desired}
+    return Delta.between(before, after)
+
+
+def _rows_after(delta: Delta[K, V]) -> dict[K, V]:
+    gone = frozenset(delta.deletes)
+    return {key: row for key, row in delta.upserts.items() if key not in gone}
+
+
+def _policy_order(
+    before: Mapping[PolicyKey, PolicyEntry], after: Mapping[PolicyKey, PolicyEntry]
+) -> tuple[dict[PolicyKey, PolicyEntry], tuple[PolicyKey, ...]]:
+    """Strict rows go in first and out last.
+
+    That alone is not enough. The kernel takes, for the peer and for anyone, the row with the longest L4
+    prefix, whatever its precedence. So an old allow on its way out hides a new deny with a shorter prefix. If
+    the packet was denied by the other of the two rows until now, and a new, longer allow hides that one, it
+    passes, though neither table lets it pass. So when there are allows to write, an old allow that is hidden
+    in the new table first becomes what hides it.
+    """
+    gone = {key: row for key, row in before.items() if key not in after}
+    upserts = _by_precedence(after.items(), strict_first=True)
+    deletes = _by_precedence(gone.items(), strict_first=False)
+    if not gone or not upserts or len({row.precedence for row in (*after.values(), *gone.values())}) == 1:
+        return upserts, tuple(deletes)
+    weakest = min(row.precedence for row in after.values())
+    stand_ins = {}
+    for key, row in gone.items():
+        cover = _stricter_cover(key, row, after) if weakest <= row.precedence else None
+        if cover is not None:
+            stand_ins[key] = cover._replace(l4_bits=key.l4_bits)
+    if stand_ins:
+        upserts = _by_precedence((*upserts.items(), *stand_ins.items()), strict_first=True)
+        deletes = _by_precedence([(key, stand_ins.get(key, row)) for key, row in gone.items()], strict_first=False)
+    return upserts, tuple(deletes)
+
+
+def _by_precedence(
+    rows: Iterable[tuple[PolicyKey, PolicyEntry]], *, strict_first: bool
+) -> dict[PolicyKey, PolicyEntry]:
+    return dict(sorted(rows, key=lambda item: item[1].precedence, reverse=strict_first))
+
+
+def _stricter_cover(key: PolicyKey, row: PolicyEntry, after: Mapping[PolicyKey, PolicyEntry]) -> PolicyEntry | None:
+    """The row of `after` with the longest prefix that covers `key`, where it takes precedence over `row`.
+
+    A row that was there before and still is cannot do so, or `key` would not have been in the table.
+    """
+    for bits in range(key.l4_bits - 1, -1, -1):
+        if 0 < bits < _PROTOCOL_BITS:
+            continue
+        protocol = key.protocol if bits else 0
+        unmatched = _PORT_BITS + _PROTOCOL_BITS - max(bits, _PROTOCOL_BITS)
+        port = key.port >> unmatched << unmatched
+        cover = after.get(key._replace(protocol=protocol, port=port, l4_bits=bits))
+        if cover is not None:
+            return cover if cover.precedence > row.precedence else None
+    return None

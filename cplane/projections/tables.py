@@ -1,0 +1,92 @@
+"""All tables of the datapath: one fold, one delta, and the order in which it must be written."""
+
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+from cplane.errors import Rejected
+from cplane.events.catalog import Event
+from cplane.projections.delta import Delta
+from cplane.projections.endpoints import address_projection, device_projection
+from cplane.projections.ipcache import IpcacheProjection
+from cplane.projections.policymap import PolicyMapProjection
+from cplane.projections.projection import Projection
+from datapath.maps import endpoints, ipcache, policy
+
+POLICY: Final = "policy"
+DEVICES: Final = "devices"
+PROGRAMS: Final = "programs"
+IPCACHE: Final = "ipcache"
+LXC: Final = "lxc"
+
+UPSERT_ORDER: Final = (POLICY, DEVICES, PROGRAMS, IPCACHE, LXC)
+"""What a packet meets first is written last: it finds the policy of an identity before the identity itself."""
+
+DELETE_ORDER: Final = (LXC, IPCACHE, PROGRAMS, DEVICES, POLICY)
+"""Addresses stop being reachable before what judged their packets goes."""
+
+CAPACITY: Final[Mapping[str, int]] = {
+    POLICY: policy.SPEC.max_entries,
+    DEVICES: endpoints.DEVICE_SPEC.max_entries,
+    PROGRAMS: endpoints.DEVICE_SPEC.max_entries,
+    IPCACHE: ipcache.SPEC.max_entries,
+    LXC: endpoints.ADDRESS_SPEC.max_entries,
+}
+
+
+class TableFull(Rejected):
+    """A kernel map has no room for what was asked."""
+
+    code = "datapath.table_full"
+
+    def __init__(self, table: str, needed: int, limit: int, whose: str = "") -> None:
+        self.table, self.needed, self.limit, self.whose = table, needed, limit, whose
+
+    def __str__(self) -> str:
+        return (
+            f"table {self.table!r}{self.whose} would need {self.needed} entries and holds {self.limit}: "
+            f"nothing was changed; use fewer peers, ports or prefixes, or broader selectors"
+        )
+
+
+class Tables:
+    """Every desired table, kept in step with the events that were applied."""
+
+    def __init__(self, facts: Iterable[Event] = ()) -> None:
+        self._policy = PolicyMapProjection()
+        self._folds: dict[str, Projection] = {  # type: ignore[type-arg]  # each table has row types of its own
+            POLICY: self._policy,
+            DEVICES: device_projection(),
+            IPCACHE: IpcacheProjection(),
+            LXC: address_projection(),
+        }
+        for fact in facts:
+            self.apply(fact)
+
+    def apply(self, event: Event) -> dict[str, Delta]:  # type: ignore[type-arg]
+        """What the event changes, by table; tables that it leaves alone are not in it."""
+        deltas = {name: delta for name, fold in self._folds.items() if (delta := fold.apply(event))}
+        if (devices := deltas.get(DEVICES)) and (programs := _programs(devices)):
+            deltas[PROGRAMS] = programs
+        return deltas
+
+    def table(self, name: str) -> Mapping[object, object]:
+        """The rows of one table. Programs run on every device, and there is nothing to say of them but where."""
+        if name == PROGRAMS:
+            return dict.fromkeys(self._folds[DEVICES].table())
+        return self._folds[name].table()
+
+    def check(self, *, policy_entries: int = policy.ENTRIES_PER_POLICY) -> None:
+        """Raises TableFull when a kernel map could not hold its table."""
+        for name, limit in CAPACITY.items():
+            needed = len(self.table(name))
+            if needed > limit:
+                raise TableFull(name, needed, limit)
+        for policy_id, needed in self._policy.entries_by_policy().items():
+            if needed > policy_entries:
+                raise TableFull(POLICY, needed, policy_entries, f" of the endpoints with identity {policy_id}")
+
+
+def _programs(devices: Delta) -> Delta:  # type: ignore[type-arg]
+    """Programs come and go with devices; a device whose row changes has them already."""
+    came = [key for key in devices.upserts if key not in devices.before]
+    return Delta(dict.fromkeys(came), devices.deletes, dict.fromkeys(devices.deletes))

@@ -1,0 +1,121 @@
+"""Channels to our servers, for command lines."""
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from types import TracebackType
+from typing import Any, Final, Self
+
+from grpclib.client import Channel, Stream
+from grpclib.config import Configuration
+from grpclib.events import RecvTrailingMetadata, listen
+
+from cplane.errors import Unavailable
+from cplane.transport.address import TcpAddress, parse_address
+from cplane.transport.codec import Codec
+
+REFUSAL_KEY: Final = "cplane-error-bin"
+_WINDOW: Final = 16 << 20
+
+
+class Unreachable(Unavailable):
+    """Nobody answers at an address, or we may not ask."""
+
+    code = "transport.unreachable"
+
+    def __init__(self, address: str, reason: str) -> None:
+        self.address, self.reason = address, reason
+
+    def __str__(self) -> str:
+        return f"cannot reach {self.address}: {self.reason}"
+
+
+class ClientChannel(Channel):
+    """A channel that keeps what the last refused call said about its errors; empty: nothing."""
+
+    refusal: bytes = b""
+
+    def request(self, *args: Any, **kwargs: Any) -> Stream[Any, Any]:  # noqa: ANN401  # passed through to grpclib
+        """A call that leaves its task fit for anyio's scopes."""
+        stream = super().request(*args, **kwargs)
+        stream.__class__ = _Call  # grpclib constructs its own class, without a hook
+        return stream
+
+
+class _Call(Stream[Any, Any]):  # Any: the messages are the stub's business
+    """A client's call.
+
+    grpclib wakes the calling task with `task.cancel()` when a deadline passes or the server ends the call,
+    and swallows the cancellation. It never takes back the count of cancellations that asyncio keeps, so an
+    anyio scope around the call would later mistake that one for a cancellation from outside.
+    """
+
+    async def __aenter__(self) -> Self:
+        await super().__aenter__()
+        wrapper = self._wrapper
+        cancel = wrapper.cancel
+
+        def cancel_once(error: Exception) -> None:
+            if wrapper.cancelled is None:  # a server that says goodbye and hangs up ends the call twice
+                cancel(error)
+
+        wrapper.cancel = cancel_once  # type: ignore[method-assign]  # of this one call
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_val: BaseException | None,
+        exc_tb: TracebackType | None,
+    ) -> None:
+        try:
+            await super().__aexit__(exc_type, exc_val, exc_tb)
+        finally:
+            task = asyncio.current_task()
+            if self._wrapper.cancelled and self._wrapper.cancel_failed is False and task is not None:
+                task.uncancel()
+
+
+@asynccontextmanager
+async def connect(address: str, *, tls: ssl.SSLContext | None = None) -> AsyncIterator[ClientChannel]:
+    """A connected channel to `unix:///path`, `host:port` or `tls://host:port`, closed at the end.
+
+    Raises BadAddress, and Unreachable when there is no server. A server's refusal is grpclib's GRPCError.
+    """
+    parsed = parse_address(address, tls)
+    configuration = Configuration(http2_connection_window_size=_WINDOW, http2_stream_window_size=_WINDOW)
+    if isinstance(parsed, TcpAddress):
+        channel = ClientChannel(parsed.host, parsed.port, ssl=parsed.tls, codec=Codec(), config=configuration)
+    else:
+        channel = ClientChannel(path=parsed.path, codec=Codec(), config=configuration)
+
+    async def keep_refusal(event: RecvTrailingMetadata) -> None:  # grpclib awaits it
+        value = event.metadata.get(REFUSAL_KEY, b"")
+        channel.refusal = value if isinstance(value, bytes) else b""
+
+    listen(channel, RecvTrailingMetadata, keep_refusal)
+    try:
+        try:
+            await channel.__connect__()
+        except OSError as error:  # ssl's errors are OSErrors too
+            raise Unreachable(str(parsed), _reason(error)) from error
+        yield channel
+    finally:
+        channel.close()
+
+
+def _reason(error: OSError) -> str:
+    match error:
+        case FileNotFoundError():
+            return "there is no such socket; is the agent running, and is its run directory another one?"
+        case ConnectionRefusedError():
+            return "nobody listens there; is the agent running?"
+        case PermissionError():
+            return "permission denied; ask as root or as a member of the socket's group"
+        case ssl.SSLCertVerificationError():
+            return f"its certificate is not trusted: {error.verify_message}"
+        case ssl.SSLError():
+            return f"TLS failed: {error.reason or error}"
+        case _:
+            return error.strerror or str(error)

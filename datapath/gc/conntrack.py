@@ -1,0 +1,72 @@
+"""Expired connections leave the conntrack maps.
+
+An expired entry harms nobody, as programs take it for absent; but an LRU map evicts by use, and a full one may push
+out a live connection while dead ones remain.
+"""
+
+import time
+from collections.abc import Collection, Iterator
+from typing import Final, NamedTuple
+
+import numpy as np
+
+from datapath.kernel.maps import KernelMap
+from datapath.maps.conntrack import VALUE
+
+_LIFETIME_AT: Final = 8  # offset in the entry; proved with the layout
+_LXC_ID_FROM_END: Final = 4  # before protocol and flavour, in the keys of both families
+GRACE_S: Final = 5  # a packet in flight may be extending an entry that has just run out
+
+
+class Swept(NamedTuple):
+    """What one sweep saw: entries, and how many of them it deleted."""
+
+    seen: int
+    deleted: int
+
+
+def now_s() -> int:
+    """The programs' clock: whole seconds of CLOCK_MONOTONIC."""
+    return time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1_000_000_000
+
+
+def expired(keys: bytes, values: bytes, count: int, now: int) -> list[bytes]:
+    """The keys, of `count` joined ones, whose entries ran out more than GRACE_S before `now` (s, CLOCK_MONOTONIC)."""
+    rows = np.frombuffer(values, np.uint8).reshape(count, -1)
+    lifetimes = rows[:, _LIFETIME_AT : _LIFETIME_AT + 4].copy().view(np.uint32)[:, 0]
+    size = len(keys) // count
+    dead = np.flatnonzero(lifetimes.astype(np.int64) + GRACE_S < now)
+    return [keys[index * size : index * size + size] for index in dead.tolist()]
+
+
+def sweep(conntrack: KernelMap, now: int) -> Swept:
+    """No entry is left that `expired` names. Raises Unavailable when the kernel refuses."""
+    assert conntrack.spec.value_size == VALUE.size
+    seen = deleted = 0
+    for count, dead in _walk(conntrack, now):
+        seen += count
+        deleted += conntrack.delete_batch(dead)
+    return Swept(seen, deleted)
+
+
+def of_endpoints(keys: bytes, count: int, lxc_ids: Collection[int]) -> list[bytes]:
+    """The keys, of `count` joined ones of either family, that belong to one of the endpoints."""
+    size = len(keys) // count
+    rows = np.frombuffer(keys, np.uint8).reshape(count, size)
+    owners = rows[:, size - _LXC_ID_FROM_END : size - _LXC_ID_FROM_END + 2].copy().view(np.uint16)[:, 0]
+    theirs = np.flatnonzero(np.isin(owners, np.fromiter(lxc_ids, np.uint16)))
+    return [keys[index * size : index * size + size] for index in theirs.tolist()]
+
+
+def forget(conntrack: KernelMap, lxc_ids: Collection[int]) -> int:
+    """The endpoints have no connections. Returns how many they had.
+
+    For endpoints that are gone, before their number and addresses are given to others: a reply needs no policy, so a
+    successor would be open to its predecessor's peers.
+    """
+    return sum(conntrack.delete_batch(of_endpoints(keys, count, lxc_ids)) for keys, _, count in conntrack.batches())
+
+
+def _walk(conntrack: KernelMap, now: int) -> Iterator[tuple[int, list[bytes]]]:
+    for keys, values, count in conntrack.batches():
+        yield count, expired(keys, values, count, now)

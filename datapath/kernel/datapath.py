@@ -1,0 +1,184 @@
+"""The whole datapath of a node as one object: opened, adopted or made; driven; removed.
+
+Every object is pinned as soon as it exists, in an order in which each step leaves something that works or something
+that the next `open` recognises: maps, then programs, then links. What a process that was killed left half-done is
+finished or removed here; traffic keeps running through whatever is attached meanwhile.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+from datapath.kernel import load, pin, syscall
+from datapath.kernel.compile import Compiled, compiled
+from datapath.kernel.links import POINTS, Links
+from datapath.kernel.maps import KernelMap
+from datapath.kernel.pin import Pins
+from datapath.kernel.ringbuf import Ring
+from datapath.kernel.state import State
+from datapath.maps import catalog, state
+from datapath.maps.spec import MapSpec
+from datapath.maps.state import MonitorFlags
+
+DEFAULT_ROOT: Final = Path("/sys/fs/bpf/cplane")
+
+
+class KernelDatapath:
+    """Maps, programs and links under one pin folder.
+
+    `maps` has every map of the catalogue by name; `ring` its records; `numbers` the state of the node.
+    """
+
+    def __init__(self, pins: Pins, maps: Mapping[str, KernelMap], programs: Mapping[str, int], digest: str) -> None:
+        self._pins, self._programs, self._links = pins, programs, Links(pins)
+        self.maps, self.digest = maps, digest
+        events = maps[catalog.EVENTS.name]
+        self.numbers = State(maps[state.SPEC.name])
+        self.ring = Ring(events.fd, events.spec.max_entries)
+
+    @classmethod
+    def open(
+        cls,
+        root: Path = DEFAULT_ROOT,
+        *,
+        cache: Path,
+        sizes: Mapping[str, int] | None = None,
+        config: Mapping[str, int] | None = None,
+    ) -> "KernelDatapath":
+        """Everything exists and runs the programs of `config` (names of source.defines), on old devices too.
+
+        `cache` keeps compiled programs. `sizes` (map name → entries, or bytes of the ring) replaces the catalogue's.
+        Raises ForeignMap, NoBpffs, CompilerMissing, CompileFailed, ProgramRefused, KernelRefused.
+        """
+        code = compiled(cache, config or {})
+        pins = Pins.open(root)
+        maps: dict[str, KernelMap] = {}
+        programs: dict[str, int] = {}
+        try:
+            for spec in sized(sizes or {}):
+                maps[spec.name] = KernelMap.open(spec, pins)
+            programs.update(_programs(pins, code, maps))
+            opened = cls(pins, maps, programs, code.digest)
+        except BaseException:
+            for made in maps.values():
+                made.close()
+            for fd in programs.values():
+                os.close(fd)
+            raise
+        opened.refresh()
+        return opened
+
+    def refresh(self) -> None:
+        """Every live link runs our programs; programs that none runs are gone."""
+        self._links.update(self._programs)
+        for digest, name, path in list(self._pins.programs()):
+            if digest != self.digest or name not in POINTS:
+                path.unlink(missing_ok=True)
+
+    def program(self, name: str) -> int:
+        """The descriptor of a program, for BPF_PROG_TEST_RUN and for queries."""
+        return self._programs[name]
+
+    def attach(self, ifindex: int) -> None:
+        """A pod's device of the caller's namespace obeys us. Idempotent. Raises KernelRefused (ENODEV) without it."""
+        self._links.attach(ifindex, self._programs)
+
+    def detach(self, ifindex: int) -> None:
+        """The device obeys us no more. Idempotent, also without the device."""
+        self._links.detach(ifindex)
+
+    def attached(self) -> set[int]:
+        """The devices that obey us."""
+        return self._links.attached()
+
+    def sweep(self) -> int:
+        """Pins of devices that are gone are removed. Returns how many links there were."""
+        return self._links.sweep()
+
+    def publish(self, position: int) -> None:
+        """All tables of the log position `position` are in the kernel."""
+        self.numbers.publish(position)
+
+    def set_position(self, position: int) -> None:
+        """Records carry this log position from now on."""
+        self.numbers.set_position(position)
+
+    def bump_epoch(self) -> None:
+        """Every connection is judged again at its next packet."""
+        self.numbers.bump_epoch()
+
+    def set_monitor(self, flags: MonitorFlags) -> None:
+        """Programs emit these kinds of records from now on."""
+        self.numbers.set_monitor(flags)
+
+    @property
+    def lost(self) -> int:
+        """Records that found the ring buffer full since the maps were made."""
+        return self.numbers.lost
+
+    def close(self) -> None:
+        """This process holds nothing; the kernel goes on. Idempotent."""
+        if not self.maps:
+            return
+        self.ring.close()
+        self.numbers.close()
+        for opened in self.maps.values():
+            opened.close()
+        for fd in self._programs.values():
+            os.close(fd)
+        self.maps, self._programs = {}, {}
+
+
+def sized(sizes: Mapping[str, int]) -> tuple[MapSpec, ...]:
+    """The catalogue with other sizes. Raises KeyError for a map that it has not."""
+    names = {spec.name for spec in catalog.SPECS}
+    for name in sizes:
+        if name not in names:
+            raise KeyError(f"{name!r} is no map; there are {', '.join(sorted(names))}")
+    return tuple(replace(spec, max_entries=sizes.get(spec.name, spec.max_entries)) for spec in catalog.SPECS)
+
+
+def remove(root: Path = DEFAULT_ROOT) -> None:
+    """Nothing of ours is left under `root`: devices run free, maps and programs are gone. Idempotent."""
+    if not root.is_dir():
+        return
+    pins = Pins(root)
+    if (root / "links").is_dir():
+        links = Links(pins)
+        for ifindex in {ifindex for ifindex, _, _ in pins.links()}:
+            links.detach(ifindex)
+    pins.remove()
+
+
+def _programs(pins: Pins, code: Compiled, maps: Mapping[str, KernelMap]) -> dict[str, int]:
+    """Descriptors of the pinned programs of this compilation over these very maps; loaded where they are missing."""
+    fds = {opened.spec.slot: opened.fd for opened in maps.values()}
+    ids = frozenset(opened.id for opened in maps.values())
+    programs: dict[str, int] = {}
+    try:
+        for name, instructions in code.programs.items():
+            path = pins.program(code.digest, name)
+            fd = _adopted(path, ids)
+            if fd is None:
+                fd = load.load(name, instructions, fds)
+                pin.pin(fd, path)
+            programs[name] = fd
+    except BaseException:
+        for fd in programs.values():
+            os.close(fd)
+        raise
+    return programs
+
+
+def _adopted(path: Path, map_ids: frozenset[int]) -> int | None:
+    try:
+        fd = syscall.obj_get(str(path))
+    except syscall.KernelObjectMissing:
+        return None
+    # Maps may have been removed and made again since: a program over the old ones is of no use.
+    if syscall.prog_map_ids(fd) <= map_ids:
+        return fd
+    os.close(fd)
+    return None

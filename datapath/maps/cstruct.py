@@ -1,0 +1,89 @@
+"""Declarative C layouts: what a struct's bytes are, and the text that lets the C compiler check it."""
+
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+_FORMAT: Final = {"u8": "B", "s8": "b", "u16": "H", "u32": "I", "s32": "i", "u64": "Q"}
+_SIZE: Final = {"u8": 1, "s8": 1, "u16": 2, "u32": 4, "s32": 4, "u64": 8}
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One member: C name, `kind` (`u8 s8 u16 u32 s32 u64`, or `bytes` of `count`), and whether it is big-endian.
+
+    Padding is a named member like any other; there are no holes.
+    """
+
+    name: str
+    kind: str
+    count: int = 1
+    big_endian: bool = False
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return self.count if self.kind == "bytes" else _SIZE[self.kind] * self.count
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A C struct without holes.
+
+    `pack` takes one value for each field, in order; big-endian integers are integers here.
+    """
+
+    c_name: str
+    fields: Sequence[Field]
+    size: int = field(init=False)
+    _codec: struct.Struct = field(init=False, repr=False, compare=False)
+    _swaps: tuple[tuple[int, int], ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        text = "<" + "".join(
+            f"{f.count}s" if f.kind == "bytes" else f"{f.count if f.count > 1 else ''}{_FORMAT[f.kind]}"
+            for f in self.fields
+        )
+        object.__setattr__(self, "_codec", struct.Struct(text))
+        object.__setattr__(self, "size", self._codec.size)
+        swaps = tuple((i, f.size) for i, f in enumerate(self.fields) if f.big_endian)
+        object.__setattr__(self, "_swaps", swaps)
+
+    def pack(self, *values: int | bytes) -> bytes:
+        """The struct's bytes."""
+        if not self._swaps:
+            return self._codec.pack(*values)
+        swapped = list(values)
+        for index, size in self._swaps:
+            swapped[index] = _swap(values[index], size)
+        return self._codec.pack(*swapped)
+
+    def unpack(self, data: bytes) -> tuple[int | bytes, ...]:
+        """One value for each field, in order. Raises struct.error when `data` is not exactly `size` long."""
+        values = self._codec.unpack(data)
+        if not self._swaps:
+            return values
+        out = list(values)
+        for index, size in self._swaps:
+            out[index] = _swap(values[index], size)
+        return tuple(out)
+
+    def proof(self) -> str:
+        """C static assertions that hold exactly when the compiler's struct is this layout."""
+        lines = [f'_Static_assert(sizeof(struct {self.c_name}) == {self.size}, "sizeof {self.c_name}");']
+        offset = 0
+        for f in self.fields:
+            where = f"{self.c_name}.{f.name}"
+            lines.append(f'_Static_assert(__builtin_offsetof(struct {self.c_name}, {f.name}) == {offset}, "{where}");')
+            lines.append(
+                f'_Static_assert(sizeof(((struct {self.c_name} *)0)->{f.name}) == {f.size}, "sizeof {where}");'
+            )
+            offset += f.size
+        return "\n".join(lines) + "\n"
+
+
+def _swap(value: int | bytes, size: int) -> int:
+    if not isinstance(value, int):
+        raise TypeError(f"a big-endian field takes an integer, not {value!r}")
+    return int.from_bytes(value.to_bytes(size, "big"), "little")

@@ -1,0 +1,245 @@
+"""The command line as a process of its own, against the admin socket."""
+
+import json
+import sqlite3
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import closing
+from pathlib import Path
+from time import perf_counter
+
+import anyio
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from cplane import __version__
+from cplane.cli.main import cli
+from cplane.eventlog.store import SqliteLog
+from cplane.events.envelope import NODE, Proposed
+from cplane.events.node import NodeAddressesChanged
+from tests.support.admin import ALLOW_WEB, DENY_ALL, Ran, administered, cplane
+from tests.support.clock import TickingClock
+from tests.support.engine import ListEngine
+from tests.support.scenario import pod
+
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
+ROOT = Path(__file__).parent.parent.parent.parent.parent
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    """grpclib is written for asyncio."""
+    return "asyncio"
+
+
+@pytest.fixture
+def engine() -> ListEngine:
+    return ListEngine(pod("web", "k8s:app=web", ifindex=10), pod("client", "k8s:app=client", ifindex=11))
+
+
+@pytest.fixture
+async def path(engine: ListEngine, tmp_path: Path) -> AsyncIterator[Path]:
+    """A socket with an agent behind it."""
+    socket = tmp_path / "cpt.sock"
+    async with administered(engine, socket):
+        yield socket
+
+
+async def run(path: Path, *arguments: str) -> Ran:
+    """Run the command line in this process, in a thread: quicker than a process of its own."""
+    command = ["--server", f"unix://{path}", *arguments]
+    done = await anyio.to_thread.run_sync(lambda: CliRunner().invoke(cli, command, prog_name="cplane"))
+    assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
+    return Ran(done.exit_code, done.stdout, done.stderr)
+
+
+async def test_a_policy_lives_from_apply_to_delete(path: Path, engine: ListEngine):
+    applied = await cplane(path, "policy", "apply", "-f", "-", "--wait", stdin=f"{ALLOW_WEB}---\n{DENY_ALL}")
+    assert (applied.code, applied.err) == (0, "")
+    assert applied.out == (
+        "CiliumNetworkPolicy shop/web created\n"
+        "CiliumClusterwideNetworkPolicy nothing created\n"
+        f"position {engine.head}\n"
+    )
+    shown = await cplane(path, "policy", "get", "web", "-n", "shop")
+    assert yaml.safe_load(shown.out) == yaml.safe_load(ALLOW_WEB)
+    again = await cplane(path, "policy", "apply", "-f", "-", "-o", "json", stdin=shown.out)
+    assert [one["outcome"] for one in json.loads(again.out)["policies"]] == ["unchanged"]
+    deleted = await cplane(path, "policy", "delete", "nothing", "--kind", "ccnp")
+    assert (deleted.code, deleted.out) == (
+        0,
+        f"CiliumClusterwideNetworkPolicy nothing deleted\nposition {engine.head}\n",
+    )
+    assert len(engine.world.policies) == 1
+
+
+async def test_every_error_is_a_line_with_document_and_path_and_the_exit_code_is_1(path: Path, tmp_path: Path):
+    file = anyio.Path(tmp_path / "p.yaml")
+    await file.write_text(f"{ALLOW_WEB}---\n{DENY_ALL.replace('ingress', 'ingres').replace('name: nothing', 'nam: x')}")
+    refused = await cplane(path, "policy", "apply", "-f", str(file))
+    assert (refused.code, refused.out) == (1, "")
+    lines = refused.err.splitlines()
+    assert all(line.startswith(f"cplane: {file}, document 2, ") for line in lines)
+    assert {line.split(", ")[2].split(":")[0] for line in lines} >= {"metadata.nam", "spec.ingres"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "stdin", "code", "told"),
+    [
+        (("policy", "apply", "-f", "-"), b"\xff", 1, "not UTF-8: byte 0 is 0xff"),
+        (("policy", "apply", "-f", "-"), b"", 1, "the text has no object"),
+        (("policy", "apply", "-f", "/no/such"), b"", 2, "No such file or directory"),
+        (("policy", "get", "x"), b"", 1, "no such policy: CiliumNetworkPolicy default/x"),
+        (("policy", "delete"), b"", 2, "give a policy's NAME, or a file with -f"),
+        (("endpoint", "get", "999"), b"", 1, "there is no endpoint 999"),
+        (("endpoint", "get", "x"), b"", 2, "'x' is not a valid integer"),
+        (("identity", "get", "9999"), b"", 1, "there is no identity 9999"),
+        (
+            ("wait", "--position", "999", "--timeout", "0.01"),
+            b"",
+            1,
+            "position 999 is not in the datapath after 0.01 s",
+        ),
+        (("probe", "1.1.1.1", "::1"), b"", 1, "of two families"),
+        (("probe", "1.1.1.1", "1.1.1.2", "--protocol", "x"), b"", 2, "'x' is none of tcp"),
+        (("log", "--from", "1", "--last", "1"), b"", 2, "give one of them"),
+        (("log", "verify"), b"", 1, "position 4: the digest does not fit"),
+        (("doctor",), b"", 1, ""),
+        (("nothing",), b"", 2, "No such command"),
+        (("--server", "nonsense", "status"), b"", 2, "write host:port"),
+        (("--server", "unix:///no/such.sock", "status"), b"", 2, "there is no such socket"),
+    ],
+)
+async def test_the_exit_code_tells_refusal_from_wrong_usage_and_no_agent(
+    path: Path, arguments: tuple[str, ...], stdin: bytes, code: int, told: str
+):
+    ran = await cplane(path, *arguments, stdin=stdin) if stdin else await run(path, *arguments)
+    assert (ran.code, told in ran.err) == (code, True), ran
+
+
+@pytest.mark.parametrize(
+    ("arguments", "headers"),
+    [
+        (("policy", "list"), "KIND  NAMESPACE  NAME  RULES"),
+        (("endpoint", "list"), "ENDPOINT  POD  IPV4  IPV6  IDENTITY  LABELS"),
+        (("endpoint", "get", "1"), "id:"),
+        (("identity", "list"), "IDENTITY  SCOPE  ENDPOINTS  LABELS"),
+        (("identity", "get", "1"), "identity: 1"),
+        (("ip", "list"), "PREFIX  IDENTITY  SOURCE  ENDPOINT  LABELS"),
+        (("bpf", "policy", "get", "1"), "POLICY  DIRECTION  PEER  PROTOCOL  PORT  ACTION"),
+        (("bpf", "policy", "list"), "POLICY  DIRECTION  PEER  PROTOCOL  PORT  ACTION"),
+        (("bpf", "ipcache", "list"), "PREFIX  IDENTITY  TUNNEL  KEY  FLAGS"),
+        (("bpf", "lxc", "list"), "ADDRESS  ENDPOINT  IDENTITY  POLICY"),
+        (("bpf", "devices", "list"), "IFINDEX  ENDPOINT  IDENTITY  POLICY"),
+        (("status",), "version:"),
+        (("log", "--last", "2"), "POSITION  TIME  ACTOR  TYPE  SUMMARY"),
+        (("wait", "--position", "1"), "position 1"),
+        (("probe", "10.0.0.1", "10.0.0.2", "--port", "81"), "DROPPED (POLICY_DENIED, 133): no rule allows it"),
+        (("probe", "10.0.0.1", "10.0.0.2", "--port", "80"), "FORWARDED: allowed by default/web"),
+        (("endpoint", "relabel", "1", "app=x"), "endpoint 1 has identity"),
+        (("version",), f"cplane {__version__}"),
+    ],
+)
+async def test_every_answer_comes_as_table_json_and_yaml(path: Path, arguments: tuple[str, ...], headers: str):
+    table = await run(path, *arguments)
+    assert (table.code, table.err) == (0, "")
+    assert " ".join(table.out.split()).startswith(" ".join(headers.split()))
+    as_json = await run(path, *arguments, "-o", "json")
+    as_yaml = await run(path, *arguments, "-o", "yaml")
+    if arguments[0] == "log":
+        loaded = [json.loads(line) for line in as_json.out.splitlines()]
+        assert loaded == list(yaml.safe_load_all(as_yaml.out))
+    elif arguments[0] not in {"status", "version"}:  # the uptime differs
+        assert json.loads(as_json.out) == yaml.safe_load(as_yaml.out)
+    assert as_json.code == as_yaml.code == 0
+
+
+async def test_rows_that_differ_are_marked_and_counted(path: Path, engine: ListEngine):
+    rows = engine.targets["devices"].rows
+    first, second = sorted(rows)
+    rows[second] = rows[second]._replace(identity=4711)
+    del rows[first]
+    shown = await run(path, "bpf", "devices", "list")
+    assert shown.code == 0
+    assert [line[:1] for line in shown.out.splitlines()[1:]] == ["-", "-", "+"]
+    assert "2 of 2 rows differ" in shown.err
+    as_json = json.loads((await run(path, "bpf", "devices", "list", "-o", "json")).out)
+    assert [row["difference"] for row in as_json["rows"]] == ["missing", "changed"]
+    assert as_json["rows"][0]["actual"] is None
+    assert as_json["rows"][1]["actual"]["identity"] == "4711"
+
+
+async def test_the_doctor_lists_what_is_lacking(path: Path):
+    shown = await run(path, "doctor")
+    assert shown.code == 1
+    assert "LACKING  btf" in " ".join(shown.out.split(" "))
+    assert json.loads((await run(path, "doctor", "-o", "json")).out)["checks"][1]["remedy"] == "another kernel"
+
+
+async def test_a_log_file_is_verified_without_an_agent(tmp_path: Path):
+    file = tmp_path / "log.db"
+    async with SqliteLog.open(str(file), TickingClock()) as log:
+        for address in ("10.0.0.1", "10.0.0.2"):
+            event = NodeAddressesChanged(name="n1", addresses=(address,))
+            await log.append(Proposed(events=((NODE, event),), expected={NODE: log.head}, actor="agent"))
+    sound = await run(tmp_path / "no.sock", "log", "verify", "--file", str(file), "-o", "json")
+    assert (sound.code, json.loads(sound.out)["events"]) == (0, 2)
+    with closing(sqlite3.connect(file)) as database, database:
+        database.execute("UPDATE events SET actor = 'nobody' WHERE position = 2")
+    broken = await run(tmp_path / "no.sock", "log", "verify", "--file", str(file))
+    assert broken.code == 1
+    assert broken.out.startswith("log:     NOT SOUND\nevents:  1\n")
+    assert broken.err.startswith("cplane: position 2: ")
+
+
+async def test_following_the_log_prints_events_as_they_come_and_an_interrupt_is_its_end(path: Path, engine: ListEngine):
+    command = [sys.executable, "-m", "cplane.cli.main", "--server", f"unix://{path}"]
+    follow = [*command, "log", "-f", "--last", "1", "-o", "json"]
+    async with await anyio.open_process(follow, cwd=ROOT, stderr=None) as process:
+        assert process.stdout is not None
+        with anyio.fail_after(30):
+            text = await process.stdout.receive()
+            before = engine.head
+            assert json.loads(text)["position"] == before
+            await run(path, "endpoint", "relabel", "1", "app=x")
+            while text.count(b"\n") < 1 + engine.head - before:
+                text += await process.stdout.receive()
+            process.send_signal(2)
+            assert await process.wait() == 0
+    assert [json.loads(line)["position"] for line in text.splitlines()] == list(range(before, engine.head + 1))
+
+
+async def test_the_server_can_be_named_in_the_environment(path: Path):
+    command = [sys.executable, "-m", "cplane.cli.main", "status", "-o", "json"]
+    environment = {"CPLANE_SERVER": f"unix://{path}", "PYTHONPATH": str(ROOT)}
+    done = await anyio.run_process(command, env=environment, check=False)
+    assert (done.returncode, json.loads(done.stdout)["node"]) == (0, "n1")
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_shells_get_a_completion_script(shell: str):
+    done = CliRunner().invoke(cli, ["completion", shell], prog_name="cplane")
+    assert done.exit_code == 0
+    assert "_CPLANE_COMPLETE" in done.output
+
+
+def test_commands_do_not_load_what_only_the_agent_needs():
+    script = (
+        "import sys, cplane.cli.main, cplane.transport.client, cplane.pb.cplane.admin.v1;"
+        "print([m for m in ('sqlalchemy', 'numpy', 'pyroute2', 'alembic') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+def test_help_names_every_command_and_the_exit_codes_and_how_long_it_took(record_property):
+    began = perf_counter()
+    done = subprocess.run(
+        [sys.executable, "-m", "cplane.cli.main", "--help"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    record_property("help_s", round(perf_counter() - began, 3))
+    assert "Exit codes:" in done.stdout
+    for command in ("policy", "endpoint", "identity", "ip", "bpf", "status", "doctor", "wait", "log", "probe"):
+        assert f"\n  {command} " in done.stdout

@@ -1,0 +1,225 @@
+"""Where settings come from, which wins, and how errors are told."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from cplane.config.load import KEYS, agent_options, load
+from cplane.config.model import AgentConfig, BadConfig, HubbleConfig
+
+
+def told(
+    *,
+    file: str | None = None,
+    folder: Path | None = None,
+    flags: Mapping[str, object] | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> list[str]:
+    path = None
+    if file is not None:
+        assert folder is not None
+        path = str(folder / "c.yaml")
+        Path(path).write_text(file)
+    with pytest.raises(BadConfig) as bad:
+        load(path, {"node_name": "n", **(flags or {})}, environment or {})
+    return [str(one).replace(f" ({path})", "") for one in bad.value.errors]
+
+
+def test_nothing_said_means_the_defaults():
+    config = load(None, {"node_name": "n1"}, {})
+    assert config == AgentConfig(node_name="n1")
+    assert config.log == "sqlite:////var/lib/cplane/log.db"
+    assert config.log_path == "/var/lib/cplane/log.db"
+    assert (config.admin_socket, config.hubble_socket, config.cni_socket) == (
+        "/run/cplane/admin.sock",
+        "/run/cplane/hubble.sock",
+        "/run/cplane/cni.sock",
+    )
+
+
+def test_flags_win_over_the_environment_and_that_over_the_file(tmp_path: Path):
+    path = tmp_path / "c.yaml"
+    path.write_text("node_name: file\ncluster_name: file\nstate_dir: /file\nhubble: {ring_records: 1024}\n")
+    environment = {"CPLANE_NODE_NAME": "environment", "CPLANE_CLUSTER_NAME": "environment", "HOME": "/x"}
+    config = load(str(path), {"node_name": "flag", "cluster_name": None}, environment)
+    assert (config.node_name, config.cluster_name, config.state_dir) == ("flag", "environment", "/file")
+    assert config.log == "sqlite:////file/log.db"
+    assert config.hubble.ring_records == 1024
+
+
+def test_a_node_without_a_name_has_the_hosts_name(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("socket.gethostname", lambda: "Host-1")
+    assert load(None, {}, {}).node_name == "host-1"
+
+
+def test_an_empty_file_says_nothing(tmp_path: Path):
+    path = tmp_path / "c.yaml"
+    path.write_text("# nothing yet\n")
+    assert load(str(path), {"node_name": "n"}, {}) == AgentConfig(node_name="n")
+
+
+def test_all_errors_of_all_sources_are_told_at_once(tmp_path: Path):
+    assert told(
+        folder=tmp_path,
+        file="clustername: x\nhubble: {ring_record: 5, allow_plaintext_tcp: 1}\nbpf_root: 3\nlog_level: loud\n",
+        environment={"CPLANE_HUBBLE_RING_RECORDS": "many", "CPLANE_NODENAME": "x"},
+        flags={"ipv4_pod_cidr": "10.0.0.1/24"},
+    ) == [
+        "clustername: unknown key; did you mean cluster_name?",
+        "hubble.ring_record: unknown key; did you mean hubble.ring_records?",
+        "hubble.allow_plaintext_tcp: true or false is wanted, not 1",
+        "bpf_root: text is wanted, not 3",
+        "hubble.ring_records: a whole number is wanted, not 'many' (CPLANE_HUBBLE_RING_RECORDS)",
+        "CPLANE_NODENAME: unknown variable; did you mean CPLANE_NODE_NAME?",
+        "log_level: 'loud' is none of debug, info, warning, error",
+        "ipv4_pod_cidr: '10.0.0.1/24' has bits set after its length: write 10.0.0.0/24",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("file", "error"),
+    [
+        ("a: [", "line 2 column 1: while parsing a flow node: did not find expected node content"),
+        ("node_name: a\nnode_name: b", "node_name: the key stands there twice"),
+        ("- a", "is not a mapping of keys to values"),
+        ("a: 1\n---\nb: 1", "has 2 documents; one is read"),
+        ("x: 1", "x: unknown key; known are bpf_root, cluster_name, "),
+        ("hubble: 3", "hubble: unknown key"),
+        ("hubble: {tls: {cert: x}}", "hubble.tls: unknown key"),
+        ("hubble: {ring_records: true}", "hubble.ring_records: a whole number is wanted, not True"),
+    ],
+)
+def test_a_file_that_cannot_be_used_is_told(tmp_path: Path, file: str, error: str):
+    assert error in told(folder=tmp_path, file=file)[0]
+
+
+def test_a_file_that_does_not_exist_is_told():
+    with pytest.raises(BadConfig, match="config: cannot read /no/such: No such file"):
+        load("/no/such", {"node_name": "n"}, {})
+
+
+def test_variables_of_kubernetes_services_and_other_programs_are_left_alone():
+    load(
+        None,
+        {"node_name": "n"},
+        {"CPLANE_AGENT_SERVICE_HOST": "10.0.0.1", "CPLANE_PORT_80_TCP": "x", "CPLANE_SERVER": "x"},
+    )
+
+
+@pytest.mark.parametrize(
+    ("values", "error"),
+    [
+        ({"node_name": "A_b"}, "node_name: 'A_b' is not a DNS name of lower-case letters, digits, - and ."),
+        ({"node_name": "-a"}, "node_name: '-a' is not a DNS name of lower-case letters, digits, - and ."),
+        (
+            {"cluster_name": "a" * 33},
+            f"cluster_name: '{'a' * 33}' is not 1 to 32 lower-case letters, digits, inner -",
+        ),
+        ({"cluster_name": ""}, "cluster_name: '' is not 1 to 32 lower-case letters, digits, inner -"),
+        ({"state_dir": "x"}, "state_dir: 'x' is not an absolute path"),
+        ({"run_dir": "/" + "x" * 96}, "run_dir: longer than 95 bytes: a socket's path would not fit"),
+        ({"datapath": "cloud"}, "datapath: 'cloud' is none of kernel, memory"),
+        ({"log_format": "xml"}, "log_format: 'xml' is none of text, json"),
+        (
+            {"log": "postgres://x"},
+            "log: 'postgres://x' is neither memory nor sqlite:///PATH with an absolute path",
+        ),
+        (
+            {"log": "sqlite:///x"},
+            "log: 'sqlite:///x' is neither memory nor sqlite:///PATH with an absolute path",
+        ),
+        (
+            {"ipv4_pod_cidr": "", "ipv6_pod_cidr": ""},
+            "ipv4_pod_cidr: empty, as is ipv6_pod_cidr: pods need addresses of one family at least",
+        ),
+        ({"ipv4_pod_cidr": "10.0.0.0"}, "ipv4_pod_cidr: '10.0.0.0' has no length: write 10.0.0.0/24"),
+        (
+            {"ipv4_pod_cidr": "fd00::/64"},
+            "ipv4_pod_cidr: 'fd00::/64' is not an IPv4 prefix such as 10.244.0.0/24",
+        ),
+        (
+            {"ipv4_pod_cidr": "10.0.0.0/31"},
+            "ipv4_pod_cidr: /31 leaves no address for a pod: /30 is the longest",
+        ),
+        (
+            {"ipv4_pod_cidr": "127.0.0.0/8"},
+            "ipv4_pod_cidr: 127.0.0.0/8 is not unicast space that can be routed",
+        ),
+        ({"ipv4_pod_cidr": "0.0.0.0/0"}, "ipv4_pod_cidr: that is every address there is"),
+        ({"ipv6_pod_cidr": "fe80::/64"}, "ipv6_pod_cidr: fe80::/64 is not unicast space that can be routed"),
+        (
+            {"ipv6_pod_cidr": "fd00::1/64"},
+            "ipv6_pod_cidr: 'fd00::1/64' has bits set after its length: write fd00::/64",
+        ),
+    ],
+)
+def test_every_value_is_checked_and_the_message_starts_with_its_key(values: dict[str, Any], error: str):
+    with pytest.raises(BadConfig) as bad:
+        AgentConfig(**{"node_name": "n", **values})
+    assert str(bad.value) == error
+
+
+@pytest.mark.parametrize(
+    ("values", "error"),
+    [
+        ({"ring_records": 1000}, "hubble.ring_records: 1000 is not a power of two from 1024 to 16777216"),
+        ({"ring_records": 0}, "hubble.ring_records: 0 is not a power of two from 1024 to 16777216"),
+        ({"monitor": "loud"}, "hubble.monitor: 'loud' is none of medium, drops, off"),
+        (
+            {"listen_tcp": ":4244"},
+            "hubble.listen_tcp: needs hubble.tls_cert and hubble.tls_key, or hubble.allow_plaintext_tcp: true",
+        ),
+        (
+            {"listen_tcp": "x", "allow_plaintext_tcp": True},
+            "hubble.listen_tcp: 'x' is not host:port or :port",
+        ),
+        (
+            {"listen_tcp": "h:1", "allow_plaintext_tcp": True},
+            "hubble.listen_tcp: 'h' is not an address; write an IPv6 one in brackets",
+        ),
+        ({"tls_cert": "x"}, "hubble.tls_key: a certificate and its key are given together"),
+        (
+            {"tls_client_ca": "x"},
+            "hubble.tls_client_ca: clients show certificates over TLS only: give hubble.tls_cert too",
+        ),
+    ],
+)
+def test_the_hubble_section_is_checked_too(values: dict[str, Any], error: str):
+    with pytest.raises(BadConfig) as bad:
+        AgentConfig(node_name="n", hubble=HubbleConfig(**values))
+    assert str(bad.value) == error
+
+
+@pytest.mark.parametrize(
+    ("values", "listens"),
+    [
+        ({}, None),
+        ({"listen_tcp": ":4244", "allow_plaintext_tcp": True}, ("127.0.0.1", 4244)),
+        ({"listen_tcp": "10.0.0.1:4244", "allow_plaintext_tcp": True}, ("10.0.0.1", 4244)),
+        ({"listen_tcp": ":4244", "tls_cert": "c", "tls_key": "k"}, ("", 4244)),
+        ({"listen_tcp": "[::1]:4244", "tls_cert": "c", "tls_key": "k"}, ("::1", 4244)),
+    ],
+)
+def test_without_a_host_plaintext_stays_on_loopback_and_tls_is_everywhere(
+    values: dict[str, Any], listens: tuple[str, int] | None
+):
+    assert HubbleConfig(**values).tcp == listens
+
+
+def test_every_key_has_a_flag_that_says_so_and_is_understood():
+    @click.command()
+    @agent_options
+    def command(config: str | None, **flags: object) -> None:
+        click.echo(load(config, flags, {}).hubble)
+
+    shown = CliRunner().invoke(command, ["--help"]).output
+    assert all(key.flag in shown for key in KEYS)
+    done = CliRunner().invoke(
+        command, ["--hubble-ring-records", "2048", "--hubble-allow-plaintext-tcp", "--node-name", "n"]
+    )
+    assert "ring_records=2048" in done.output
+    assert "allow_plaintext_tcp=True" in done.output

@@ -1,0 +1,94 @@
+"""All documents of a call or none; the prefixes that policies name have identities while they are named."""
+
+import json
+
+import pytest
+
+from cplane.deciders.policy import ApplyPolicies, DeletePolicies, InvalidDocuments, NoSuchPolicy
+from cplane.domain.identity import LOCAL_MIN
+from cplane.domain.policy import PolicyRef
+from cplane.events.identity import IdentityAllocated, IdentityReleased
+from cplane.events.policy import PolicyDeleted, PolicyUpserted
+from tests.support.scenario import JOIN, given, replayed, when
+
+
+def document(name: str, *cidrs: str, **spec: object) -> str:
+    """A CiliumNetworkPolicy that lets web reach prefixes."""
+    body = {
+        "apiVersion": "cilium.io/v2",
+        "kind": "CiliumNetworkPolicy",
+        "metadata": {"name": name, "namespace": "shop"},
+        "spec": {
+            "endpointSelector": {"matchLabels": {"app": "web"}},
+            "egress": [{"toCIDR": list(cidrs)}],
+            **spec,
+        },
+    }
+    return json.dumps(body, sort_keys=True, separators=(",", ":"))
+
+
+def apply(*documents: str) -> ApplyPolicies:
+    return ApplyPolicies(documents=documents)
+
+
+REF = PolicyRef("CiliumNetworkPolicy", "shop", "a")
+
+
+def test_a_prefix_gets_an_identity_with_the_first_policy_that_names_it():
+    events = when(given(JOIN), apply(document("a", "192.0.2.0/24")))
+    assert [type(e) for e in events] == [PolicyUpserted, IdentityAllocated]
+    assert events[1] == IdentityAllocated(number=LOCAL_MIN, labels=("cidr:192.0.2.0/24=", "reserved:world-ipv4="))
+    world = given(JOIN, apply(document("a", "192.0.2.0/24")))
+    assert [type(e) for e in when(world, apply(document("b", "192.0.2.0/24")))] == [PolicyUpserted]
+
+
+def test_the_last_policy_that_names_a_prefix_takes_its_identity_along():
+    world = given(JOIN, apply(document("a", "192.0.2.0/24"), document("b", "192.0.2.0/24")))
+    assert [type(e) for e in when(world, DeletePolicies(refs=(REF,)))] == [PolicyDeleted]
+    world = given(JOIN, apply(document("a", "192.0.2.0/24")))
+    assert [type(e) for e in when(world, DeletePolicies(refs=(REF,)))] == [PolicyDeleted, IdentityReleased]
+
+
+def test_a_changed_policy_settles_only_the_prefixes_that_changed():
+    world = given(JOIN, apply(document("a", "192.0.2.0/24", "198.51.100.0/24")))
+    events = when(world, apply(document("a", "192.0.2.0/24", "203.0.113.0/24")))
+    assert [type(e) for e in events] == [PolicyUpserted, IdentityReleased, IdentityAllocated]
+
+
+def test_the_whole_world_needs_no_identity_of_its_own():
+    assert [type(e) for e in when(given(JOIN), apply(document("a", "0.0.0.0/0")))] == [PolicyUpserted]
+
+
+def test_the_same_document_again_changes_nothing():
+    assert when(given(JOIN, apply(document("a"))), apply(document("a"))) == []
+
+
+def test_one_bad_document_refuses_all_and_every_error_names_its_document():
+    bad = document("b", "not-a-prefix")
+    worse = document("c", nonsense=1)
+    with pytest.raises(InvalidDocuments) as refused:
+        when(given(JOIN), apply(document("a"), bad, worse))
+    assert [index for index, _, _ in refused.value.errors] == [1, 2]
+    assert "document 2, spec.egress[0].toCIDR[0]" in str(refused.value)
+
+
+def test_two_documents_of_one_name_are_refused():
+    with pytest.raises(InvalidDocuments, match="CiliumNetworkPolicy shop/a stands in this call more than once"):
+        when(given(JOIN), apply(document("a"), document("a", "192.0.2.0/24")))
+
+
+def test_deleting_a_policy_that_does_not_exist_deletes_none():
+    world = given(JOIN, apply(document("a")))
+    with pytest.raises(NoSuchPolicy, match="shop/zz; nothing was deleted"):
+        when(world, DeletePolicies(refs=(REF, PolicyRef("CiliumNetworkPolicy", "shop", "zz"))))
+
+
+def test_the_events_alone_give_the_same_world():
+    history = [
+        JOIN,
+        apply(document("a", "192.0.2.0/24")),
+        apply(document("a", "203.0.113.0/24")),
+        DeletePolicies(refs=(REF,)),
+    ]
+    assert replayed(history) == given(*history)
+    assert not given(*history).identities

@@ -1,0 +1,190 @@
+"""Commands become durable events, and tables follow; what fails leaves no trace."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import anyio
+import pytest
+
+from cplane.deciders.endpoint import DeleteEndpoint, NoSuchEndpoint, RelabelEndpoint
+from cplane.deciders.world import World
+from cplane.engine.engine import Engine, replay
+from cplane.errors import CplaneError, Unavailable
+from cplane.eventlog.memory import MemoryLog
+from cplane.projections import tables as names
+from cplane.projections.tables import TableFull, Tables
+from tests.support.clock import TickingClock
+from tests.support.scenario import JOIN, pod
+
+pytestmark = pytest.mark.anyio
+
+
+class DictTarget:
+    """A target that remembers, and fails when it is told to."""
+
+    def __init__(self) -> None:
+        self.rows: dict[object, object] = {}
+        self.failures = 0
+        self.writes: list[str] = []
+
+    def dump(self):
+        return dict(self.rows)
+
+    def upsert(self, entries):
+        if self.failures:
+            self.failures -= 1
+            raise Unavailable("the kernel said no")
+        self.rows.update(entries)
+
+    def delete(self, keys):
+        for key in keys:
+            self.rows.pop(key, None)
+
+
+class FullLog(MemoryLog):
+    """A log that cannot be written while `broken`."""
+
+    broken = False
+
+    async def append(self, proposed):
+        if self.broken:
+            raise Unavailable("no space left on device")
+        return await super().append(proposed)
+
+
+@asynccontextmanager
+async def running(log=None, targets=None) -> AsyncIterator[tuple[Engine, dict[str, DictTarget], list[int]]]:
+    log = log or MemoryLog(TickingClock())
+    targets = targets or {name: DictTarget() for name in names.UPSERT_ORDER}
+    published: list[int] = []
+    world, tables = await replay(log)
+    engine = Engine(log, targets, published.append, started=world, tables=tables)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(engine.run)
+        tasks.start_soon(engine.drive)
+        yield engine, targets, published
+        tasks.cancel_scope.cancel()
+
+
+def rows(targets):
+    return {name: target.rows for name, target in targets.items()}
+
+
+async def test_a_command_is_durable_when_it_is_answered_and_in_the_tables_when_waited_for():
+    async with running() as (engine, targets, published):
+        await engine.submit(JOIN, actor="agent")
+        done = await engine.submit(pod("web", "k8s:app=web"), actor="uid:0(root)")
+        assert engine.log.head == done.position == engine.head
+        await engine.wait(done.position)
+        assert published[-1] == done.position
+        assert len(targets[names.LXC].rows) == 2
+        assert len(targets[names.PROGRAMS].rows) == 1
+        last = (await engine.log.read(after=done.position - 1))[0]
+        assert last.actor == "uid:0(root)"
+
+
+async def test_a_refused_command_changes_nothing():
+    async with running() as (engine, _, _):
+        await engine.submit(JOIN, actor="agent")
+        with pytest.raises(NoSuchEndpoint):
+            await engine.submit(RelabelEndpoint(endpoint=3, labels=()), actor="x")
+        assert engine.log.head == engine.head == 3
+
+
+async def test_a_log_that_cannot_be_written_refuses_and_tables_stay_as_they_were():
+    log = FullLog(TickingClock())
+    async with running(log) as (engine, targets, _):
+        done = await engine.submit(JOIN, actor="agent")
+        await engine.wait(done.position)
+        before = {name: dict(engine.desired(name)) for name in names.UPSERT_ORDER}
+        log.broken = True
+        with pytest.raises(Unavailable, match="no space"):
+            await engine.submit(pod("web"), actor="x")
+        assert {name: dict(engine.desired(name)) for name in names.UPSERT_ORDER} == before
+        log.broken = False
+        done = await engine.submit(pod("web"), actor="x")
+        await engine.wait(done.position)
+        assert len(targets[names.LXC].rows) == 2
+
+
+async def test_what_would_overflow_a_map_is_refused_before_anything_is_written(monkeypatch):
+    async with running() as (engine, _, _):
+        await engine.submit(JOIN, actor="agent")
+        monkeypatch.setitem(names.CAPACITY, names.LXC, 3)
+        await engine.submit(pod("a"), actor="x")
+        head = engine.log.head
+        with pytest.raises(TableFull, match="'lxc' would need 4 entries and holds 3"):
+            await engine.submit(pod("b"), actor="x")
+        assert engine.log.head == head
+        assert len(engine.desired(names.LXC)) == 2
+
+
+async def test_a_failed_write_is_repaired_by_comparing_everything():
+    async with running() as (engine, targets, published):
+        done = await engine.submit(JOIN, actor="agent")
+        await engine.wait(done.position)
+        targets[names.LXC].failures = 1
+        done = await engine.submit(pod("web"), actor="x")
+        await engine.wait(done.position)
+        assert rows(targets)[names.LXC] == dict(engine.desired(names.LXC))
+        assert published[-1] == done.position
+
+
+async def test_a_restart_adopts_what_is_right_removes_what_is_not_and_reaches_the_same_tables():
+    log = MemoryLog(TickingClock())
+    async with running(log) as (engine, targets, _):
+        await engine.submit(JOIN, actor="agent")
+        await engine.submit(pod("a", "k8s:app=a"), actor="x")
+        done = await engine.submit(pod("b", "k8s:app=b", ifindex=11), actor="x")
+        await engine.wait(done.position)
+        expected = {name: dict(target.rows) for name, target in targets.items()}
+    stale = next(iter(targets[names.LXC].rows))
+    del targets[names.LXC].rows[stale]
+    targets[names.DEVICES].rows["stranger"] = "row"
+    async with running(log, targets) as (engine, targets, _):
+        await engine.wait(log.head)
+        assert rows(targets) == expected
+
+
+async def test_incremental_tables_equal_those_folded_from_facts():
+    log = MemoryLog(TickingClock())
+    async with running(log) as (engine, _, _):
+        for command in (
+            JOIN,
+            pod("a", "k8s:app=a"),
+            pod("b", "k8s:app=b", ifindex=11),
+            RelabelEndpoint(endpoint=1, labels=pod("a", "k8s:app=b").labels),
+            DeleteEndpoint(container_id="c-b", container_interface="eth0"),
+        ):
+            await engine.submit(command, actor="x")
+        world, tables = await replay(log)
+        assert world == engine.world
+        for name in names.UPSERT_ORDER:
+            assert dict(tables.table(name)) == dict(engine.desired(name))
+
+
+async def test_many_submitters_are_served_one_after_another():
+    outcomes: list[int | CplaneError] = []
+
+    async def one(engine: Engine, number: int) -> None:
+        try:
+            outcomes.append((await engine.submit(pod(f"p{number}"), actor="x")).position)
+        except CplaneError as error:
+            outcomes.append(error)
+
+    async with running() as (engine, _, _):
+        await engine.submit(JOIN, actor="agent")
+        async with anyio.create_task_group() as tasks:
+            for number in range(20):
+                tasks.start_soon(one, engine, number)
+        positions = [o for o in outcomes if isinstance(o, int)]
+        assert len(positions) == 13  # as many as the pool has addresses
+        assert sorted(positions) == sorted(set(positions))
+        assert await replay(engine.log) is not None
+        assert engine.world == (await replay(engine.log))[0]
+
+
+def test_an_empty_world_has_empty_tables():
+    tables = Tables()
+    assert World().position == 0
+    assert all(not tables.table(name) for name in names.UPSERT_ORDER)

@@ -1,0 +1,140 @@
+"""Filters over columns select what their literal reading selects."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cplane.domain.labels import LabelSet
+from cplane.hubble.filters import FIELDS, BadFilter, compile_filters
+from cplane.hubble.filters.workload import parse_selector
+from cplane.hubble.flow import FlowBuilder
+from cplane.pb.flow import flow_pb2
+from tests.support.flow_filters import flow_filters, selected
+from tests.support.flows import START_NS, World, record_batches, records, rows_matching, store_of
+
+Filter = flow_pb2.FlowFilter
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    batch=record_batches(),
+    whitelist=st.lists(flow_filters(), max_size=2),
+    blacklist=st.lists(flow_filters(), max_size=2),
+)
+def test_columns_and_messages_agree(batch: np.ndarray, whitelist: list[Filter], blacklist: list[Filter]) -> None:
+    store = store_of(batch)
+    span = store.ring.span(0, len(batch))
+    predicate = compile_filters(whitelist, blacklist, store)
+    found = list(range(len(batch))) if predicate is None else rows_matching(predicate(span).tolist())
+    flows = [FlowBuilder(store).flow(span, row) for row in range(len(batch))]
+    assert found == [row for row, flow in enumerate(flows) if selected(flow, whitelist, blacklist)]
+
+
+def test_every_field_of_a_filter_is_evaluated() -> None:
+    assert set(FIELDS) == {field.name for field in Filter.DESCRIPTOR.fields}
+
+
+@pytest.mark.parametrize(
+    ("wanted", "field"),
+    [
+        ({"source_ip": ["10.0.0"]}, "source_ip"),
+        ({"destination_ip": ["10.0.0.0/33"]}, "destination_ip"),
+        ({"source_ip_xlated": ["x"]}, "source_ip_xlated"),
+        ({"source_port": ["http"]}, "source_port"),
+        ({"destination_port": ["65536"]}, "destination_port"),
+        ({"destination_port": ["-1"]}, "destination_port"),
+        ({"protocol": ["ipx"]}, "protocol"),
+        ({"source_pod": [""]}, "source_pod"),
+        ({"destination_service": [""]}, "destination_service"),
+        ({"source_label": ["a in b"]}, "source_label"),
+        ({"source_label": ["a=b,"]}, "source_label"),
+        ({"source_label": ["a=b c"]}, "source_label"),
+        ({"source_label": ["!a=b"]}, "source_label"),
+        ({"node_labels": ["=b"]}, "node_labels"),
+        ({"source_cluster_name": [""]}, "source_cluster_name"),
+        ({"node_name": [""]}, "node_name"),
+        ({"node_name": ["a/b/c"]}, "node_name"),
+        ({"source_fqdn": ["bad name"]}, "source_fqdn"),
+        ({"dns_query": ["("]}, "dns_query"),
+        ({"http_status_code": ["600"]}, "http_status_code"),
+        ({"http_path": ["["]}, "http_path"),
+        ({"http_method": ["GET"], "event_type": [flow_pb2.EventTypeFilter(type=1)]}, "http_method"),
+        ({"experimental": Filter.Experimental(cel_expression=["true"])}, "experimental.cel_expression"),
+        ({"source_identity": list(range(5000))}, "whitelist, blacklist"),
+    ],
+)
+def test_what_cannot_be_evaluated_is_refused_by_name(wanted: dict[str, Any], field: str) -> None:
+    with pytest.raises(BadFilter) as caught:
+        compile_filters([Filter(**wanted)], [], store_of(records({})))
+    assert caught.value.field == field
+    assert str(caught.value).startswith(f"filter {field}: ")
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        {"http_status_code": ["404", "5+", "20+"]},
+        {"http_method": ["GET"], "event_type": [flow_pb2.EventTypeFilter(type=129)]},
+        {"http_path": [r"^/a\pL[[:alpha:]]+\z"]},
+        {"dns_query": [".*"]},
+        {"http_header": [flow_pb2.HTTPHeader(key="a", value="b")]},
+    ],
+)
+def test_filters_about_requests_match_no_packet(wanted: dict[str, Any]) -> None:
+    store = store_of(records({}, {"type": 1, "subtype": 133}))
+    predicate = compile_filters([Filter(**wanted)], [], store)
+    assert predicate is not None
+    assert not predicate(store.ring.span(0, 2)).any()
+
+
+def test_a_uuid_selects_its_flow() -> None:
+    store = store_of(records({}, {}, {}))
+    predicate = compile_filters([Filter(uuid=[store.ids.text(1), "nonsense"])], [], store)
+    assert predicate is not None
+    assert predicate(store.ring.span(0, 3)).tolist() == [False, True, False]
+
+
+def test_no_filter_needs_no_scan() -> None:
+    assert compile_filters([], [], store_of(records({}))) is None
+
+
+def test_ends_that_come_later_and_numbers_given_again_are_seen() -> None:
+    world = World()
+    store = store_of(records({}), world=world)
+    predicate = compile_filters([Filter(source_pod=["shop/web"])], [], store)
+    assert predicate is not None
+    assert predicate(store.ring.span(0, 1)).all()
+    web = int(store.ring.span(0, 1)["src_meta"][0])
+    store.endpoints.collect([])
+    store.endpoints._values[web] = store.endpoints[0]
+    assert not predicate(store.ring.span(0, 1)).any()
+
+
+@pytest.mark.parametrize(
+    ("selector", "labels", "expected"),
+    [
+        ("", ("k8s:a=1",), True),
+        ("a", ("container:a=",), True),
+        ("k8s:a", ("container:a=",), False),
+        ("a=1", ("k8s:a=1",), True),
+        ("a == 1", ("k8s:a=1",), True),
+        ("a!=1", (), True),
+        ("a in (1, 2), b", ("k8s:a=2", "k8s:b="), True),
+        ("a in (1,2),!b", ("k8s:a=2", "k8s:b="), False),
+        ("a notin (1,2)", ("k8s:a=2",), False),
+        ("app.kubernetes.io/name=x", ("k8s:app.kubernetes.io/name=x",), True),
+        ("reserved:host", ("reserved:host",), True),
+        ("cidr:10.0.0.0/8", ("cidr:10.0.0.0/8",), True),
+        ("index in (3)", ("k8s:index=3",), True),
+        ("a=", ("k8s:a",), True),
+    ],
+)
+def test_selectors_are_read_as_kubernetes_reads_them(selector: str, labels: tuple[str, ...], expected: bool) -> None:
+    assert parse_selector("source_label", selector).matches(LabelSet.parse(labels)) == expected
+
+
+def test_a_time_of_the_store_is_utc() -> None:
+    assert int(store_of(records({})).ring.span(0, 1)["time_ns"][0]) == START_NS
