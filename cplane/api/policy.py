@@ -72,7 +72,7 @@ class PolicyService(pb.PolicyServiceBase):
         """One policy. Raises NoSuchPolicy."""
         ref = _ref_from_pb(message.ref or pb.PolicyRef())
         if ref not in self._engine.world.policies:
-            raise NoSuchPolicy((ref,))
+            raise NoSuchPolicy.of((ref,), self._engine.world.policies)
         return pb.GetPolicyResponse(position=self._engine.world.position, policy=self._policy(ref))
 
     def _policy(self, ref: PolicyRef) -> pb.Policy:

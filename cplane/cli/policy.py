@@ -176,6 +176,8 @@ def _ref(kind: str, namespace: str, name: str) -> "pb.PolicyRef":
     from cplane.pb.cplane.admin import v1 as pb
 
     full = _KINDS.get(kind.lower(), kind)
+    if "/" in name:  # as `policy list` and all messages write it
+        namespace, _, name = name.partition("/")
     return pb.PolicyRef(kind=full, namespace="" if "Clusterwide" in full else namespace, name=name)
 
 

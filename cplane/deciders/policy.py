@@ -2,8 +2,9 @@
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Self
 
 from immutables import Map
 
@@ -31,15 +32,22 @@ class InvalidDocuments(Rejected):
 
 
 class NoSuchPolicy(NotFound):
-    """A policy that is to be deleted does not exist."""
+    """A policy that was asked for does not exist; `others` exist, under the same name elsewhere."""
 
     code = "policy.not_found"
 
-    def __init__(self, refs: tuple[PolicyRef, ...]) -> None:
-        self.refs = refs
+    def __init__(self, refs: tuple[PolicyRef, ...], others: tuple[PolicyRef, ...] = ()) -> None:
+        self.refs, self.others = refs, others
+
+    @classmethod
+    def of(cls, refs: tuple[PolicyRef, ...], held: Iterable[PolicyRef]) -> Self:
+        """With the policies held that were perhaps meant."""
+        names = {ref.name for ref in refs}
+        return cls(refs, tuple(sorted(ref for ref in held if ref.name in names)))
 
     def __str__(self) -> str:
-        return f"no such policy: {', '.join(_text(ref) for ref in self.refs)}; nothing was deleted"
+        advice = f"; there is {', '.join(map(str, self.others))}" if self.others else ""
+        return f"no such policy: {', '.join(map(str, self.refs))}{advice}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,12 +82,13 @@ def decide_apply(command: ApplyPolicies, state: PolicyState, cluster: str) -> De
             parsed.append((parse(_load(text), cluster=cluster).ref, text))
         except InvalidPolicy as invalid:
             errors.extend((index, error.path, error.message) for error in invalid.errors)
-    counts = Counter(ref for ref, _ in parsed)
-    errors.extend(
-        (index, "metadata.name", f"{_text(ref)} stands in this call more than once: keep one of them")
-        for index, (ref, _) in enumerate(parsed)
-        if counts[ref] > 1 and not errors
-    )
+    if not errors:  # then documents and what was parsed are numbered alike
+        counts = Counter(ref for ref, _ in parsed)
+        errors = [
+            (index, "metadata.name", f"{ref} stands in this call more than once: keep one of them")
+            for index, (ref, _) in enumerate(parsed)
+            if counts[ref] > 1
+        ]
     if errors:
         raise InvalidDocuments(tuple(errors))
     return tuple(
@@ -93,7 +102,7 @@ def decide_delete(command: DeletePolicies, state: PolicyState) -> Decision:
     """One PolicyDeleted for each; refused when one of them does not exist."""
     missing = tuple(ref for ref in command.refs if ref not in state.documents)
     if missing:
-        raise NoSuchPolicy(missing)
+        raise NoSuchPolicy.of(missing, state.documents)
     return tuple(
         (POLICY, PolicyDeleted(kind=ref.kind, namespace=ref.namespace, name=ref.name))
         for ref in dict.fromkeys(command.refs)
@@ -130,7 +139,3 @@ def _load(text: str) -> Mapping[str, object]:
     document = json.loads(text)
     assert isinstance(document, dict), "the edge hands over objects"
     return document
-
-
-def _text(ref: PolicyRef) -> str:
-    return f"{ref.kind} {ref.namespace}/{ref.name}" if ref.namespace else f"{ref.kind} {ref.name}"

@@ -65,6 +65,7 @@ async def test_a_policy_lives_from_apply_to_delete(path: Path, engine: ListEngin
     )
     shown = await cplane(path, "policy", "get", "web", "-n", "shop")
     assert yaml.safe_load(shown.out) == yaml.safe_load(ALLOW_WEB)
+    assert (await cplane(path, "policy", "get", "shop/web")).out == shown.out
     again = await cplane(path, "policy", "apply", "-f", "-", "-o", "json", stdin=shown.out)
     assert [one["outcome"] for one in json.loads(again.out)["policies"]] == ["unchanged"]
     deleted = await cplane(path, "policy", "delete", "nothing", "--kind", "ccnp")

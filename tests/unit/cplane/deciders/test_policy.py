@@ -79,8 +79,14 @@ def test_two_documents_of_one_name_are_refused():
 
 def test_deleting_a_policy_that_does_not_exist_deletes_none():
     world = given(JOIN, apply(document("a")))
-    with pytest.raises(NoSuchPolicy, match="shop/zz; nothing was deleted"):
+    with pytest.raises(NoSuchPolicy, match="shop/zz$"):
         when(world, DeletePolicies(refs=(REF, PolicyRef("CiliumNetworkPolicy", "shop", "zz"))))
+
+
+def test_a_policy_that_is_looked_for_in_the_wrong_namespace_is_named():
+    elsewhere = PolicyRef("CiliumNetworkPolicy", "default", "a")
+    with pytest.raises(NoSuchPolicy, match="default/a; there is CiliumNetworkPolicy shop/a$"):
+        when(given(JOIN, apply(document("a"))), DeletePolicies(refs=(elsewhere,)))
 
 
 def test_the_events_alone_give_the_same_world():
