@@ -3,7 +3,6 @@
 import click
 
 from cplane.cli.bpf import bpf
-from cplane.cli.completion import completion
 from cplane.cli.endpoint import endpoint
 from cplane.cli.identity import identity, ip
 from cplane.cli.log import log
@@ -11,6 +10,7 @@ from cplane.cli.policy import policy
 from cplane.cli.probe import probe
 from cplane.cli.session import DEFAULT_SERVER, Session
 from cplane.cli.status import doctor, status, version, wait
+from cplane.terminal.completion import completion_command
 
 EPILOG = """\b
 Exit codes:
@@ -41,7 +41,20 @@ def cli(context: click.Context, server: str) -> None:
     context.obj = Session(server, chosen=chosen)
 
 
-for command in (bpf, completion, doctor, endpoint, identity, ip, log, policy, probe, status, version, wait):
+for command in (
+    bpf,
+    completion_command("cplane"),
+    doctor,
+    endpoint,
+    identity,
+    ip,
+    log,
+    policy,
+    probe,
+    status,
+    version,
+    wait,
+):
     cli.add_command(command)
 
 

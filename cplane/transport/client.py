@@ -10,6 +10,7 @@ from typing import Any, Final, Self
 from grpclib.client import Channel, Stream
 from grpclib.config import Configuration
 from grpclib.events import RecvTrailingMetadata, listen
+from grpclib.protocol import H2Protocol
 
 from cplane.errors import Unavailable
 from cplane.transport.address import TcpAddress, parse_address
@@ -35,6 +36,17 @@ class ClientChannel(Channel):
     """A channel that keeps what the last refused call said about its errors; empty: nothing."""
 
     refusal: bytes = b""
+    address: str = ""  # how errors name the server
+
+    async def __connect__(self) -> H2Protocol:
+        """The open connection, made anew where it was lost. Raises Unreachable."""
+        try:
+            protocol = await super().__connect__()
+        except OSError as error:  # ssl's errors are OSErrors too
+            raise Unreachable(self.address, _reason(error)) from error
+        if protocol.connection.is_closing():  # grpclib looks only at what has closed, and fails without words
+            raise Unreachable(self.address, "it closed the connection: it has too many, or is shutting down")
+        return protocol
 
     def request(self, *args: Any, **kwargs: Any) -> Stream[Any, Any]:  # noqa: ANN401  # passed through to grpclib
         """A call that leaves its task fit for anyio's scopes."""
@@ -78,13 +90,20 @@ class _Call(Stream[Any, Any]):  # Any: the messages are the stub's business
 
 
 @asynccontextmanager
-async def connect(address: str, *, tls: ssl.SSLContext | None = None) -> AsyncIterator[ClientChannel]:
+async def connect(
+    address: str, *, tls: ssl.SSLContext | None = None, server_name: str = ""
+) -> AsyncIterator[ClientChannel]:
     """A connected channel to `unix:///path`, `host:port` or `tls://host:port`, closed at the end.
 
-    Raises BadAddress, and Unreachable when there is no server. A server's refusal is grpclib's GRPCError.
+    `server_name` is what the server's certificate must be for, if not for the host. Raises BadAddress, and
+    Unreachable when there is no server. A server's refusal is grpclib's GRPCError.
     """
     parsed = parse_address(address, tls)
-    configuration = Configuration(http2_connection_window_size=_WINDOW, http2_stream_window_size=_WINDOW)
+    configuration = Configuration(
+        http2_connection_window_size=_WINDOW,
+        http2_stream_window_size=_WINDOW,
+        ssl_target_name_override=server_name or None,
+    )
     if isinstance(parsed, TcpAddress):
         channel = ClientChannel(parsed.host, parsed.port, ssl=parsed.tls, codec=Codec(), config=configuration)
     else:
@@ -95,11 +114,9 @@ async def connect(address: str, *, tls: ssl.SSLContext | None = None) -> AsyncIt
         channel.refusal = value if isinstance(value, bytes) else b""
 
     listen(channel, RecvTrailingMetadata, keep_refusal)
+    channel.address = str(parsed)
     try:
-        try:
-            await channel.__connect__()
-        except OSError as error:  # ssl's errors are OSErrors too
-            raise Unreachable(str(parsed), _reason(error)) from error
+        await channel.__connect__()
         yield channel
     finally:
         channel.close()

@@ -181,6 +181,8 @@ class _Protocol(H2Protocol):
         """The client has gone."""
         self._server.forget(self)
         super().connection_lost(exc)
+        # asyncio resumes no writer when a connection is over: one with the end of a call to write would wait for ever
+        self.connection.resume_writing()
 
     def data_received(self, data: bytes) -> None:
         """Serve what the client sent; one that announces an overlong frame is sent away.

@@ -1,6 +1,7 @@
 """TLS contexts from certificate files."""
 
 import ssl
+from collections.abc import Sequence
 from pathlib import Path
 
 from cplane.errors import Rejected
@@ -33,12 +34,27 @@ def server_context(certificate: str, key: str, client_authority: str = "") -> ss
     return context
 
 
-def client_context(authority: str = "", certificate: str = "", key: str = "") -> ssl.SSLContext:
-    """TLS for a client; without `authority` the system's ones are trusted. Raises BadCertificate."""
-    context = ssl.create_default_context()
+def client_context(
+    authority: str = "",
+    certificate: str = "",
+    key: str = "",
+    *,
+    authorities: Sequence[str] = (),
+    insecure: bool = False,
+) -> ssl.SSLContext:
+    """TLS for a client. Raises BadCertificate.
+
+    `authority` and `authorities` are all that is trusted; without any the system's ones are. `insecure`: every
+    certificate is, of any name.
+    """
+    trusted = [authority, *authorities] if authority else [*authorities]
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT) if trusted else ssl.create_default_context()
     context.set_alpn_protocols(["h2"])
-    if authority:
-        _load_authority(context, authority)
+    for path in trusted:
+        _load_authority(context, path)
+    if insecure:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
     if certificate:
         _load_own(context, certificate, key)
     return context

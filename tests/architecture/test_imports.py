@@ -41,7 +41,7 @@ def test_the_stack_names_every_package_that_is_there():
         assert there <= named
 
 
-@pytest.mark.parametrize("command", ["cplane.cli.main"])
+@pytest.mark.parametrize("command", ["cplane.cli.main", "cplane.hubble.cli.main"])
 def test_a_command_line_imports_nothing_heavy_before_it_knows_what_to_do(command):
     loaded = imported_by(f"import {command}")
     assert [name for name in HEAVY if name in loaded] == []

@@ -33,10 +33,12 @@ class StillClock:
 
 
 @asynccontextmanager
-async def observed(store: FlowStore, path: Path, clock: StillClock | None = None) -> AsyncIterator[Channel]:
+async def observed(
+    store: FlowStore, path: Path, clock: StillClock | None = None, *, version: str = "1.2.3"
+) -> AsyncIterator[Channel]:
     """A channel to an observer of `store`."""
     async with (
-        served(*services(store, clock or StillClock(), version="1.2.3"), path=path) as address,
+        served(*services(store, clock or StillClock(), version=version), path=path) as address,
         connect(address) as channel,
     ):
         yield channel

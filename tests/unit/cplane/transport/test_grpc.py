@@ -238,6 +238,28 @@ async def test_a_client_that_does_not_read_blocks_its_own_call_only(path: Path, 
         client.close()
 
 
+async def test_a_client_that_goes_while_the_server_cannot_write_leaves_nothing_behind(path: Path):
+    """It takes its call back first, so the call is over before the connection is, and still has its end to write."""
+    flood = Flood()
+    with anyio.fail_after(PATIENCE_S):
+        async with served(flood, path=path):
+            client = RawClient(path)
+            client.h2.increment_flow_control_window(1 << 30)
+            stream = client.open(TAIL)
+            client.h2.increment_flow_control_window(1 << 30, stream)
+            client.send(stream, b"\0\0\0\0\0", end=True)
+            sent, still = 0, 0
+            while still < 100:  # until the socket takes nothing more
+                still = still + 1 if sent == flood.sent > 0 else 0
+                sent = flood.sent
+                await anyio.lowlevel.checkpoint()
+            client.h2.reset_stream(stream)
+            client.flush()
+            for _ in range(20):
+                await anyio.lowlevel.checkpoint()
+            client.close()
+
+
 async def test_connections_over_the_limit_are_hung_up_on_and_later_ones_are_taken(path: Path, hooks: Hooks):
     async with served(Status(hooks), path=path, limits=Limits(connections=1)) as address:
         with anyio.fail_after(PATIENCE_S):
