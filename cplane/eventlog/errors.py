@@ -45,6 +45,18 @@ class BadEvent(Corrupt):
         )
 
 
+class UnknownEvent(BadEvent):
+    """The row at `position` is sound, and of a type that this version of cplane has not heard of."""
+
+    code = "log.unknown_event"
+
+    def __init__(self, position: int, kind: str, schema: int) -> None:
+        super().__init__(position, f"event type {kind!r} version {schema} is not known to this version of cplane")
+
+    def __str__(self) -> str:
+        return f"event log, position {self.position}: {self.reason}: it was written by a newer one, run that"
+
+
 class NotALog(Corrupt):
     """The file is something else, or too damaged to tell."""
 

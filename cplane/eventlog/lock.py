@@ -13,32 +13,33 @@ _PID_BYTES: Final = 32
 
 @contextmanager
 def held(path: str) -> Iterator[None]:
-    """`<path>.lock` is ours meanwhile and holds our pid. Raises LogLocked, StorageFailed.
+    """The lock beside the file is ours meanwhile and holds our pid. Raises LogLocked, StorageFailed.
 
-    The file stays behind: removing it could take away the lock of whoever opened it in between.
+    It is beside the file itself, whatever links lead there, and stays behind: removing it could take away the lock of
+    whoever opened it in between.
     """
-    name = f"{path}.lock"
+    name = f"{os.path.realpath(path)}.lock"
     try:
         handle = os.open(name, os.O_RDWR | os.O_CREAT, 0o600)
     except OSError as error:
         raise StorageFailed(path, f"cannot open {name}: {error.strerror}") from error
     try:
-        _take(handle, path)
+        _take(handle, name, path)
         yield
     finally:
         os.close(handle)
 
 
-def _take(handle: int, path: str) -> None:
+def _take(handle: int, name: str, path: str) -> None:
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         pid = os.pread(handle, _PID_BYTES, 0).decode(errors="replace").strip()
         raise LogLocked(path, pid) from error
     except OSError as error:
-        raise StorageFailed(path, f"cannot lock {path}.lock: {error.strerror}") from error
+        raise StorageFailed(path, f"cannot lock {name}: {error.strerror}") from error
     try:
         os.ftruncate(handle, 0)
         os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
     except OSError as error:
-        raise StorageFailed(path, f"cannot write {path}.lock: {error.strerror}") from error
+        raise StorageFailed(path, f"cannot write {name}: {error.strerror}") from error

@@ -5,12 +5,10 @@ from collections.abc import AsyncGenerator, Sequence
 import anyio
 import anyio.lowlevel
 
-from cplane.eventlog.chain import Chain
+from cplane.eventlog.chain import READ_MAX, TAIL_BATCH, Chain
 from cplane.eventlog.codec import draft
 from cplane.eventlog.ports import Clock
 from cplane.events.envelope import Envelope, Proposed
-
-_TAIL_BATCH = 1000
 
 
 class MemoryLog:
@@ -36,25 +34,24 @@ class MemoryLog:
         """The events are in the log, in consecutive positions. Raises StreamConflict, Unwritable."""
         await anyio.lowlevel.checkpoint()
         drafts = draft(proposed)
-        rows = self._chain.extend(drafts, proposed.expected, self._clock.now_ns())
-        envelopes = [envelope for _, envelope in rows]
+        _, envelopes = self._chain.extend(drafts, proposed.expected, self._clock.now_ns())
         self._events += envelopes
         grown, self._grown = self._grown, anyio.Event()
         grown.set()
         return envelopes
 
     async def read(self, after: int = 0, limit: int = 1000) -> Sequence[Envelope]:
-        """Up to `limit` events with a position greater than `after`, in order."""
+        """Up to `limit` events, and never more than READ_MAX, with a position greater than `after`, in order."""
         await anyio.lowlevel.checkpoint()
         first = max(after, 0)
-        return self._events[first : first + max(limit, 0)]
+        return self._events[first : first + min(max(limit, 0), READ_MAX)]
 
     async def tail(self, after: int = 0) -> AsyncGenerator[Sequence[Envelope], None]:
         """Every event after `after`, in order and in batches, and then those to come, until it is closed."""
         after = max(after, 0)
         while True:
             grown = self._grown
-            batch = await self.read(after, _TAIL_BATCH)
+            batch = await self.read(after, TAIL_BATCH)
             if batch:
                 yield batch
                 after = batch[-1].position

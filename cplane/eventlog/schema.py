@@ -38,7 +38,7 @@ INSERT: Final = f"INSERT INTO events ({_NAMES}) VALUES ({', '.join('?' * len(COL
 SELECT: Final = f"SELECT {_NAMES} FROM events WHERE position > ? ORDER BY position LIMIT ?"  # noqa: S608
 SELECT_ALL: Final = f"SELECT {_NAMES} FROM events ORDER BY position"  # noqa: S608
 SELECT_LAST: Final = "SELECT position, digest FROM events ORDER BY position DESC LIMIT 1"
-SELECT_VERSIONS: Final = "SELECT stream, max(version) FROM events GROUP BY stream"
+OVERWRITE: Final = "PRAGMA user_version = 0"  # changes nothing, and is written like a change
 
 # Every revision in migrations/versions, oldest first; a file at the last one starts without loading Alembic.
 REVISIONS: Final = ("0001",)

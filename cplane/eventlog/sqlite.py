@@ -14,6 +14,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import QueuePool
 
 import cplane
+from cplane.errors import CplaneError
 from cplane.eventlog.errors import NewerSchema, NotALog, StorageFailed
 from cplane.eventlog.schema import COLUMNS, REVISIONS
 
@@ -29,20 +30,30 @@ def translated(path: str) -> Iterator[None]:
     try:
         yield
     except (DBAPIError, sqlite3.Error) as error:
-        reason = storage_reason(error)
-        raise (NotALog(path, reason) if is_damage(error) else StorageFailed(path, reason)) from error
+        raise failure(path, error) from error
+
+
+def failure(path: str, error: DBAPIError | sqlite3.Error) -> CplaneError:
+    """What the error of the driver is to callers."""
+    reason = storage_reason(error)
+    return NotALog(path, reason) if is_damage(error) else StorageFailed(path, reason)
 
 
 def is_damage(error: DBAPIError | sqlite3.Error) -> bool:
     """Whether the error says that the bytes in the file make no sense."""
-    origin = error.orig if isinstance(error, DBAPIError) else error
-    code: int = getattr(origin, "sqlite_errorcode", 0)
+    code: int = getattr(_origin(error), "sqlite_errorcode", 0)
     return code & 0xFF in _DAMAGE  # the low byte is the primary code: sqlite.org/rescode.html
 
 
 def storage_reason(error: DBAPIError | sqlite3.Error) -> str:
-    """What SQLite said, without the statement."""
-    return str(error.orig if isinstance(error, DBAPIError) else error)
+    """What SQLite said, without the statement: its texts are few, so its name for the error too."""
+    origin = _origin(error)
+    name: str = getattr(origin, "sqlite_errorname", "")
+    return f"{origin} ({name})" if name else str(origin)
+
+
+def _origin(error: DBAPIError | sqlite3.Error) -> BaseException:
+    return error.orig or error if isinstance(error, DBAPIError) else error
 
 
 def open_writer(path: str) -> Engine:
@@ -51,7 +62,9 @@ def open_writer(path: str) -> Engine:
     Raises NotALog, NewerSchema (the file is as it was), StorageFailed.
     """
     _create(path)
-    engine = _engine(lambda: sqlite3.connect(path, timeout=_BUSY_S, check_same_thread=False), size=1)
+    # An absolute path is only ever a file; `:memory:` would be none.
+    name = os.path.abspath(path)
+    engine = _engine(lambda: sqlite3.connect(name, timeout=_BUSY_S, check_same_thread=False), size=1)
     event.listen(engine, "connect", _prepare_writer)
     # The driver begins nothing by itself (isolation_level None), so that DDL is in the transaction too.
     event.listen(engine, "begin", _begin_immediate)
@@ -70,8 +83,14 @@ def open_writer(path: str) -> Engine:
 
 
 def open_reader(path: str, *, size: int = READERS) -> Engine:
-    """Up to `size` connections that only read; texts come as bytes. The caller disposes of it."""
-    uri = f"file:{quote(os.path.abspath(path))}?mode=ro"
+    """Up to `size` connections that only read; texts come as bytes. The caller disposes of it.
+
+    SQLite reads a log that was not closed, or has a writer, with the help of files beside it. Where there are none and
+    none can be made, such as on a read-only medium, the file is all there is, and nobody changes it.
+    """
+    name = os.path.abspath(path)
+    alone = not os.access(os.path.dirname(name), os.W_OK) and not os.path.exists(f"{name}-wal")
+    uri = f"file:{quote(name)}?mode=ro{'&immutable=1' if alone else ''}"
 
     def connect() -> sqlite3.Connection:
         connection = sqlite3.connect(uri, uri=True, timeout=_BUSY_S, check_same_thread=False)
@@ -81,6 +100,13 @@ def open_reader(path: str, *, size: int = READERS) -> Engine:
     engine = _engine(connect, size)
     event.listen(engine, "connect", _prepare)
     return engine
+
+
+def driver(connection: Connection) -> sqlite3.Connection:
+    """The driver's connection under SQLAlchemy's, which costs a tenth of a millisecond for each statement."""
+    raw: object = connection.connection.dbapi_connection
+    assert isinstance(raw, sqlite3.Connection)
+    return raw
 
 
 def recognise(connection: Connection, path: str) -> str:
@@ -99,7 +125,7 @@ def recognise(connection: Connection, path: str) -> str:
     if revisions[0] not in REVISIONS:
         raise NewerSchema(path, revisions[0], REVISIONS[-1])
     columns = tuple(_text(row[1]) for row in connection.exec_driver_sql("PRAGMA table_info(events)"))
-    if columns != COLUMNS:
+    if revisions[0] == REVISIONS[-1] and columns != COLUMNS:
         raise NotALog(path, f"its table 'events' has the columns {', '.join(columns)}")
     return revisions[0]
 
@@ -117,18 +143,16 @@ def _engine(connect: Callable[[], sqlite3.Connection], size: int) -> Engine:
 
 
 def _create(path: str) -> None:
-    """The file exists, readable by its owner only, and so does its entry in the folder after a power loss."""
+    """The file can be written, readable by its owner only if it is new; a power loss leaves its entry in the folder."""
     try:
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
-        folder = os.open(os.path.dirname(os.path.abspath(path)), os.O_RDONLY | os.O_DIRECTORY)
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+        folder = os.open(os.path.dirname(os.path.realpath(path)), os.O_RDONLY | os.O_DIRECTORY)
         try:
             os.fsync(folder)
         finally:
             os.close(folder)
-    except FileExistsError:
-        return
     except OSError as error:
-        raise StorageFailed(path, f"cannot create it: {error.strerror}") from error
+        raise StorageFailed(path, f"cannot open it to write: {error.strerror}") from error
 
 
 def _prepare(connection: sqlite3.Connection, _record: object) -> None:
@@ -148,9 +172,7 @@ def _begin_immediate(connection: Connection) -> None:
 
 def _write_ahead(connection: Connection, path: str) -> None:
     """Readers do not wait for the writer, and a commit is one sync. Outside a transaction, where alone it works."""
-    raw: object = connection.connection.dbapi_connection
-    assert isinstance(raw, sqlite3.Connection)
-    (mode,) = raw.execute("PRAGMA journal_mode = WAL").fetchone()
+    (mode,) = driver(connection).execute("PRAGMA journal_mode = WAL").fetchone()
     if mode != "wal":
         raise StorageFailed(path, f"this filesystem cannot hold a write-ahead log (journal mode {mode})")
 

@@ -4,32 +4,29 @@ import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NoReturn
 
 import anyio
 from anyio import to_thread
 from sqlalchemy import Connection, Engine
 
 from cplane.errors import CplaneError
-from cplane.eventlog.chain import Chain
+from cplane.eventlog.chain import READ_MAX, TAIL_BATCH, Chain
 from cplane.eventlog.codec import decode_all, draft
-from cplane.eventlog.errors import LogClosed
+from cplane.eventlog.errors import BadEvent, LogClosed
 from cplane.eventlog.lock import held
 from cplane.eventlog.ports import Clock
 from cplane.eventlog.schema import SELECT
-from cplane.eventlog.sqlite import READERS, open_reader, open_writer, translated
+from cplane.eventlog.sqlite import READERS, driver, open_reader, open_writer, translated
 from cplane.eventlog.verify import walk
 from cplane.eventlog.writer import Request, Writer, call_soon
 from cplane.events.envelope import Envelope, Proposed
 
 WAITING_MAX: Final = 4096  # appends that wait for the disk; a further one waits to be taken in
-READ_MAX: Final = 10_000  # events in one answer
-_TAIL_BATCH: Final = 1000
 
 
 @dataclass(frozen=True, slots=True)
 class _File:
-    writing: Engine
     connection: Connection
     reading: Engine
     chain: Chain
@@ -42,11 +39,15 @@ class SqliteLog:
         self.path = path
         self._clock = clock
         self._reading = file.reading
-        self._writer = Writer(file.connection, file.chain, path, soon=call_soon(), answer=self._answer)
+        self._writer = Writer(
+            driver(file.connection), file.chain, path, soon=call_soon(), answer=self._answer, ended=self._end
+        )
         self._thread = threading.Thread(target=self._writer.run, name="event log", daemon=True)
-        self._room = anyio.Semaphore(WAITING_MAX, fast_acquire=True)
+        self._waiting = 0
         self._readers = anyio.CapacityLimiter(READERS)
-        self._grown = anyio.Event()
+        # The next batch has its answer. One event for all who wait, for an answer, for room or for events to come: with
+        # hundreds of clients an event for each would be the dearest part of an append.
+        self._turn = anyio.Event()
         self._closed = False
 
     @classmethod
@@ -82,32 +83,38 @@ class SqliteLog:
     async def append(self, proposed: Proposed) -> Sequence[Envelope]:
         """The events are durable when this returns, in consecutive positions.
 
-        Raises StreamConflict, Unwritable, StorageFailed, LogClosed: nothing was written. A caller that is cancelled
-        while it waits does not know whether the events were written. When WAITING_MAX appends wait, it waits first.
+        Raises StreamConflict, Unwritable, StorageFailed, LogClosed, and what `read` raises when the file was damaged:
+        nothing was written. A caller that is cancelled while it waits does not know whether the events were written.
+        When WAITING_MAX appends wait, it waits first.
         """
         drafts = draft(proposed)
-        await self._room.acquire()
+        while self._waiting >= WAITING_MAX and not self._closed:
+            await self._turn.wait()
         if self._closed:
-            self._room.release()
-            raise LogClosed
-        request = Request(drafts, dict(proposed.expected), self._clock.now_ns(), anyio.Event())
+            self._refuse()
+        request = Request(drafts, dict(proposed.expected), self._clock.now_ns())
         self._writer.queue.put(request)
-        await request.done.wait()
-        if isinstance(request.outcome, CplaneError):
-            raise request.outcome
-        if request.outcome is None:
-            raise LogClosed
-        return request.outcome
+        self._waiting += 1
+        while not request.answered:
+            await self._turn.wait()
+        outcome = request.outcome
+        if isinstance(outcome, CplaneError):
+            raise outcome
+        if outcome is None:
+            self._refuse()
+        return outcome
 
     async def read(self, after: int = 0, limit: int = 1000) -> Sequence[Envelope]:
         """Up to `limit` events, and never more than READ_MAX, with a position greater than `after`, in order.
 
-        Raises BadEvent, StorageFailed, LogClosed.
+        Raises BadEvent, NotALog, StorageFailed, LogClosed.
         """
-        if self._closed:
-            raise LogClosed
         first, most = max(after, 0), min(max(limit, 0), READ_MAX)
-        return await to_thread.run_sync(self._read, first, most, limiter=self._readers)
+        there = min(most, self.head - first)
+        events = await to_thread.run_sync(self._read, first, most, limiter=self._readers)
+        if len(events) < there:
+            raise BadEvent(first + len(events) + 1, "the event is missing")
+        return events
 
     async def tail(self, after: int = 0) -> AsyncGenerator[Sequence[Envelope], None]:
         """Every event after `after`, in order and in batches, and then those to come, until it is closed.
@@ -116,37 +123,47 @@ class SqliteLog:
         """
         after = max(after, 0)
         while True:
-            grown = self._grown
+            turn = self._turn
             if after >= self.head and not self._closed:
-                await grown.wait()
+                await turn.wait()
                 continue
-            batch = await self.read(after, _TAIL_BATCH)
+            batch = await self.read(after, TAIL_BATCH)
             if batch:
                 yield batch
                 after = batch[-1].position
 
     def _read(self, after: int, limit: int) -> list[Envelope]:
+        if self._closed:
+            self._refuse()
         with translated(self.path), self._reading.connect() as connection:
-            rows = connection.exec_driver_sql(SELECT, (after, limit)).fetchall()
-        return decode_all((tuple(row) for row in rows), after)
+            return decode_all(driver(connection).execute(SELECT, (after, limit)), after)
+
+    def _refuse(self) -> NoReturn:
+        if self._writer.fault is None:
+            raise LogClosed
+        raise AssertionError(f"the writer of {self.path} has ended: {self._writer.fault!r}") from self._writer.fault
 
     def _answer(self, batch: list[Request]) -> None:
+        self._waiting -= len(batch)
         for request in batch:
-            self._room.release()
-            request.done.set()
-        self._wake_tails()
+            request.answered = True
+        turn, self._turn = self._turn, anyio.Event()
+        turn.set()
 
-    def _wake_tails(self) -> None:
-        grown, self._grown = self._grown, anyio.Event()
-        grown.set()
+    def _end(self) -> None:
+        """Without a writer nobody may be left waiting: not after the end, and not after a bug."""
+        self._closed = True
+        self._answer(self._writer.left())
 
     async def _close(self) -> None:
         self._closed = True
         self._writer.queue.put(None)
-        with anyio.CancelScope(shield=True):
-            # With a limiter of its own: the threads of the process may all wait for something that waits for us.
-            await to_thread.run_sync(self._thread.join, limiter=anyio.CapacityLimiter(1))
-        self._wake_tails()
+        try:
+            with anyio.CancelScope(shield=True):
+                # With a limiter of its own: the threads of the process may all wait for something that waits for us.
+                await to_thread.run_sync(self._thread.join, limiter=anyio.CapacityLimiter(1))
+        finally:
+            self._thread.join()  # it has ended, unless a cancellation of asyncio's own went through the shield
 
 
 def _open(path: str, stack: ExitStack) -> _File:
@@ -161,7 +178,7 @@ def _open(path: str, stack: ExitStack) -> _File:
             chain = Chain()
             with reading.connect() as connection:
                 walk(connection, chain)
-            return _File(writing, stack.enter_context(writing.connect()), reading, chain)
+            return _File(stack.enter_context(writing.connect()), reading, chain)
     except BaseException:
         stack.close()
         raise

@@ -5,21 +5,17 @@ elsewhere.
 """
 
 import os
-from collections.abc import Iterator
+import sqlite3
 from dataclasses import dataclass
-from typing import Final
 
 from sqlalchemy import Connection
-from sqlalchemy.exc import DBAPIError
 
 from cplane.errors import Corrupt
 from cplane.eventlog.chain import Chain
-from cplane.eventlog.codec import StoredRow, decode
+from cplane.eventlog.codec import decode
 from cplane.eventlog.errors import BadEvent, NotALog
 from cplane.eventlog.schema import SELECT_ALL
-from cplane.eventlog.sqlite import is_damage, open_reader, recognise, storage_reason, translated
-
-_CHUNK: Final = 2000  # rows in memory at a time
+from cplane.eventlog.sqlite import driver, is_damage, open_reader, recognise, storage_reason, translated
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,20 +58,15 @@ def walk(connection: Connection, chain: Chain, *, events: bool = False) -> None:
     Raises BadEvent; `chain` is then behind the last good row.
     """
     try:
-        for row in _rows(connection):
-            chain.follow(row)
+        for row in driver(connection).execute(SELECT_ALL):
+            chain.check(row)
             if events:
                 decode(row)
-    except DBAPIError as error:
+            chain.follow(row)
+    except sqlite3.Error as error:
         if not is_damage(error):
             raise
         raise BadEvent(chain.position + 1, f"the file is damaged: {storage_reason(error)}") from error
-
-
-def _rows(connection: Connection) -> Iterator[StoredRow]:
-    for chunk in connection.exec_driver_sql(SELECT_ALL).partitions(_CHUNK):
-        for row in chunk:
-            yield tuple(row)
 
 
 def _verify(path: str, chain: Chain) -> None:

@@ -1,23 +1,22 @@
 """The one thread that writes: everything that waits goes into one transaction, and one sync answers all of it."""
 
 import asyncio
+import sqlite3
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
 from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Final, Protocol, runtime_checkable
 
-import anyio
+import msgspec
 from anyio.lowlevel import current_token
-from sqlalchemy import Connection
-from sqlalchemy.exc import DBAPIError
 
 from cplane.errors import CplaneError
 from cplane.eventlog.chain import Chain
 from cplane.eventlog.codec import GENESIS, Draft, Row
-from cplane.eventlog.errors import StorageFailed, StreamConflict
-from cplane.eventlog.schema import INSERT, SELECT_LAST, SELECT_VERSIONS
-from cplane.eventlog.sqlite import storage_reason
+from cplane.eventlog.errors import BadEvent, StreamConflict
+from cplane.eventlog.schema import INSERT, OVERWRITE, SELECT_LAST
+from cplane.eventlog.sqlite import failure
 from cplane.events.envelope import Envelope, StreamId
 
 BATCH_EVENTS: Final = 4096  # a transaction takes no further request when it has so many; the rest waits for the next
@@ -25,15 +24,17 @@ BATCH_EVENTS: Final = 4096  # a transaction takes no further request when it has
 CallSoon = Callable[[Callable[[], object]], object]
 
 
-@dataclass(slots=True, eq=False)
-class Request:
-    """Events that want to enter the log; `outcome` is set when `done` is."""
+class Request(msgspec.Struct, eq=False):
+    """Events that want to enter the log.
+
+    `outcome` is the writer's and holds when `answered`, which is the loop's, is true; None: nobody was left to write.
+    """
 
     drafts: tuple[Draft, ...]
     expected: dict[StreamId, int]
     recorded_at_ns: int
-    done: anyio.Event
     outcome: Sequence[Envelope] | CplaneError | None = None
+    answered: bool = False
 
 
 @runtime_checkable
@@ -54,26 +55,31 @@ def call_soon() -> CallSoon:
 
 
 class Writer:
-    """Owns the connection while `run` runs, in a thread of its own."""
+    """Owns the connection while `run` runs, in a thread of its own. `chain` is the end of what is durable."""
 
     def __init__(
         self,
-        connection: Connection,
+        connection: sqlite3.Connection,
         chain: Chain,
         path: str,
         *,
         soon: CallSoon,
         answer: Callable[[list[Request]], None],
+        ended: Callable[[], None],
     ) -> None:
         self.chain = chain
         self.queue: SimpleQueue[Request | None] = SimpleQueue()
+        self.fault: BaseException | None = None
         self._connection = connection
         self._path = path
-        self._soon, self._answer = soon, answer
+        self._soon, self._answer, self._ended = soon, answer, ended
         self._in_doubt = False
 
     def run(self) -> None:
-        """Writes what `queue` gives until it gives None; `answer` gets every request, in the loop's thread."""
+        """Writes what `queue` gives until it gives None, or until a bug, which is `fault` then.
+
+        `answer` gets every request that was taken, and `ended` is called last, both in the loop's thread.
+        """
         try:
             more = True
             while more:
@@ -82,9 +88,22 @@ class Writer:
                     self._write(batch)
                 finally:
                     self._soon(partial(self._answer, batch))
+        except BaseException as fault:
+            self.fault = fault
+            raise
         finally:
-            # Without a writer nobody may be left waiting: not after the end, and not after a bug.
-            self._soon(partial(self._answer, self._left()))
+            self._soon(self._ended)
+
+    def left(self) -> list[Request]:
+        """What nobody will write. In the loop's thread and after the end only."""
+        found: list[Request] = []
+        while True:
+            try:
+                request = self.queue.get_nowait()
+            except Empty:
+                return found
+            if request is not None:
+                found.append(request)
 
     def _take(self) -> tuple[list[Request], bool]:
         """All requests that wait, up to the bound, and whether there will be more."""
@@ -102,44 +121,54 @@ class Writer:
                 return batch, True
         return batch, False
 
-    def _left(self) -> list[Request]:
-        left: list[Request] = []
-        while True:
-            try:
-                request = self.queue.get_nowait()
-            except Empty:
-                return left
-            if request is not None:
-                left.append(request)
-
     def _write(self, batch: list[Request]) -> None:
-        """Every request of `batch` has its outcome; what has envelopes is durable."""
+        """Every request of `batch` has its outcome; what has envelopes is durable, the rest will never be."""
         try:
             if self._in_doubt:
-                self.chain = self._stored()
-                self._in_doubt = False
+                self._settle()
             chain = self.chain.copy()
             rows, taken = _admit(batch, chain)
             if rows:
-                with self._connection.begin():
-                    self._connection.exec_driver_sql(INSERT, rows)
-            self.chain = chain
-        except DBAPIError as error:
-            # A commit that failed is rolled back, but only the file can tell what is in it: ask before the next one.
-            self._in_doubt = True
-            failure = StorageFailed(self._path, storage_reason(error))
+                self._commit(rows)
+        except (sqlite3.Error, BadEvent) as error:
+            refusal = error if isinstance(error, BadEvent) else failure(self._path, error)
             for request in batch:
-                request.outcome = failure
+                request.outcome = refusal
         else:
+            self.chain = chain
             for request, envelopes in taken:
                 request.outcome = envelopes
 
-    def _stored(self) -> Chain:
-        with self._connection.begin():
-            last = self._connection.exec_driver_sql(SELECT_LAST).one_or_none()
-            versions = {row[0]: row[1] for row in self._connection.exec_driver_sql(SELECT_VERSIONS)}
-        position, digest = last or (0, GENESIS)
-        return Chain(position, digest, versions)
+    def _commit(self, rows: list[Row]) -> None:
+        self._connection.execute("BEGIN IMMEDIATE")
+        self._in_doubt = True
+        try:
+            self._connection.executemany(INSERT, rows)
+            self._connection.execute("COMMIT")
+        except sqlite3.Error:
+            with suppress(sqlite3.Error):  # which leaves it in doubt, and so for the next batch to settle
+                self._connection.rollback()
+                self._settle()
+            raise
+        self._in_doubt = False
+
+    def _settle(self) -> None:
+        """What a failed commit left in the file can never be read again, and the file ends where we think it does.
+
+        When the sync of a commit fails, SQLite forgets the commit, but its frames stay behind the end of the
+        write-ahead log, and whoever recovers that log after a crash takes them for a commit. Another commit in their
+        place, even one that is not synced either, is what such a recovery finds instead.
+        """
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            last = self._connection.execute(SELECT_LAST).fetchone() or (0, GENESIS)
+            if last != (self.chain.position, self.chain.digest):
+                raise BadEvent(self.chain.position, f"somebody else writes: the file ends at position {last[0]} now")
+            self._connection.execute(OVERWRITE)
+            self._connection.execute("COMMIT")
+        finally:
+            self._connection.rollback()
+        self._in_doubt = False
 
 
 def _admit(batch: list[Request], chain: Chain) -> tuple[list[Row], list[tuple[Request, list[Envelope]]]]:
@@ -148,10 +177,10 @@ def _admit(batch: list[Request], chain: Chain) -> tuple[list[Row], list[tuple[Re
     taken = []
     for request in batch:
         try:
-            extended = chain.extend(request.drafts, request.expected, request.recorded_at_ns)
+            added, envelopes = chain.extend(request.drafts, request.expected, request.recorded_at_ns)
         except StreamConflict as conflict:
             request.outcome = conflict
         else:
-            rows += [row for row, _ in extended]
-            taken.append((request, [envelope for _, envelope in extended]))
+            rows += added
+            taken.append((request, envelopes))
     return rows, taken

@@ -3,7 +3,7 @@
 import msgspec
 
 
-class EndpointCreated(msgspec.Struct, frozen=True, kw_only=True):
+class EndpointCreated(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A container's interface is ours to serve. Addresses are empty where the family is off; MACs are `aa:bb:…`.
 
     `identity` is the security identity of `labels` after the label filter; the labels here are all of them.
@@ -26,7 +26,7 @@ class EndpointCreated(msgspec.Struct, frozen=True, kw_only=True):
     identity: int
 
 
-class EndpointRelabelled(msgspec.Struct, frozen=True, kw_only=True):
+class EndpointRelabelled(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The endpoint's labels are now these, and its identity follows them."""
 
     endpoint: int
@@ -34,7 +34,7 @@ class EndpointRelabelled(msgspec.Struct, frozen=True, kw_only=True):
     identity: int
 
 
-class EndpointDeleted(msgspec.Struct, frozen=True, kw_only=True):
+class EndpointDeleted(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The endpoint is gone."""
 
     endpoint: int

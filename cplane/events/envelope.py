@@ -28,7 +28,7 @@ class Proposed(msgspec.Struct, frozen=True, kw_only=True):
     cause: str = ""
 
 
-class Envelope(msgspec.Struct, frozen=True, kw_only=True):
+class Envelope(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One row of the log. `position` starts at 1 and has no gaps; `version` counts within the stream, from 1."""
 
     position: int

@@ -3,7 +3,7 @@
 import msgspec
 
 
-class IdentityAllocated(msgspec.Struct, frozen=True, kw_only=True):
+class IdentityAllocated(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """`number` stands for `labels` (canonical order, `source:key=value`).
 
     A number in the local scope stands for a prefix outside the cluster, whose label is of source `cidr`.
@@ -13,7 +13,7 @@ class IdentityAllocated(msgspec.Struct, frozen=True, kw_only=True):
     labels: tuple[str, ...]
 
 
-class IdentityReleased(msgspec.Struct, frozen=True, kw_only=True):
+class IdentityReleased(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Nothing uses `number` any more."""
 
     number: int

@@ -3,7 +3,7 @@
 import msgspec
 
 
-class PoolAdded(msgspec.Struct, frozen=True, kw_only=True):
+class PoolAdded(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Pod addresses may be taken from `cidr`, except the `reserved` ones."""
 
     pool: str
@@ -11,7 +11,7 @@ class PoolAdded(msgspec.Struct, frozen=True, kw_only=True):
     reserved: tuple[str, ...] = ()
 
 
-class AddressAllocated(msgspec.Struct, frozen=True, kw_only=True):
+class AddressAllocated(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """`address` of `pool` belongs to `owner` (`endpoint/<container>/<interface>`)."""
 
     pool: str
@@ -19,7 +19,7 @@ class AddressAllocated(msgspec.Struct, frozen=True, kw_only=True):
     owner: str
 
 
-class AddressReleased(msgspec.Struct, frozen=True, kw_only=True):
+class AddressReleased(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """`address` of `pool` is free again."""
 
     pool: str

@@ -3,7 +3,7 @@
 import msgspec
 
 
-class NodeJoined(msgspec.Struct, frozen=True, kw_only=True):
+class NodeJoined(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A node takes part; `local` says that this log is its own.
 
     `ipv4_router` and `ipv6_router` are the gateway addresses of its pods, without a mask; empty: family off.
@@ -18,7 +18,7 @@ class NodeJoined(msgspec.Struct, frozen=True, kw_only=True):
     ipv6_router: str = ""
 
 
-class NodeAddressesChanged(msgspec.Struct, frozen=True, kw_only=True):
+class NodeAddressesChanged(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The node answers under these addresses now, sorted, its router addresses not included."""
 
     name: str

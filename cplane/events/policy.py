@@ -3,7 +3,7 @@
 import msgspec
 
 
-class PolicyUpserted(msgspec.Struct, frozen=True, kw_only=True):
+class PolicyUpserted(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The policy `kind namespace/name` reads as `document` now: the user's object as canonical JSON text.
 
     `namespace` is empty for cluster-wide kinds.
@@ -15,7 +15,7 @@ class PolicyUpserted(msgspec.Struct, frozen=True, kw_only=True):
     document: str
 
 
-class PolicyDeleted(msgspec.Struct, frozen=True, kw_only=True):
+class PolicyDeleted(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The policy does not exist any more."""
 
     kind: str

@@ -110,7 +110,8 @@ class KernelMap:
             self.fd = -1
 
     def lookup(self, key: bytes) -> bytes | None:
-        """The value, or None."""
+        """The value, or None; in a trie, that of the longest prefix of `key`."""
+        self._check(key)
         value = ctypes.create_string_buffer(self._value_size)
         try:
             syscall.map_element(Command.MAP_LOOKUP, self.fd, _buffer(key), ctypes.addressof(value), self.spec.name)
@@ -126,6 +127,7 @@ class KernelMap:
 
     def delete(self, key: bytes) -> bool:
         """The key is not there. False if it was not before."""
+        self._check(key)
         try:
             syscall.map_element(Command.MAP_DELETE, self.fd, _buffer(key), 0, self.spec.name)
         except KernelObjectMissing:
@@ -137,6 +139,8 @@ class KernelMap:
 
         Raises MapFull, with all before the one that did not fit written.
         """
+        if len(keys) != len(values):
+            raise ValueError(f"{self.spec.name} takes a value for each of {len(keys)} keys, not {len(values)}")
         for at in range(0, len(keys), BATCH):
             chunk = keys[at : at + BATCH]
             joined = _joined(chunk, self.spec.key_size, self.spec.name)
@@ -228,12 +232,13 @@ class KernelMap:
         values = [self.lookup(key) or b"" for key in keys]
         yield b"".join(keys), b"".join(values), len(keys)
 
-    def _check(self, key: bytes, value: bytes) -> None:
+    def _check(self, key: bytes, value: bytes | None = None) -> None:
         # The kernel reads as many bytes as the map says, from wherever they lie.
-        if len(key) != self.spec.key_size or len(value) != self._value_size:
+        if len(key) != self.spec.key_size or (value is not None and len(value) != self._value_size):
+            given = f"{len(key)}" if value is None else f"{len(key)} and {len(value)}"
             raise ValueError(
                 f"{self.spec.name} takes keys of {self.spec.key_size} and values of {self._value_size} bytes, "
-                f"not {len(key)} and {len(value)}"
+                f"not {given}"
             )
 
 

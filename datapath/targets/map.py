@@ -1,7 +1,8 @@
 """A BPF map as a table of typed entries."""
 
-from collections.abc import Collection, Mapping, Sequence
-from typing import Generic, Protocol, TypeVar
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from typing import Final, Generic, Protocol, TypeVar
 
 
 class Packed(Protocol):
@@ -14,7 +15,10 @@ class Packed(Protocol):
 
 K = TypeVar("K", bound=Packed)
 V = TypeVar("V", bound=Packed)
+T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
+
+_PACKED_MAX: Final = 4096  # rows whose bytes are held at a time: a policy map may have a million
 
 
 class Unpacks(Protocol[T_co]):
@@ -48,17 +52,33 @@ class MapTarget(Generic[K, V]):
         self._map, self._key, self._value = over, key, value
 
     def dump(self) -> dict[K, V]:
-        """What is there now."""
-        key, value = self._key.unpack, self._value.unpack
-        return {key(k): value(v) for k, v in self._map.dump().items()}
+        """What is there now. Rows of equal value share one, as there are many rows and few values."""
+        packed = self._map.dump()
+        values: dict[bytes, V] = {}
+        entries: dict[K, V] = {}
+        while packed:  # so that the bytes of a row go when the row comes
+            key, data = packed.popitem()
+            value = values.get(data)
+            if value is None:
+                value = values[data] = self._value.unpack(data)
+            entries[self._key.unpack(key)] = value
+        return entries
 
     def upsert(self, entries: Mapping[K, V]) -> None:
         """Every entry is there when this returns; written in the order of `entries`. Idempotent.
 
         Raises MapFull with the entries before the first that did not fit written.
         """
-        self._map.update_batch([key.pack() for key in entries], [value.pack() for value in entries.values()])
+        for some in _sliced(entries.items()):
+            self._map.update_batch([key.pack() for key, _ in some], [value.pack() for _, value in some])
 
     def delete(self, keys: Collection[K]) -> None:
         """None of the keys is there when this returns; deleted in the order of `keys`. Idempotent."""
-        self._map.delete_batch([key.pack() for key in keys])
+        for some in _sliced(keys):
+            self._map.delete_batch([key.pack() for key in some])
+
+
+def _sliced(entries: Iterable[T]) -> Iterator[list[T]]:
+    rest = iter(entries)
+    while some := list(islice(rest, _PACKED_MAX)):
+        yield some

@@ -1,10 +1,16 @@
-"""Independent streams of events about a small world, and their interleavings."""
+"""One event of every type, independent streams of events about a small world, and their interleavings."""
+
+from typing import Final
 
 from hypothesis import strategies as st
 
 from cplane.domain.labels import LabelSet
-from cplane.events.endpoint import EndpointDeleted, EndpointRelabelled
-from cplane.events.identity import IdentityReleased
+from cplane.events.catalog import Event
+from cplane.events.endpoint import EndpointCreated, EndpointDeleted, EndpointRelabelled
+from cplane.events.identity import IdentityAllocated, IdentityReleased
+from cplane.events.ipam import AddressAllocated, AddressReleased, PoolAdded
+from cplane.events.node import NodeAddressesChanged, NodeJoined
+from cplane.events.policy import PolicyDeleted, PolicyUpserted
 from tests.support.builders import DUAL_STACK, IPV4_ONLY, allocated, deleted, upserted
 from tests.support.policies import identities
 from tests.support.scenario import endpoint_created
@@ -12,6 +18,51 @@ from tests.support.strategies import documents
 
 NUMBERS = {number: labels for number, (labels, _) in identities().items() if number >= 256}
 SUBJECTS = (300, 301, 303)
+
+# Every field has a value of its own, so that no two can be taken for each other; texts need escaping, and UTF-8.
+SAMPLES: Final[tuple[Event, ...]] = (
+    NodeJoined(
+        name="n1",
+        cluster="c1",
+        local=True,
+        ipv4_pod_cidr="10.1.0.0/16",
+        ipv6_pod_cidr="fd00:1::/64",
+        ipv4_router="10.1.0.1",
+        ipv6_router="fd00:1::1",
+    ),
+    NodeAddressesChanged(name="n1", addresses=("192.0.2.1", "2001:db8::1")),
+    PoolAdded(pool="default4", cidr="10.1.0.0/16", reserved=("10.1.0.0", "10.1.0.1", "10.1.255.255")),
+    AddressAllocated(pool="default4", address="10.1.0.2", owner="endpoint/c-1/eth0"),
+    AddressReleased(pool="default4", address="10.1.0.2"),
+    IdentityAllocated(number=256, labels=("k8s:app=web", "k8s:io.kubernetes.pod.namespace=shop")),
+    IdentityReleased(number=16777217),
+    EndpointCreated(
+        endpoint=7,
+        container_id="c-1",
+        container_interface="eth0",
+        netns="/run/netns/c-1",
+        host_interface="lxc1",
+        host_ifindex=12,
+        mac="02:00:00:00:00:01",
+        host_mac="02:00:00:00:00:02",
+        ipv4="10.1.0.2",
+        ipv6="fd00:1::2",
+        namespace="shop",
+        pod="web-0",
+        pod_uid="6f0c7e9e-0000-4000-8000-000000000001",
+        labels=("k8s:app=web", "k8s:io.kubernetes.pod.namespace=shop", "k8s:pod-template-hash=1"),
+        identity=256,
+    ),
+    EndpointRelabelled(endpoint=7, labels=("k8s:app=café", "k8s:io.kubernetes.pod.namespace=shop"), identity=257),
+    EndpointDeleted(endpoint=7),
+    PolicyUpserted(
+        kind="CiliumNetworkPolicy",
+        namespace="shop",
+        name="web",
+        document='{"metadata":{"annotations":{"note":"a \\"quoted\\" \\\\ line\\nof café"},"name":"web"}}',
+    ),
+    PolicyDeleted(kind="CiliumClusterwideNetworkPolicy", namespace="", name="everything"),
+)
 
 
 @st.composite

@@ -1,0 +1,66 @@
+"""What was asked of the agents whose logs are recorded in `logs/`. Each step is one command; its name is its cause."""
+
+from typing import Final
+
+from cplane.deciders.endpoint import DeleteEndpoint, RelabelEndpoint
+from cplane.deciders.node import JoinNode, SetNodeAddresses
+from cplane.deciders.policy import ApplyPolicies, DeletePolicies
+from cplane.domain.policy import CCNP, CNP, PolicyRef
+from tests.support.builders import ccnp, cnp, ports, selector
+from tests.support.recording import Step, document
+from tests.support.scenario import pod
+
+WEB = cnp(
+    "web",
+    subject=selector("app=web"),
+    ingress=[{"fromEndpoints": [selector("app=client")], "toPorts": ports("80/TCP", "8000-8015/TCP")}],
+    ingressDeny=[{"fromEndpoints": [selector("app=client", "tier=old")]}],
+)
+DB = cnp(
+    "db",
+    subject=selector("app=db"),
+    ingress=[{"fromEndpoints": [selector("app=web")], "toPorts": ports("5432/TCP")}],
+    egress=[{"toCIDRSet": [{"cidr": "203.0.113.0/24", "except": ["203.0.113.7/32"]}]}, {"toEntities": ["host"]}],
+)
+EVERYTHING = ccnp("icmp", ingress=[{"icmps": [{"fields": [{"type": 8}, {"type": 128, "family": "IPv6"}]}]}])
+
+SHOP: Final[tuple[Step, ...]] = (
+    (
+        "the node joins",
+        JoinNode(name="n1", cluster="default", ipv4_pod_cidr="10.1.0.0/24", ipv6_pod_cidr="fd00:1::/112"),
+    ),
+    ("addresses of the node", SetNodeAddresses(addresses=("192.0.2.1", "2001:db8::1"))),
+    ("add web", pod("web", "k8s:app=web", ifindex=10)),
+    ("add client", pod("client", "k8s:app=client", ifindex=11)),
+    ("policies for web and db", ApplyPolicies(documents=(document(WEB), document(DB)))),
+    ("add db", pod("db", "k8s:app=db", ifindex=12)),
+    ("client becomes old", lambda world: RelabelEndpoint(endpoint=2, labels=(*labels(world, 2), "k8s:tier=old"))),
+    ("a policy for everything", ApplyPolicies(documents=(document(EVERYTHING),))),
+    ("addresses of the node change", SetNodeAddresses(addresses=("192.0.2.9",))),
+    ("no policy for db", DeletePolicies(refs=(PolicyRef(CNP, "shop", "db"),))),
+    ("remove web", DeleteEndpoint(container_id="c-web", container_interface="eth0")),
+    ("no policy for everything", DeletePolicies(refs=(PolicyRef(CCNP, "", "icmp"),))),
+)
+
+GROWING: Final[tuple[Step, ...]] = (
+    ("the node joins with IPv4", JoinNode(name="n1", cluster="default", ipv4_pod_cidr="10.2.0.0/24", ipv6_pod_cidr="")),
+    ("add a pod", pod("a", "k8s:app=a", ifindex=20)),
+    (
+        "the world may come",
+        ApplyPolicies(
+            documents=(document(cnp("a", subject=selector("app=a"), ingress=[{"fromEntities": ["world"]}])),)
+        ),
+    ),
+    (
+        "the node has IPv6 too",
+        JoinNode(name="n1", cluster="default", ipv4_pod_cidr="10.2.0.0/24", ipv6_pod_cidr="fd00:2::/112"),
+    ),
+    ("add another pod", pod("b", "k8s:app=a", ifindex=21)),
+)
+
+STORIES: Final = {"shop": SHOP, "growing": GROWING}
+
+
+def labels(world, endpoint: int) -> tuple[str, ...]:
+    """The labels that an endpoint has."""
+    return world.endpoints[endpoint].labels.texts()
