@@ -10,12 +10,38 @@ from cplane.api.cni.sweep import sweep
 from cplane.config.model import AgentConfig
 from cplane.deciders.node import JoinNode, SetNodeAddresses
 from cplane.engine.engine import Engine
-from cplane.errors import Unavailable
+from cplane.errors import Corrupt, Unavailable
 from datapath.errors import DatapathError
 
 ACTOR = "agent"
 ADDRESSES_INTERVAL_S = 10.0
 COLLECT_INTERVAL_S = 60.0
+
+
+class LogBehind(Corrupt):
+    """The log ends before what the kernel enforces, so it is not, or not all of, what it was."""
+
+    code = "agent.log_behind"
+
+    def __init__(self, log: str, head: int, enforced: int, bpf_root: str) -> None:
+        self.log, self.head, self.enforced, self.bpf_root = log, head, enforced, bpf_root
+
+    def __str__(self) -> str:
+        return (
+            f"{self.log} ends at position {self.head}, but the kernel enforces position {self.enforced}: events are "
+            f"missing at its end, or it is another log. The kernel goes on as it is; restore the log, or remove "
+            f"{self.bpf_root} to begin anew without policies and pods"
+        )
+
+
+def agree(config: AgentConfig, head: int, enforced: int) -> None:
+    """Raises LogBehind when the log cannot have led to the position that the kernel enforces.
+
+    A shorter log is sound in itself, and following it would take away what later events had decided. A log in memory
+    begins anew with every agent, and that is what was asked for.
+    """
+    if config.log_path and enforced > head:
+        raise LogBehind(config.log_path, head, enforced, config.bpf_root)
 
 
 async def boot(config: AgentConfig, engine: Engine, datapath: Datapath) -> None:
@@ -56,10 +82,14 @@ async def keep_addresses(engine: Engine, datapath: Datapath) -> None:
 
 
 async def collect_often(datapath: Datapath) -> None:
-    """What time makes superfluous is removed until this is cancelled."""
+    """What time makes superfluous is removed, now and until this is cancelled.
+
+    At the start that is what pods left which went while nobody was there: their devices took the links along, and only
+    the pins are left.
+    """
     while True:
-        await anyio.sleep(COLLECT_INTERVAL_S)
         await to_thread.run_sync(datapath.collect)
+        await anyio.sleep(COLLECT_INTERVAL_S)
 
 
 def _canonical(cidr: str) -> str:

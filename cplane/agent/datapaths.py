@@ -55,6 +55,7 @@ class Datapath:
 
     targets: dict[str, AnyTarget]
     publish: Callable[[int], None]
+    position: Callable[[], int]  # what was published last, also by an earlier agent; 0: nothing
     drain: Callable[[int], npt.NDArray[np.void]]
     lost: Callable[[], int]
     plumbing: Plumbing
@@ -101,6 +102,7 @@ def _kernel(config: AgentConfig, name_of: Callable[[int], str]) -> Datapath:
     return Datapath(
         targets={name: TranslatedTarget(name, target) for name, target in targets.items()},
         publish=opened.publish,
+        position=lambda: opened.position,
         drain=opened.ring.drain,
         lost=lambda: opened.lost,
         plumbing=plumbing,
@@ -135,6 +137,7 @@ def _memory(clock: SystemClock) -> Datapath:
             LXC: TranslatedTarget(LXC, opened.lxc),
         },
         publish=opened.publish,
+        position=lambda: 0,  # nothing is left of an earlier one
         drain=opened.drain,
         lost=lambda: opened.lost,
         plumbing=plumbing,

@@ -11,7 +11,7 @@ from anyio import to_thread
 from anyio.abc import TaskGroup
 
 from cplane import __version__
-from cplane.agent.boot import boot, collect_often, keep_addresses
+from cplane.agent.boot import agree, boot, collect_often, keep_addresses
 from cplane.agent.datapaths import Datapath, doctor, open_datapath
 from cplane.agent.observed import Observed
 from cplane.api.cni.service import CniService
@@ -53,6 +53,7 @@ async def run(config: AgentConfig) -> None:
             clock,
         )
         try:
+            agree(config, event_log.head, datapath.position())
             engine = Engine(event_log, datapath.targets, datapath.publish, started=world, tables=tables)
             observed = Observed(engine)
             async with anyio.create_task_group() as tasks:
@@ -63,6 +64,7 @@ async def run(config: AgentConfig) -> None:
                 await _serve(config, engine, datapath, clock, tasks)
                 await _observe(config, datapath, observed, clock, tasks)
                 await engine.wait(engine.head)
+                tasks.start_soon(collect_often, datapath)  # only now: before, a sweep could take what is still wanted
                 took_ms = (clock.monotonic_ns() - started_ns) / 1e6
                 log.info(line("started", version=__version__, position=engine.head, took_ms=took_ms))
         finally:
@@ -85,7 +87,6 @@ async def _serve(config: AgentConfig, engine: Engine, datapath: Datapath, clock:
     await tasks.start(partial(serve, admin_services(engine, agent), [UnixAddress(config.admin_socket)], refuse=refuse))
     await tasks.start(cni.run)
     tasks.start_soon(keep_addresses, engine, datapath)
-    tasks.start_soon(collect_often, datapath)
 
 
 async def _observe(

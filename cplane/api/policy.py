@@ -9,7 +9,14 @@ from cplane.api.documents import Object, read_objects
 from cplane.api.errors import BadDocuments
 from cplane.api.ports import Engine
 from cplane.config.problems import Problem
-from cplane.deciders.policy import ApplyPolicies, DeletePolicies, InvalidDocuments, NoSuchPolicy
+from cplane.deciders.policy import (
+    ApplyPolicies,
+    DeletePolicies,
+    InvalidDocuments,
+    NoSuchPolicy,
+    PolicyState,
+    decide_apply,
+)
 from cplane.domain.policy import CCNP, PolicyRef
 from cplane.domain.policy.parse import DEFAULT_NAMESPACE
 from cplane.events.policy import PolicyDeleted, PolicyUpserted
@@ -30,14 +37,17 @@ class PolicyService(pb.PolicyServiceBase):
     async def apply(self, message: pb.ApplyPolicyRequest) -> pb.ApplyPolicyResponse:
         """All objects of the text are in force at the position, or BadDocuments and none is."""
         objects = await _read(message.documents)
-        async with self._turn:
-            before = self._engine.world.policies
-            try:
-                committed = await self._engine.submit(
-                    ApplyPolicies(documents=tuple(one.text for one in objects)), actor=caller()
-                )
-            except InvalidDocuments as invalid:
-                raise _located(invalid, objects) from None
+        command = ApplyPolicies(documents=tuple(one.text for one in objects))
+        try:
+            if len(message.documents) > _INLINE_BYTES:
+                # What is wrong with a long text is found beside the engine, which would serve nobody else meanwhile.
+                cluster = self._engine.world.cluster
+                await anyio.to_thread.run_sync(decide_apply, command, PolicyState(), cluster)
+            async with self._turn:
+                before = self._engine.world.policies
+                committed = await self._engine.submit(command, actor=caller())
+        except InvalidDocuments as invalid:
+            raise _located(invalid, objects) from None
         changed = {_ref_of_event(event) for event in committed.events if isinstance(event, PolicyUpserted)}
         applied = []
         for one in objects:

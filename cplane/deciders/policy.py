@@ -1,19 +1,35 @@
 """Policies: several documents are applied or none, and the same holds for deletions."""
 
-import json
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Self
+from typing import Final, Self
 
 from immutables import Map
 
 from cplane.deciders.decider import Decision
 from cplane.domain.ipam import Prefix
-from cplane.domain.policy import InvalidPolicy, Policy, PolicyRef, parse
+from cplane.domain.policy import InvalidPolicy, Policy, PolicyRef, parse_text
 from cplane.errors import NotFound, Rejected
 from cplane.events.envelope import POLICY
 from cplane.events.policy import PolicyDeleted, PolicyUpserted
+
+PREFIXES_MAX: Final = 16_384  # of one call: each gets an identity, and while it does nobody else is served
+
+
+class TooManyPrefixes(Rejected):
+    """The policies of one call name more prefixes than it may."""
+
+    code = "policy.too_many_prefixes"
+
+    def __init__(self, named: int) -> None:
+        self.named = named
+
+    def __str__(self) -> str:
+        return (
+            f"these policies name {self.named} prefixes, and one call takes {PREFIXES_MAX}: "
+            f"split it, or write wider prefixes; nothing was changed"
+        )
 
 
 class InvalidDocuments(Rejected):
@@ -77,9 +93,12 @@ def decide_apply(command: ApplyPolicies, state: PolicyState, cluster: str) -> De
     """One PolicyUpserted for each document that differs from what is held."""
     errors: list[tuple[int, str, str]] = []
     parsed: list[tuple[PolicyRef, str]] = []
+    prefixes: set[Prefix] = set()
     for index, text in enumerate(command.documents):
         try:
-            parsed.append((parse(_load(text), cluster=cluster).ref, text))
+            policy = parse_text(text, cluster=cluster)
+            parsed.append((policy.ref, text))
+            prefixes.update(policy.cidrs())
         except InvalidPolicy as invalid:
             errors.extend((index, error.path, error.message) for error in invalid.errors)
     if not errors:  # then documents and what was parsed are numbered alike
@@ -91,6 +110,8 @@ def decide_apply(command: ApplyPolicies, state: PolicyState, cluster: str) -> De
         ]
     if errors:
         raise InvalidDocuments(tuple(errors))
+    if len(prefixes) > PREFIXES_MAX:
+        raise TooManyPrefixes(len(prefixes))
     return tuple(
         (POLICY, PolicyUpserted(kind=ref.kind, namespace=ref.namespace, name=ref.name, document=text))
         for ref, text in parsed
@@ -120,7 +141,7 @@ def evolve(state: PolicyState, event: PolicyUpserted | PolicyDeleted, cluster: s
         if held is None:
             return state
         return PolicyState(state.documents.delete(ref), state.policies.delete(ref), prefixes)
-    policy = parse(_load(event.document), cluster=cluster)
+    policy = parse_text(event.document, cluster=cluster)
     return PolicyState(
         state.documents.set(ref, event.document),
         state.policies.set(ref, policy),
@@ -133,9 +154,3 @@ def _count(prefixes: Map[Prefix, int], policy: Policy, step: int) -> Map[Prefix,
         count = prefixes.get(prefix, 0) + step
         prefixes = prefixes.set(prefix, count) if count > 0 else prefixes.delete(prefix)
     return prefixes
-
-
-def _load(text: str) -> Mapping[str, object]:
-    document = json.loads(text)
-    assert isinstance(document, dict), "the edge hands over objects"
-    return document

@@ -8,6 +8,8 @@ from cplane.deciders.identity import IdentityState
 from cplane.deciders.policy import PolicyState
 from cplane.domain.identity import cidr_labels
 from cplane.domain.ipam import Prefix
+from cplane.events.catalog import Event
+from cplane.events.envelope import StreamId
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,7 +23,7 @@ def decide_settle(
     command: SettlePrefixes, policies: PolicyState, identities: IdentityState, *, dual_stack: bool
 ) -> Decision:
     """Identities allocated for prefixes that are named now, released for those that are not."""
-    decided: Decision = NOTHING
+    decided: list[tuple[StreamId, Event]] = []  # not a growing tuple: a policy may name ten thousand prefixes
     for prefix in command.prefixes:
         if prefix.prefixlen == 0:
             continue  # the world itself, whose identity is reserved
@@ -33,5 +35,5 @@ def decide_settle(
             events = identity.release(identities, held, users=0) if held is not None else NOTHING
         for _, event in events:
             identities = identity.evolve(identities, event)  # type: ignore[arg-type]  # identity decides identity events
-        decided += events
-    return decided
+        decided.extend(events)
+    return tuple(decided)

@@ -119,22 +119,21 @@ def decide(command: Command, world: World) -> Decision:
 
 def evolve(world: World, stream: StreamId, event: Event) -> World:
     """The world after one more fact, one position on. Total over history."""
-    world = replace(
-        world,
-        versions=world.versions.set(stream, world.versions.get(stream, 0) + 1),
-        position=world.position + 1,
-    )
+    # One replacement for all that changes: this runs for every event of a log when an agent starts.
+    versions, position = world.versions.set(stream, world.versions.get(stream, 0) + 1), world.position + 1
     match event:
         case NodeJoined() | NodeAddressesChanged():
-            return replace(world, node=node.evolve(world.node, event))
+            return replace(world, versions=versions, position=position, node=node.evolve(world.node, event))
         case PoolAdded() | AddressAllocated() | AddressReleased():
-            return replace(world, ipam=ipam.evolve(world.ipam, event))
+            return replace(world, versions=versions, position=position, ipam=ipam.evolve(world.ipam, event))
         case IdentityAllocated() | IdentityReleased():
-            return replace(world, identity=identity.evolve(world.identity, event))
+            state = identity.evolve(world.identity, event)
+            return replace(world, versions=versions, position=position, identity=state)
         case EndpointCreated() | EndpointRelabelled() | EndpointDeleted():
-            return replace(world, endpoint=endpoint.evolve(world.endpoint, event))
+            return replace(world, versions=versions, position=position, endpoint=endpoint.evolve(world.endpoint, event))
         case PolicyUpserted() | PolicyDeleted():
-            return replace(world, policy=policy.evolve(world.policy, event, world.cluster))
+            policies = policy.evolve(world.policy, event, world.cluster)
+            return replace(world, versions=versions, position=position, policy=policies)
         case _:
             assert_never(event)
 

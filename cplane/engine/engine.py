@@ -14,6 +14,7 @@ from cplane.engine.reconcile import AnyDelta, AnyTable, AnyTarget, Reconciler, R
 from cplane.errors import CplaneError, Unavailable
 from cplane.events.catalog import Event
 from cplane.events.envelope import Proposed
+from cplane.projections.delta import Delta
 from cplane.projections.tables import UPSERT_ORDER, Tables
 from cplane.reactors.reaction import settle
 from cplane.telemetry.log import line, logger
@@ -147,11 +148,11 @@ class Engine:
         return Proposed(events=decided, expected=expected, actor=request.actor, cause=request.cause)
 
     def _project(self, decided: Decision) -> dict[str, AnyDelta]:
-        deltas: dict[str, AnyDelta] = {}
+        deltas: dict[str, list[AnyDelta]] = {}
         for _, event in decided:
             for name, delta in self._tables.apply(event).items():
-                deltas[name] = deltas[name].then(delta) if name in deltas else delta
-        return deltas
+                deltas.setdefault(name, []).append(delta)
+        return {name: Delta.composed(changes) for name, changes in deltas.items()}
 
     def _all_tables(self) -> tuple[int, Mapping[str, AnyTable]]:
         return self.head, {name: dict(self._tables.table(name)) for name in UPSERT_ORDER}

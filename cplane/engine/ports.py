@@ -43,9 +43,9 @@ class Clock(Protocol):
 
 
 class Target(Protocol[K, V]):
-    """One table of the datapath, driven by a worker thread.
+    """One table of the datapath, driven by one thread at a time.
 
-    Every method may block; all raise Unavailable on failure.
+    Every method may block, though not for long with few rows; all raise Unavailable on failure.
     """
 
     def dump(self) -> Mapping[K, V]:

@@ -11,7 +11,7 @@ from anyio import to_thread
 from cplane.engine.ports import Target
 from cplane.errors import Unavailable
 from cplane.projections.delta import Delta, plan
-from cplane.projections.tables import DELETE_ORDER, UPSERT_ORDER
+from cplane.projections.tables import DELETE_ORDER, PROGRAMS, UPSERT_ORDER
 from cplane.telemetry.log import line, logger
 
 AnyTarget = Target[Any, Any]  # each table has row types of its own, paired by name
@@ -19,6 +19,7 @@ AnyDelta = Delta[Any, Any]
 AnyTable = Mapping[Any, Any]
 
 PENDING_ROUNDS_MAX: Final = 4096  # more than this behind: the rounds are dropped and the tables compared as a whole
+ROWS_AT_ONCE: Final = 128  # so few are written sooner (0.1 ms) than a thread gets its turn (1 ms and more)
 RETRY_FIRST_S: Final = 0.05
 RETRY_MAX_S: Final = 5.0
 
@@ -31,6 +32,15 @@ class Round:
 
     position: int
     deltas: Mapping[str, AnyDelta]
+
+    @property
+    def is_small(self) -> bool:
+        """Whether it is written in less time than the event loop would notice.
+
+        Programs are not: to attach one takes the kernel's lock of all devices, which others hold for long.
+        """
+        rows = sum(len(one.upserts) + len(one.deletes) for one in self.deltas.values())
+        return rows <= ROWS_AT_ONCE and PROGRAMS not in self.deltas
 
 
 @dataclass(slots=True)
@@ -54,13 +64,26 @@ class Reconciler:
         self._pending: deque[Round] = deque()
         self._compare_all = True
         self._work = anyio.Event()
+        self._idle = False  # `run` waits: all that was ever asked for is written
         self._waiters: list[_Waiter] = []
         self.applied = 0
         self.in_sync = False
         self.failure = ""
 
     def enqueue(self, one: Round) -> None:
-        """The round will be written. Never waits; too far behind, all tables are compared instead."""
+        """The round will be written: a small one whose turn it is has been, when this returns.
+
+        Never waits; too far behind, all tables are compared instead.
+        """
+        if self._idle and not self._pending and not self._compare_all and one.is_small:
+            try:
+                self._write_rounds((one,))
+            except Unavailable as error:
+                self._failed(error, "now")
+                self._work.set()
+            else:
+                self._reached(one.position)
+            return
         if len(self._pending) >= PENDING_ROUNDS_MAX:
             self._pending.clear()
             self._compare_all = True
@@ -93,15 +116,23 @@ class Reconciler:
             try:
                 await self._step()
             except Unavailable as error:
-                self.in_sync, self.failure = False, str(error)
-                self._compare_all = True
-                log.warning(line("reconcile", kind="failed", error=self.failure, detail=f"again in {delay:g} s"))
+                self._failed(error, f"in {delay:g} s")
                 await anyio.sleep(delay)
                 delay = min(delay * 2, RETRY_MAX_S)
                 continue
             delay = RETRY_FIRST_S
             if not self._pending and not self._compare_all:
-                await self._work.wait()
+                self._idle = True
+                try:
+                    await self._work.wait()
+                finally:
+                    self._idle = False
+
+    def _failed(self, error: Unavailable, again: str) -> None:
+        """What is in the kernel is not known any more: everything will be compared."""
+        self.in_sync, self.failure = False, str(error)
+        self._compare_all = True
+        log.warning(line("reconcile", kind="failed", error=self.failure, detail=f"again {again}"))
 
     async def _step(self) -> None:
         if self._compare_all:
@@ -116,6 +147,9 @@ class Reconciler:
             await to_thread.run_sync(self._write_rounds, rounds)
         else:
             return
+        self._reached(position)
+
+    def _reached(self, position: int) -> None:
         self.applied, self.in_sync, self.failure = max(self.applied, position), True, ""
         for waiter in self._waiters:
             if waiter.position <= self.applied:

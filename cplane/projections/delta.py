@@ -47,23 +47,32 @@ class Delta(Generic[K, V]):
         )
         return cls(cast("Mapping[K, V]", upserts), cast("tuple[K, ...]", deletes), before)
 
-    def then(self, later: "Delta[K, V]") -> "Delta[K, V]":
-        """Both in one, ordered as one: what lies between the two is never seen."""
-        if not self or not later:
-            return self or later
-        before = dict(self.before)
-        before.update((key, row) for key, row in later.before.items() if not self._touches(key))
-        after = _rows_after(self)
-        for key in later.deletes:
-            after.pop(key, None)
-        after.update(_rows_after(later))
+    @classmethod
+    def composed(cls, deltas: Iterable["Delta[K, V]"]) -> "Delta[K, V]":
+        """All in one, ordered as one: what lies between them is never seen.
+
+        The cost is that of the rows they touch, however many deltas they are in: a command may lead to thousands.
+        """
+        some = [one for one in deltas if one]
+        if len(some) < 2:
+            return some[0] if some else cls.nothing()
+        before: dict[K, V] = {}
+        after: dict[K, V] = {}
+        touched: set[K] = set()
+        for one in some:
+            before.update((key, row) for key, row in one.before.items() if key not in touched)
+            touched.update(one.before, one.upserts)
+            for key in one.deletes:
+                after.pop(key, None)
+            after.update(_rows_after(one))
         same = [key for key, row in after.items() if key in before and before[key] == row]
         for key in same:
             del after[key], before[key]
-        return Delta.between(before, after)
+        return cls.between(before, after)
 
-    def _touches(self, key: K) -> bool:
-        return key in self.before or key in self.upserts
+    def then(self, later: "Delta[K, V]") -> "Delta[K, V]":
+        """Both in one, ordered as one."""
+        return Delta.composed((self, later))
 
     def __bool__(self) -> bool:
         return bool(self.upserts or self.deletes)
@@ -71,7 +80,8 @@ class Delta(Generic[K, V]):
 
 def plan(desired: Mapping[K, V], actual: Mapping[K, V]) -> Delta[K, V]:
     """What to write so that `actual` becomes `desired`; empty when equal."""
-    after = {key: row for key, row in desired.items() if actual.get(key) != row}
+    # Some tables have rows of which there is nothing to say, and None is also what a missing key gives.
+    after = {key: row for key, row in desired.items() if key not in actual or actual[key] != row}
     before = {key: row for key, row in actual.items() if key in after or key not in desired}
     return Delta.between(before, after)
 

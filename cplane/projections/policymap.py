@@ -1,6 +1,5 @@
 """The policy map: for each identity that has endpoints here, what its endpoints may receive and send."""
 
-import json
 from collections.abc import Iterator, Mapping
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Final, NamedTuple
@@ -8,7 +7,7 @@ from typing import Final, NamedTuple
 from cplane.domain.identity import RESERVED_BY_NUMBER, NumericIdentity, Reserved, cidr_of_label, is_local, world_of
 from cplane.domain.labelfilter import identity_labels
 from cplane.domain.labels import LabelSet
-from cplane.domain.policy import Policy, PolicyRef, parse
+from cplane.domain.policy import Policy, PolicyRef, parse_text
 from cplane.domain.policy.mapstate import MapEntry, MapKey, MapState
 from cplane.domain.policy.repository import Repository
 from cplane.events.catalog import Event
@@ -183,7 +182,7 @@ class PolicyMapProjection:
             self._repository.upsert(self._parse(ref, document))
 
     def _parse(self, ref: PolicyRef, document: str) -> Policy:
-        policy = parse(json.loads(document), cluster=self._cluster)
+        policy = parse_text(document, cluster=self._cluster)
         assert policy.ref == ref, f"the document of {ref} calls itself {policy.ref}"
         return policy
 

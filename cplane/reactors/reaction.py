@@ -1,14 +1,15 @@
 """A command and all that must follow from it, decided as one."""
 
-from collections import deque
 from typing import Final
 
 from cplane.deciders.decider import Decision
 from cplane.deciders.world import Command, World, decide, evolve
+from cplane.events.catalog import Event
+from cplane.events.envelope import StreamId
 from cplane.reactors import identity, policy
 
 REACTORS: Final = (identity.react, policy.react)
-FOLLOW_UPS_MAX: Final = 10_000  # a bound on one command's consequences; reaching it is a bug
+GENERATIONS_MAX: Final = 16  # reactions to reactions; how many there are in each follows from the size of the command
 
 
 def settle(command: Command, world: World) -> tuple[Decision, World]:
@@ -16,14 +17,18 @@ def settle(command: Command, world: World) -> tuple[Decision, World]:
 
     Raises what deciders raise; then nothing of it has happened.
     """
-    queue: deque[Command] = deque((command,))
-    decided: Decision = ()
-    for _ in range(FOLLOW_UPS_MAX):
-        if not queue:
-            return decided, world
-        for stream, event in decide(queue.popleft(), world):
-            before, world = world, evolve(world, stream, event)
-            decided += ((stream, event),)
-            for react in REACTORS:
-                queue.extend(react(event, before, world))
-    raise AssertionError(f"{command!r} leads to more than {FOLLOW_UPS_MAX} follow-up commands")
+    commands: list[Command] = [command]
+    decided: list[tuple[StreamId, Event]] = []
+    for _ in range(GENERATIONS_MAX):
+        following: list[Command] = []
+        for one in commands:
+            for stream, event in decide(one, world):
+                before, world = world, evolve(world, stream, event)
+                decided.append((stream, event))
+                for react in REACTORS:
+                    following.extend(react(event, before, world))
+        if not following:
+            return tuple(decided), world
+        commands = following
+    kinds = sorted({type(one).__name__ for one in commands})
+    raise AssertionError(f"{type(command).__name__} leads to more than {GENERATIONS_MAX} generations, now {kinds}")

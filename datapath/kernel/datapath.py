@@ -20,7 +20,7 @@ from datapath.kernel.ringbuf import Ring
 from datapath.kernel.state import State
 from datapath.maps import catalog, state
 from datapath.maps.spec import MapSpec
-from datapath.maps.state import MonitorFlags
+from datapath.maps.state import MonitorFlags, StateSlot
 
 DEFAULT_ROOT: Final = Path("/sys/fs/bpf/cplane")
 
@@ -112,6 +112,11 @@ class KernelDatapath:
     def set_monitor(self, flags: MonitorFlags) -> None:
         """Programs emit these kinds of records from now on."""
         self.numbers.set_monitor(flags)
+
+    @property
+    def position(self) -> int:
+        """The log position that records carry, also when an earlier process set it; 0: none yet."""
+        return self.numbers[StateSlot.POSITION]
 
     @property
     def lost(self) -> int:

@@ -1,5 +1,7 @@
 """Writing a delta, row by row, never opens a window: in no order of events, composed or not."""
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -85,6 +87,15 @@ def test_two_deltas_in_one_reach_the_last_table_and_open_no_window(first, second
     assert reached == third
     assert_no_window(first, composed)
     assert composed == plan(third, first) or dict(composed.upserts) == dict(plan(third, first).upserts)
+
+
+@given(st.lists(tables(), min_size=2, max_size=5))
+@settings(max_examples=120, deadline=None)
+def test_any_number_of_deltas_in_one_reach_the_last_table_and_open_no_window(stages):
+    composed = Delta.composed(plan(new, old) for old, new in pairwise(stages))
+    *_, reached = (stages[0], *steps(stages[0], composed))
+    assert reached == stages[-1]
+    assert_no_window(stages[0], composed)
 
 
 @given(policy_stream(max_size=4))

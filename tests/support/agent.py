@@ -111,11 +111,15 @@ class Agent:
             file.seek(offset)
             return file.read()
 
+    def run(self, *command: str) -> subprocess.CompletedProcess[str]:
+        """A command in the agent's own environment, to its end."""
+        return subprocess.run(
+            command, env=self.environment_of_agent(), capture_output=True, text=True, timeout=START_S, check=False
+        )
+
     def fails_to_start(self) -> tuple[int, str]:
         """Exit status and words of a start that is refused."""
-        done = subprocess.run(
-            self.command, env=self.environment_of_agent(), capture_output=True, text=True, timeout=START_S, check=False
-        )
+        done = self.run(*self.command)
         return done.returncode, done.stderr
 
     def environment_of_agent(self) -> dict[str, str]:

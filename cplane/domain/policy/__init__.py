@@ -4,7 +4,7 @@ May import the rest of `cplane.domain`; must not import anything else but the st
 """
 
 from cplane.domain.policy.document import FieldError, InvalidPolicy
-from cplane.domain.policy.parse import parse
+from cplane.domain.policy.parse import parse, parse_text
 from cplane.domain.policy.rule import (
     CCNP,
     CNP,
@@ -30,4 +30,5 @@ __all__ = [
     "Rule",
     "Term",
     "parse",
+    "parse_text",
 ]

@@ -1,7 +1,9 @@
 """A document becomes a policy, or every reason why it cannot."""
 
+import json
 import re
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Final
 
 from cplane.domain.labels import K8S, UNSPEC, BadLabel, Label, LabelSet
@@ -15,6 +17,8 @@ from cplane.domain.verdict import Direction
 API_VERSION: Final = "cilium.io/v2"
 LOG_MAX: Final = 32
 DEFAULT_NAMESPACE: Final = "default"
+KEPT_TEXTS: Final = 1024  # whose policies are kept for who reads them next
+KEPT_CHARS: Final = 16_384  # of such a text; a longer one is rare, and parsed each time
 
 _KINDS: Final = (CNP, CCNP)
 _OTHER_KINDS: Final = ("NetworkPolicy", "ClusterNetworkPolicy", "CiliumCIDRGroup")
@@ -129,6 +133,24 @@ def parse(document: Mapping[str, object], *, cluster: str) -> Policy:
     ref, labels = _metadata(root, fields, kind)
     rules = _rules(root, fields, ref, labels, cluster)
     return reader.result(lambda: Policy(ref, tuple(rules)))
+
+
+def parse_text(text: str, *, cluster: str) -> Policy:
+    """`parse` of the object that the JSON text is.
+
+    Who decides about a text, who remembers what was decided, and whose tables follow from it, read it one after
+    the other: it is parsed for the first of them, and they share one policy.
+    """
+    return _kept(text, cluster) if len(text) <= KEPT_CHARS else _parse_text(text, cluster)
+
+
+def _parse_text(text: str, cluster: str) -> Policy:
+    document = json.loads(text)
+    assert isinstance(document, dict), "the edge hands over objects"
+    return parse(document, cluster=cluster)
+
+
+_kept = lru_cache(maxsize=KEPT_TEXTS)(_parse_text)
 
 
 def _kind(root: Place, fields: dict[str, Place]) -> str:

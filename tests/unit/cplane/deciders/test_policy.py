@@ -4,7 +4,14 @@ import json
 
 import pytest
 
-from cplane.deciders.policy import ApplyPolicies, DeletePolicies, InvalidDocuments, NoSuchPolicy
+from cplane.deciders.policy import (
+    PREFIXES_MAX,
+    ApplyPolicies,
+    DeletePolicies,
+    InvalidDocuments,
+    NoSuchPolicy,
+    TooManyPrefixes,
+)
 from cplane.domain.identity import LOCAL_MIN
 from cplane.domain.policy import PolicyRef
 from cplane.events.identity import IdentityAllocated, IdentityReleased
@@ -77,15 +84,29 @@ def test_two_documents_of_one_name_are_refused():
         when(given(JOIN), apply(document("a"), document("a", "192.0.2.0/24")))
 
 
+def test_more_prefixes_than_one_call_may_name_are_refused_whatever_policies_they_are_in():
+    prefixes = [f"10.{n >> 8}.{n & 255}.0/24" for n in range(PREFIXES_MAX + 1)]
+    with pytest.raises(TooManyPrefixes, match=f"name {PREFIXES_MAX + 1} prefixes, and one call takes {PREFIXES_MAX}"):
+        when(given(JOIN), apply(document("a", *prefixes[:9000]), document("b", *prefixes[8000:])))
+
+
+@pytest.mark.slow
+def test_a_call_may_have_thousands_of_consequences():
+    """Each of these policies names a prefix of its own, and each prefix is settled by a command of its own."""
+    policies = [document(f"p{n}", f"10.{n >> 8}.{n & 255}.0/24") for n in range(10_001)]
+    events = when(given(JOIN), apply(*policies))
+    assert [sum(isinstance(e, kind) for e in events) for kind in (PolicyUpserted, IdentityAllocated)] == [10_001] * 2
+
+
 def test_deleting_a_policy_that_does_not_exist_deletes_none():
     world = given(JOIN, apply(document("a")))
-    with pytest.raises(NoSuchPolicy, match="shop/zz$"):
+    with pytest.raises(NoSuchPolicy, match=r"shop/zz$"):
         when(world, DeletePolicies(refs=(REF, PolicyRef("CiliumNetworkPolicy", "shop", "zz"))))
 
 
 def test_a_policy_that_is_looked_for_in_the_wrong_namespace_is_named():
     elsewhere = PolicyRef("CiliumNetworkPolicy", "default", "a")
-    with pytest.raises(NoSuchPolicy, match="default/a; there is CiliumNetworkPolicy shop/a$"):
+    with pytest.raises(NoSuchPolicy, match=r"default/a; there is CiliumNetworkPolicy shop/a$"):
         when(given(JOIN, apply(document("a"))), DeletePolicies(refs=(elsewhere,)))
 
 

@@ -28,6 +28,11 @@ def test_a_plan_writes_what_differs_and_deletes_what_is_too_much():
     assert dict(delta.before) == {"b": 9, "d": 4}
 
 
+def test_a_row_of_which_there_is_nothing_to_say_is_written_where_it_is_missing():
+    assert plan({"a": None, "b": None}, {"a": None}).upserts == {"b": None}
+    assert plan({"a": None}, {"a": None, "b": None}).deletes == ("b",)
+
+
 def test_a_plain_table_is_written_in_the_order_of_its_rows():
     assert list(plan({"z": 1, "a": 2}, {}).upserts) == ["z", "a"]
     assert plan({}, {"z": 1, "a": 2}).deletes == ("z", "a")
@@ -88,3 +93,26 @@ def test_a_stand_in_is_no_row_of_the_table_that_is_reached():
     new = {key(bits=8): row(deny=True, bits=8), key(80, identity=300): row()}
     back = plan(new, old).then(plan(old, new))
     assert not back
+
+
+class CountedKey:
+    """A key that counts how often it is looked up."""
+
+    lookups = 0
+
+    def __init__(self, number):
+        self.number = number
+
+    def __hash__(self):
+        CountedKey.lookups += 1
+        return self.number
+
+    def __eq__(self, other):
+        return self.number == other.number
+
+
+def test_a_thousand_deltas_in_one_cost_what_they_touch_and_not_their_number_times_that():
+    deltas = [plan({CountedKey(n * 10 + i): n for i in range(10)}, {}) for n in range(1000)]
+    CountedKey.lookups = 0
+    assert len(Delta.composed(deltas).upserts) == 10_000
+    assert CountedKey.lookups < 20 * 10_000

@@ -1,11 +1,23 @@
 """Documents become rules with every default of the language filled in."""
 
+import json
 from ipaddress import ip_network
 
 import pytest
 
 from cplane.domain.labels import CLUSTER_KEY, NAMESPACE_KEY
-from cplane.domain.policy import CCNP, CNP, DefaultDeny, IcmpMatch, PolicyRef, PortMatch
+from cplane.domain.policy import (
+    CCNP,
+    CNP,
+    DefaultDeny,
+    IcmpMatch,
+    InvalidPolicy,
+    PolicyRef,
+    PortMatch,
+    parse,
+    parse_text,
+)
+from cplane.domain.policy.parse import KEPT_CHARS
 from cplane.domain.ports import Protocol
 from cplane.domain.selectors import CidrSelector, LabelSelector, Operator, Requirement
 from cplane.domain.verdict import Direction
@@ -275,3 +287,26 @@ def test_an_empty_protocol_is_any():
 )
 def test_icmp_types_are_read_by_number_and_by_name(field, expected):
     assert one_term(cnp(ingress=[{"icmps": [{"fields": [field]}]}])).l4 == (expected,)
+
+
+def test_a_text_is_parsed_as_its_object_and_all_who_read_it_share_one_policy():
+    document = cnp("a", ingress=[{"fromEntities": ["world"]}])
+    text = json.dumps(document)
+    assert parse_text(text, cluster="c1") == parse(document, cluster="c1")
+    assert parse_text(text, cluster="c1") is parse_text(text, cluster="c1")
+    assert parse_text(text, cluster="c2") == parse(document, cluster="c2")
+
+
+def test_a_very_long_text_is_parsed_and_not_kept():
+    document = cnp("a", ingress=[{"fromCIDR": [f"10.{n >> 8}.{n & 255}.0/24" for n in range(2000)]}])
+    text = json.dumps(document)
+    assert len(text) > KEPT_CHARS
+    assert parse_text(text, cluster="c1") == parse(document, cluster="c1")
+    assert parse_text(text, cluster="c1") is not parse_text(text, cluster="c1")
+
+
+def test_a_text_that_is_no_policy_is_refused_each_time():
+    text = json.dumps(cnp("a", ingress=[{"fromNobody": []}]))
+    for _ in range(2):
+        with pytest.raises(InvalidPolicy):
+            parse_text(text, cluster="c1")
