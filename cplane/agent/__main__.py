@@ -1,6 +1,5 @@
 """`cplane-agent`: reads its configuration, runs until SIGTERM or SIGINT, and says why when it cannot."""
 
-import ctypes
 import sys
 from typing import Final
 
@@ -8,6 +7,7 @@ import anyio
 import click
 
 from cplane import __version__
+from cplane.agent import memory
 from cplane.config.load import agent_options, load
 from cplane.config.model import BadConfig
 from cplane.errors import CplaneError
@@ -15,8 +15,6 @@ from cplane.telemetry.log import configure
 
 FAILED: Final = 1
 MISCONFIGURED: Final = 2
-_M_MMAP_THRESHOLD: Final = -3  # malloc.h of glibc
-_MAPPED_BYTES: Final = 256 << 10
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -33,7 +31,8 @@ def main(config: str | None, **flags: object) -> None:
         click.echo(f"cplane-agent: {bad}", err=True)
         sys.exit(MISCONFIGURED)
     configure(settings.log_level, settings.log_format)
-    _give_memory_back()
+    memory.give_back()
+    memory.starting()
     from cplane.agent.wire import run  # after the configuration is known to be good: this imports everything
 
     try:
@@ -42,18 +41,6 @@ def main(config: str | None, **flags: object) -> None:
         for failure in _leaves(failures):
             click.echo(f"cplane-agent: {failure}", err=True)
         sys.exit(FAILED)
-
-
-def _give_memory_back() -> None:
-    """What a large change needs for a moment does not stay with the process.
-
-    glibc maps large blocks by themselves, and unmaps them, but only until the first of them is freed: from then on
-    they come from the heap, where anything that lies behind them keeps them. That cost twenty megabytes after a
-    thousand rules. A threshold that was set stays. Other libraries of C have no such call, and no such habit.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        mallopt(_M_MMAP_THRESHOLD, _MAPPED_BYTES)
 
 
 def _leaves(group: BaseExceptionGroup[CplaneError]) -> list[CplaneError]:

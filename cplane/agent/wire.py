@@ -11,6 +11,7 @@ from anyio import to_thread
 from anyio.abc import TaskGroup
 
 from cplane import __version__
+from cplane.agent import memory
 from cplane.agent.boot import agree, boot, collect_often, keep_addresses
 from cplane.agent.datapaths import Datapath, doctor, open_datapath
 from cplane.agent.observed import Observed
@@ -60,6 +61,7 @@ async def run(config: AgentConfig) -> None:
                 tasks.start_soon(_until_told, tasks.cancel_scope)
                 tasks.start_soon(engine.run)
                 await boot(config, engine, datapath)
+                memory.started()
                 tasks.start_soon(engine.drive)
                 await _serve(config, engine, datapath, clock, tasks)
                 await _observe(config, datapath, observed, clock, tasks)

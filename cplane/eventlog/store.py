@@ -45,8 +45,9 @@ class SqliteLog:
         self._thread = threading.Thread(target=self._writer.run, name="event log", daemon=True)
         self._waiting = 0
         self._readers = anyio.CapacityLimiter(READERS)
-        # The next batch has its answer. One event for all who wait, for an answer, for room or for events to come: with
-        # hundreds of clients an event for each would be the dearest part of an append.
+        self._grown = anyio.Event()  # the next batch is written: for tails, and for those who wait for room
+        # Appends that come between two answers are mostly of one batch, so they wait for one event: with hundreds of
+        # clients an event for each, or one that wakes all of them each time, would be the dearest part of an append.
         self._turn = anyio.Event()
         self._closed = False
 
@@ -89,14 +90,15 @@ class SqliteLog:
         """
         drafts = draft(proposed)
         while self._waiting >= WAITING_MAX and not self._closed:
-            await self._turn.wait()
+            await self._grown.wait()
         if self._closed:
             self._refuse()
-        request = Request(drafts, dict(proposed.expected), self._clock.now_ns())
+        request = Request(drafts, dict(proposed.expected), self._clock.now_ns(), self._turn)
         self._writer.queue.put(request)
         self._waiting += 1
         while not request.answered:
-            await self._turn.wait()
+            await request.turn.wait()
+            request.turn = self._turn
         outcome = request.outcome
         if isinstance(outcome, CplaneError):
             raise outcome
@@ -123,9 +125,9 @@ class SqliteLog:
         """
         after = max(after, 0)
         while True:
-            turn = self._turn
+            grown = self._grown
             if after >= self.head and not self._closed:
-                await turn.wait()
+                await grown.wait()
                 continue
             batch = await self.read(after, TAIL_BATCH)
             if batch:
@@ -147,8 +149,10 @@ class SqliteLog:
         self._waiting -= len(batch)
         for request in batch:
             request.answered = True
-        turn, self._turn = self._turn, anyio.Event()
-        turn.set()
+        woken = {request.turn for request in batch} | {self._grown}
+        self._turn, self._grown = anyio.Event(), anyio.Event()
+        for event in woken:
+            event.set()
 
     def _end(self) -> None:
         """Without a writer nobody may be left waiting: not after the end, and not after a bug."""

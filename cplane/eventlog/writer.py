@@ -8,6 +8,7 @@ from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Final, Protocol, runtime_checkable
 
+import anyio
 import msgspec
 from anyio.lowlevel import current_token
 
@@ -28,11 +29,13 @@ class Request(msgspec.Struct, eq=False):
     """Events that want to enter the log.
 
     `outcome` is the writer's and holds when `answered`, which is the loop's, is true; None: nobody was left to write.
+    `turn` wakes whoever waits for it, and others that came at the same time.
     """
 
     drafts: tuple[Draft, ...]
     expected: dict[StreamId, int]
     recorded_at_ns: int
+    turn: anyio.Event
     outcome: Sequence[Envelope] | CplaneError | None = None
     answered: bool = False
 

@@ -11,13 +11,13 @@ from tests.support.tree import ROOT
 # them, which lives on, keeps all of them.
 SCRIPT = """
 import ctypes, os
-from cplane.agent.__main__ import _give_memory_back
+from cplane.agent.memory import give_back
 
 def resident_mb():
     with open("/proc/self/statm") as file:
         return int(file.read().split()[1]) * os.sysconf("SC_PAGESIZE") >> 20
 
-_give_memory_back()
+give_back()
 libc = ctypes.CDLL(None)
 libc.malloc.restype = ctypes.c_void_p
 libc.malloc.argtypes = (ctypes.c_size_t,)
@@ -44,3 +44,21 @@ def test_large_blocks_go_back_to_the_system_whatever_lies_behind_them():
     held, kept = map(int, done.stdout.split())
     assert held >= 60
     assert kept <= 4
+
+
+COLLECTED = """
+import gc
+from cplane.agent import memory
+memory.starting()
+assert not gc.isenabled()
+kept = [[] for _ in range(1000)]
+memory.started()
+assert gc.isenabled()
+assert gc.get_freeze_count() >= 1000
+"""
+
+
+@pytest.mark.slow
+def test_garbage_is_looked_for_after_the_start_and_not_among_what_the_start_made():
+    done = subprocess.run([sys.executable, "-c", COLLECTED], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
