@@ -72,6 +72,7 @@ def test_allowed_and_denied_connections_are_seen_with_verdict_labels_and_positio
     assert not {key for key in seen if key[3] != (FORWARDED if key[:2] == ("frontend", "TCP") else DROPPED)}
     endpoints = {one["pod"]: one for one in place.agent.ask("endpoint", "list")["endpoints"]}
     for (pod, protocol, _, verdict), flow in seen.items():
+        assert pod, flow
         assert flow.source.identity == endpoints[pod]["identity"]
         assert flow.destination.identity == endpoints["backend"]["identity"]
         assert f"k8s:app={pod}" in flow.source.labels
