@@ -41,7 +41,8 @@ def to_backend(place: Site, since: int) -> dict[tuple[str, str, int, int], Any]:
     """What was judged by the backend's ingress policy since that position, by pod, protocol, IP version and verdict."""
     found = {}
     for flow in asking.flows(place.agent):
-        ours = flow.destination.pod_name == "backend" and flow.traffic_direction == INGRESS
+        # The node asks for neighbours too; what is judged here was sent by pods.
+        ours = flow.source.pod_name and flow.destination.pod_name == "backend" and flow.traffic_direction == INGRESS
         if ours and position(flow) >= since and not flow.is_reply.value:
             protocol = flow.l4.WhichOneof("protocol")
             found[flow.source.pod_name, protocol, flow.IP.ipVersion, flow.verdict] = flow
@@ -72,7 +73,7 @@ def test_allowed_and_denied_connections_are_seen_with_verdict_labels_and_positio
     assert not {key for key in seen if key[3] != (FORWARDED if key[:2] == ("frontend", "TCP") else DROPPED)}
     endpoints = {one["pod"]: one for one in place.agent.ask("endpoint", "list")["endpoints"]}
     for (pod, protocol, _, verdict), flow in seen.items():
-        assert pod, flow
+        assert pod, str(flow).replace("\n", " ")
         assert flow.source.identity == endpoints[pod]["identity"]
         assert flow.destination.identity == endpoints["backend"]["identity"]
         assert f"k8s:app={pod}" in flow.source.labels
