@@ -126,7 +126,8 @@ static __always_inline s32 icmp6_from_container(struct packet_ctx *ctx, const st
 }
 
 /* True if a packet for a pod cannot have come from further than the node's own side of the veth: it was made
- * by the node, or is our answer to the pod and still bears the device by which the question came in.
+ * by the node, or is our answer to the pod and still bears the device by which the question came in. Without a
+ * source address are listener reports of a node whose address is not checked yet (RFC 3810 §5.2.13).
  */
 static __always_inline bool icmp6_is_of_link(struct packet_ctx *ctx)
 {
@@ -134,7 +135,7 @@ static __always_inline bool icmp6_is_of_link(struct packet_ctx *ctx)
 
 	if (!ip || (ctx->ingress_ifindex && ctx->ingress_ifindex != ctx->ifindex))
 		return false;
-	return ip->hop_limit == ND_HOP_LIMIT || ipv6_is_link_local(&ip->saddr);
+	return ip->hop_limit == ND_HOP_LIMIT || ipv6_is_link_local(&ip->saddr) || addr_is_zero(&ip->saddr);
 }
 
 #endif

@@ -248,7 +248,7 @@ def test_pods_whose_plugin_was_killed_and_that_nobody_deletes_are_swept_when_the
     """The runtime is gone with them, so there is no DEL; their namespaces go, and the agent is started anew."""
     chance = random.Random(SEED)
     before = sorted(place.left())
-    for number in range(4):
+    for number in range(3):
         box = Namespace(f"{place.name}-killed{number}")
         subprocess.run(["ip", "netns", "add", box.name], check=True)
         try:

@@ -154,8 +154,10 @@ def test_the_log_tells_who_asked_for_what_and_in_which_order(agent: Agent) -> No
 
 def test_who_follows_the_log_sees_what_comes_and_ends_with_0_when_interrupted(agent: Agent) -> None:
     head = asking.status(agent).head
+    # Where a shell runs the tests in the background, they and their children ignore the signal.
+    listening = ("env", "--default-signal=INT")
     with subprocess.Popen(
-        [str(BIN / "cplane"), "log", "-f", "--from", str(head), "-o", "json"],
+        [*listening, str(BIN / "cplane"), "log", "-f", "--from", str(head), "-o", "json"],
         env=agent.environment,
         stdout=subprocess.PIPE,
         text=True,
@@ -166,7 +168,10 @@ def test_who_follows_the_log_sees_what_comes_and_ends_with_0_when_interrupted(ag
         told = json.loads(follower.stdout.readline())
         assert (told["position"], told["type"]) == (head + 1, "policy.deleted")
         follower.send_signal(signal.SIGINT)
-        assert follower.wait(20) == 0
+        try:
+            assert follower.wait(20) == 0
+        finally:
+            follower.kill()
 
 
 def test_waiting_for_a_position_ends_when_it_is_there_and_fails_when_it_does_not_come(agent: Agent) -> None:

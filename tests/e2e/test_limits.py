@@ -24,8 +24,8 @@ pytestmark = pytest.mark.slow
 
 IDLE: Final = 200
 GROWTH_MB: Final = 40  # of an agent that somebody does not read from; what was sent is many times that
-BIG_POLICIES: Final = 60
-PROBES: Final = 600
+BIG_POLICIES: Final = 40
+PROBES: Final = 300
 WAIT: Final = "/cplane.admin.v1.StatusService/Wait"
 APPLY: Final = "/cplane.admin.v1.PolicyService/Apply"
 TAIL: Final = "/cplane.admin.v1.LogService/Tail"

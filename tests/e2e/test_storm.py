@@ -32,7 +32,7 @@ pytestmark = [
 
 SEED = 50
 KILLS = 50
-STORM_S = (0.02, 0.6)  # how long a storm goes on before the agent is killed
+STORM_S = (0.02, 0.4)  # how long a storm goes on before the agent is killed
 SAME_COMMAND = 64  # positions; what follows from one command is never more events than that here
 STEADY = policy("steady", "two", "ingress:\n- fromEndpoints: [{matchLabels: {app: one}}]")
 STEADY_PODS = ("one", "two", "three")

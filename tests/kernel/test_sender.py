@@ -159,6 +159,16 @@ def test_neighbour_discovery_of_the_node_passes_to_the_pod(net: Node) -> None:
     assert net.dropped() == [133, 133]
 
 
+@pytest.mark.parametrize("source", ["::", "fe80::1"])
+def test_listener_reports_of_the_node_are_no_business_of_policies(net: Node, source: str) -> None:
+    """The node says who listens on its side of the veth, at first without an address: nothing of that is a drop."""
+    first, payload = extensions([0], ICMP6, icmp(143))
+    assert net.into(ethernet(ipv6(source, "ff02::16", first, payload, hop_limit=1), 0x86DD)).action == PASS
+    assert net.records() == []
+    assert net.into(frame(source, "ff02::16", ICMP6, icmp(128))).action == DROP
+    assert net.dropped() == [133]
+
+
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
