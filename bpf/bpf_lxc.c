@@ -33,6 +33,13 @@ static __always_inline struct device_info *device_of(const struct packet_ctx *ct
 	return devices_map(&key);
 }
 
+static __always_inline struct judged judged_of(const struct device_info *device)
+{
+	struct judged pod = { .policy_id = device->policy_id, .lxc_id = device->lxc_id, .flags = device->flags };
+
+	return pod;
+}
+
 /* The EtherType, in the packet's byte order. 802.1Q tags lie outside of the packet, and what they lead to is
  * not what we judge.
  */
@@ -94,6 +101,7 @@ static __always_inline s32 from_container_arp(struct packet_ctx *ctx, const stru
 /* What a pod sends: judged by its own policy, then handed to a local pod or to the stack. */
 static __always_inline s32 from_container_ip(struct packet_ctx *ctx, struct packet *p, const struct device_info *device)
 {
+	struct judged pod = judged_of(device);
 	struct endpoint_info *to;
 	bool local;
 	s32 ret;
@@ -108,7 +116,7 @@ static __always_inline s32 from_container_ip(struct packet_ctx *ctx, struct pack
 		p->dst_lxc = to->lxc_id;
 	}
 	local = to && !(to->flags & ENDPOINT_FLAG_HOST);
-	ret = judge(ctx, p, device->policy_id, device->lxc_id, !local, DIRECTION_EGRESS);
+	ret = judge(ctx, p, &pod, !local, DIRECTION_EGRESS);
 	if (ret < 0)
 		return ret;
 	metrics_count(ctx, METRIC_FORWARDED, METRICS_EGRESS);
@@ -156,6 +164,7 @@ static __always_inline s32 from_container_packet(struct packet_ctx *ctx, struct 
 static __always_inline s32 to_container_packet(struct packet_ctx *ctx, struct packet *p)
 {
 	struct device_info *device = device_of(ctx);
+	struct judged pod;
 	s32 ret;
 
 	if (!device)
@@ -178,7 +187,8 @@ static __always_inline s32 to_container_packet(struct packet_ctx *ctx, struct pa
 	if (p->protocol == IPPROTO_ICMPV6 && icmp6_is_link_noise(p->icmp_type) && icmp6_is_of_link(ctx))
 		return CTX_ACT_OK;
 	p->now = packet_now();
-	ret = judge(ctx, p, device->policy_id, device->lxc_id, true, DIRECTION_INGRESS);
+	pod = judged_of(device);
+	ret = judge(ctx, p, &pod, true, DIRECTION_INGRESS);
 	if (ret < 0)
 		return ret;
 	metrics_count(ctx, METRIC_FORWARDED, METRICS_INGRESS);

@@ -206,7 +206,8 @@ static __always_inline s32 conntrack_create(struct packet *p, u32 peer_identity,
 		.seen_fwd = p->tcp_flags & TCP_REPORTED,
 	};
 
-	entry.flags = conntrack_flags(p->connection.source_low ? CT_INITIATOR_LOW : 0, p, true);
+	entry.flags = (p->connection.source_low ? CT_INITIATOR_LOW : 0) | (p->audited ? CT_AUDITED : 0);
+	entry.flags = conntrack_flags(entry.flags, p, true);
 	entry.lifetime = p->now + conntrack_timeout(entry.flags, p);
 	if (ct_map_update(&p->connection.key, &entry, packet_is_v6(p)))
 		return DROP(CT_MAP_INSERTION_FAILED, CONNTRACK);

@@ -6,6 +6,13 @@
 /* A judgement that is no drop is a TRACE_* reason, and this bit if a trace record is due. */
 #define JUDGE_REPORT 0x100
 
+/* Whose conntrack and policy are asked. */
+struct judged {
+	u32 policy_id;
+	u16 lxc_id;
+	u16 flags;	/* ENDPOINT_FLAG_* */
+};
+
 /* The identity of the other side, which the caller may know already. */
 static __always_inline s32 judge_peer(const struct packet_ctx *ctx, struct packet *p, const u8 direction)
 {
@@ -16,17 +23,58 @@ static __always_inline s32 judge_peer(const struct packet_ctx *ctx, struct packe
 	return 0;
 }
 
-/* The policy's decision. Written to the log if it is a refusal, or the first decision about the connection. */
-static __always_inline s32 judge_policy(const struct packet_ctx *ctx, struct packet *p, u32 policy_id, bool first,
-					const u8 direction)
+/* True if a refusal that lets the packet pass is news: of a first packet or of a fragment, which belongs to no
+ * connection, or the first one of a live connection, which enforcement would cut.
+ */
+static __always_inline bool judge_tells_audit(const struct ct_entry *entry)
 {
-	struct verdict verdict;
+	return !entry || !(entry->flags & CT_AUDITED);
+}
 
-	verdict = policy_of(p, policy_id, direction == DIRECTION_EGRESS ? p->dst_identity : p->src_identity, direction);
+/* The policy's decision. Recorded if it is a refusal, or the first decision about the connection. A refusal by
+ * rules that are only audited, or of an endpoint that is, lets the packet pass.
+ */
+static __always_inline s32 judge_policy(const struct packet_ctx *ctx, struct packet *p, const struct judged *who,
+					const struct ct_entry *entry, const u8 direction)
+{
+	u32 peer = direction == DIRECTION_EGRESS ? p->dst_identity : p->src_identity;
+	struct verdict verdict = policy_of(p, who->policy_id, peer, direction);
+	bool audited = who->flags & ENDPOINT_FLAG_AUDIT;
+	u32 cookie = verdict.cookie;
+
+	if (unlikely(!verdict.reason && verdict.audited)) {
+		struct verdict other = policy_of(p, who->policy_id | POLICY_AUDIT_PLANE, peer, direction);
+
+		if (other.reason) {
+			verdict = other;
+			audited = true;
+		}
+	}
 	p->cookie = verdict.cookie;
-	if (first || verdict.reason)
+	p->audited = verdict.reason && audited;
+	if (unlikely(p->audited)) {
+		p->flags |= RECORD_AUDITED;
+		if (judge_tells_audit(entry))
+			policy_notify(ctx, p, &verdict);
+		p->flags &= ~RECORD_AUDITED;
+		p->cookie = cookie;
+		return 0;
+	}
+	if (verdict.reason || (!entry && p->shape != SHAPE_FRAGMENT))
 		policy_notify(ctx, p, &verdict);
 	return verdict.reason ? DROP_REASON(verdict.reason, FILE_LXC) : 0;
+}
+
+/* A live connection was judged again, and goes on. */
+static __always_inline void judge_renew(const struct packet *p, struct ct_entry *entry, u32 peer, u64 epoch)
+{
+	u8 flags = p->audited ? entry->flags | CT_AUDITED : entry->flags & ~CT_AUDITED;
+
+	entry->peer_identity = peer;
+	entry->cookie = p->cookie;
+	entry->epoch = epoch;
+	if (entry->flags != flags)
+		entry->flags = flags;
 }
 
 /* The rest of the life of an allowed packet of a known connection. */
@@ -47,7 +95,7 @@ static __always_inline s32 judge_known(struct packet *p, struct ct_entry *entry,
 /* 0 or more: let through, see JUDGE_REPORT. Less: a drop. Replies and related errors need no policy; packets
  * of the initiator need it once, and again after every change of policy (the epoch says so).
  */
-static __always_inline s32 judge(const struct packet_ctx *ctx, struct packet *p, u32 policy_id, u16 lxc_id,
+static __always_inline s32 judge(const struct packet_ctx *ctx, struct packet *p, const struct judged *who,
 				 bool report, const u8 direction)
 {
 	u32 *peer = direction == DIRECTION_EGRESS ? &p->dst_identity : &p->src_identity;
@@ -60,8 +108,8 @@ static __always_inline s32 judge(const struct packet_ctx *ctx, struct packet *p,
 	p->cookie = 0;
 	if (likely(p->shape != SHAPE_FRAGMENT)) {
 		p->flags |= RECORD_REPLY_KNOWN;
-		related = p->shape == SHAPE_ERROR && conntrack_is_related(p, lxc_id, direction);
-		entry = related ? NULL : conntrack_lookup(p, lxc_id);
+		related = p->shape == SHAPE_ERROR && conntrack_is_related(p, who->lxc_id, direction);
+		entry = related ? NULL : conntrack_lookup(p, who->lxc_id);
 		if (entry)
 			forward = conntrack_is_forward(entry, p);
 		/* Read before the policy: a change in between leaves the older number, and so another look. */
@@ -78,7 +126,7 @@ static __always_inline s32 judge(const struct packet_ctx *ctx, struct packet *p,
 		p->flags &= ~RECORD_REPLY_KNOWN;
 		return TRACE_UNKNOWN | JUDGE_REPORT;
 	}
-	ret = judge_policy(ctx, p, policy_id, !entry && p->shape != SHAPE_FRAGMENT, direction);
+	ret = judge_policy(ctx, p, who, entry, direction);
 	if (ret < 0)
 		return ret;
 	if (p->shape == SHAPE_FRAGMENT)
@@ -87,9 +135,7 @@ static __always_inline s32 judge(const struct packet_ctx *ctx, struct packet *p,
 		ret = conntrack_create(p, *peer, epoch);
 		return ret < 0 ? ret : TRACE_NEW | JUDGE_REPORT;
 	}
-	entry->peer_identity = *peer;
-	entry->cookie = p->cookie;
-	entry->epoch = epoch;
+	judge_renew(p, entry, *peer, epoch);
 	return judge_known(p, entry, peer, true, report);
 }
 

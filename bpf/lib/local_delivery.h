@@ -25,11 +25,12 @@ static __always_inline s32 local_delivery_headers(struct packet_ctx *ctx, const 
 /* Judged by the receiver as it would be at its own device; less than 0 is a drop. */
 static __always_inline s32 local_delivery(struct packet_ctx *ctx, struct packet *p, const struct endpoint_info *to)
 {
+	struct judged receiver = { .policy_id = to->policy_id, .lxc_id = to->lxc_id, .flags = to->flags };
 	s32 ret = local_delivery_headers(ctx, p, to);
 
 	if (ret < 0)
 		return ret;
-	ret = judge(ctx, p, to->policy_id, to->lxc_id, true, DIRECTION_INGRESS);
+	ret = judge(ctx, p, &receiver, true, DIRECTION_INGRESS);
 	if (ret >= 0)
 		metrics_count(ctx, METRIC_FORWARDED, METRICS_INGRESS);
 	return ret;

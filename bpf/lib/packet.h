@@ -44,6 +44,7 @@ struct packet {
 	u8 flags;		/* RECORD_*, of the judgement in progress */
 	bool error_to_sender;	/* SHAPE_ERROR: the inner packet was sent by the outer destination ... */
 	bool error_by_receiver;	/* ... and had been received by the outer source */
+	bool audited;		/* in this judgement: refused, and let through all the same */
 	struct connection connection;
 	struct connection related;
 };

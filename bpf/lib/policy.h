@@ -23,6 +23,7 @@ struct verdict {
 	u32 cookie;
 	u8 reason;		/* 0: allowed */
 	u8 match_type;
+	bool audited;		/* ask the audit plane too */
 };
 
 static __always_inline u8 policy_match_type(u8 l4_bits, bool l3)
@@ -34,12 +35,15 @@ static __always_inline u8 policy_match_type(u8 l4_bits, bool l3)
 	return l3 ? MATCH_L3_L4 : MATCH_L4_ONLY;
 }
 
-/* What an entry means to a packet. There is no proxy and no authentication: what needs them is dropped. */
-static __always_inline u8 policy_reason(const struct policy_entry *entry)
+/* What an entry means to a packet. There is no proxy and no authentication: what needs them is dropped.
+ * `other` is the entry that did not decide, or NULL: where the one that did does not say, it is asked for
+ * authentication too.
+ */
+static __always_inline u8 policy_reason(const struct policy_entry *entry, const struct policy_entry *other)
 {
 	if (entry->flags & POLICY_FLAG_DENY)
 		return REASON_POLICY_DENY;
-	if (entry->auth_type)
+	if (entry->auth_type || (other && other->auth_type && !(entry->flags & POLICY_FLAG_AUTH_SAID)))
 		return REASON_AUTH_REQUIRED;
 	if (entry->proxy_port)
 		return REASON_PROXY_REDIRECTION_NOT_SUPPORTED;
@@ -47,7 +51,8 @@ static __always_inline u8 policy_reason(const struct policy_entry *entry)
 }
 
 /* Two lookups, for the peer and for anyone. The higher precedence decides; then the longer L4 prefix; then
- * the entry that names the peer; one of the highest precedence there is decides without the second lookup. `l4_bits` is how much of (protocol, port) the packet shows.
+ * the entry that names the peer; one of the highest precedence there is decides without the second lookup.
+ * `l4_bits` is how much of (protocol, port) the packet shows.
  */
 static __always_inline struct verdict policy_lookup(u32 policy_id, u32 identity, const u8 direction, u8 protocol,
 						    __be16 port, u8 l4_bits)
@@ -61,16 +66,18 @@ static __always_inline struct verdict policy_lookup(u32 policy_id, u32 identity,
 		.dport = port,
 	};
 	struct verdict verdict = { .reason = REASON_POLICY_DENIED, .match_type = MATCH_NONE };
-	struct policy_entry *chosen, *any;
+	struct policy_entry *chosen, *any, *other = NULL;
 	bool l3 = true;
 
 	chosen = identity == IDENTITY_ANY ? NULL : policy_map(&key);
 	if (!chosen || chosen->precedence != POLICY_PRECEDENCE_MAX) {
 		key.sec_label = IDENTITY_ANY;
 		any = policy_map(&key);
+		other = any;
 		if (any && (!chosen || any->precedence > chosen->precedence ||
 			    (any->precedence == chosen->precedence &&
 			     any->flags >> POLICY_L4_BITS_SHIFT > chosen->flags >> POLICY_L4_BITS_SHIFT))) {
+			other = chosen;
 			chosen = any;
 			l3 = false;
 		}
@@ -78,8 +85,9 @@ static __always_inline struct verdict policy_lookup(u32 policy_id, u32 identity,
 	if (!chosen)
 		return verdict;
 	verdict.cookie = chosen->cookie;
-	verdict.reason = policy_reason(chosen);
+	verdict.reason = policy_reason(chosen, other);
 	verdict.match_type = policy_match_type(chosen->flags >> POLICY_L4_BITS_SHIFT, l3);
+	verdict.audited = chosen->flags & POLICY_FLAG_AUDITED;
 	return verdict;
 }
 

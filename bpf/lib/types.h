@@ -58,6 +58,9 @@ struct policy_entry {
 };
 
 #define POLICY_FLAG_DENY 1
+#define POLICY_FLAG_AUDITED 2	/* what it allows is looked up in the audit plane too */
+#define POLICY_FLAG_AUTH_SAID 4	/* auth_type is what its own terms say, not what broader ones ask for */
+#define POLICY_AUDIT_PLANE 0x80000000	/* added to a policy's number */
 #define POLICY_L4_BITS_SHIFT 3
 
 struct endpoint_key {
@@ -78,6 +81,7 @@ struct endpoint_info {
 };
 
 #define ENDPOINT_FLAG_HOST 1	/* an address of the node itself */
+#define ENDPOINT_FLAG_AUDIT 2	/* also of device_info: what its policy refuses passes */
 
 struct device_key {
 	u32 ifindex;
@@ -152,6 +156,7 @@ struct ct_entry {
 #define CT_SEEN_NON_SYN 2
 #define CT_CLOSING_FWD 4
 #define CT_CLOSING_REV 8
+#define CT_AUDITED 16	/* its last judgement was a refusal that let it through, and a record has told so */
 #define CT_CLOSING (CT_CLOSING_FWD | CT_CLOSING_REV)
 
 struct metrics_key {
@@ -211,6 +216,7 @@ struct scratch {
 #define RECORD_EGRESS 2
 #define RECORD_REPLY 4
 #define RECORD_REPLY_KNOWN 8
+#define RECORD_AUDITED 16	/* refused, and let through all the same */
 
 /* bpf_map_type is the agent's business; these are the numbers of maps in MAP(). */
 #define SLOT_IPCACHE 1

@@ -8,6 +8,7 @@ from anyio import to_thread
 from cplane.agent.datapaths import Datapath
 from cplane.api.cni.sweep import sweep
 from cplane.config.model import AgentConfig
+from cplane.deciders.config import ChangeOptions
 from cplane.deciders.node import JoinNode, SetNodeAddresses
 from cplane.engine.engine import Engine
 from cplane.errors import Corrupt, Unavailable
@@ -45,7 +46,7 @@ def agree(config: AgentConfig, head: int, enforced: int) -> None:
 
 
 async def boot(config: AgentConfig, engine: Engine, datapath: Datapath) -> None:
-    """The node has joined, its host side is ready, and no link or endpoint has lost the other.
+    """The node has joined, options that were given hold, and no link or endpoint has lost the other.
 
     The engine runs and does not drive the datapath yet: after a reboot the log may name interfaces that are
     somebody else's by now, and nothing must be attached to those. Raises CplaneError.
@@ -57,6 +58,8 @@ async def boot(config: AgentConfig, engine: Engine, datapath: Datapath) -> None:
         ipv6_pod_cidr=_canonical(config.ipv6_pod_cidr),
     )
     await engine.submit(join, actor=ACTOR, cause="start")
+    options = ChangeOptions(policy_enforcement=config.policy_enforcement, policy_audit=config.policy_audit_mode)
+    await engine.submit(options, actor=ACTOR, cause="start")
     node = engine.world.node
     assert node is not None
     prefixes = tuple(cidr for cidr in (node.ipv4_pod_cidr, node.ipv6_pod_cidr) if cidr)

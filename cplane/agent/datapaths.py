@@ -164,7 +164,7 @@ def _look_up(
 
     decided = lookup(get, identity, Direction(direction), protocol, port)
     found = get(decided.key) if decided.key is not None else None
-    return Judgement(int(decided.reason or 0), int(decided.match), found.cookie if found else 0)
+    return Judgement(int(decided.reason or 0), int(decided.match), found.cookie if found else 0, decided.audited)
 
 
 def doctor() -> Sequence[Check]:

@@ -1,16 +1,24 @@
-"""What the flow parser asks: who is behind an address or a number, by the state of this moment."""
+"""What the flow parser asks: who is behind an address, a number or a verdict, by the state of this moment."""
 
 import socket
+from collections.abc import Iterable
 from functools import lru_cache
+from itertools import islice
 
 from cplane.domain.endpoint import Endpoint
 from cplane.domain.identity import RESERVED_BY_NUMBER, NumericIdentity
+from cplane.domain.labels import K8S
+from cplane.domain.policy import Rule
+from cplane.domain.policy.repository import AUDIT_PLANE
+from cplane.domain.verdict import Direction
 from cplane.engine.engine import Engine
+from cplane.hubble.attribution import NO_POLICY, POLICIES_MAX, Attribution, PolicyMeta
 from cplane.hubble.parser.getters import EndpointInfo
 from cplane.projections.tables import LXC
 from datapath.maps.endpoints import EndpointKey
 from datapath.maps.ipcache import FAMILY_V4, FAMILY_V6
 
+_POLICY = "io.cilium.k8s.policy."  # before the keys of what a rule has from its policy
 _RESERVED_LABELS = {number: reserved.labels.texts() for number, reserved in RESERVED_BY_NUMBER.items()}
 
 
@@ -52,6 +60,30 @@ class Observed:
         """What the log calls the device of that number; empty if it knows none."""
         return next((e.host_interface for e in self._engine.world.endpoints.values() if e.host_ifindex == index), "")
 
+    def decided_by(self, cookie: int) -> Attribution:
+        """The rules that the cookie of a policy entry stands for; nobody's for an unknown one."""
+        return self._attribution(self._engine.policies.rules(cookie))
+
+    def denied_by_default(self, endpoint_id: int, *, egress: bool, audited: bool) -> Attribution:
+        """The rules that ask for default deny at a local endpoint; nobody's where no rule does.
+
+        `audited`: the packet passed all the same, so they may be rules that are only audited. Where default deny is
+        enforced they are not: what is allowed there is allowed in the audit plane too.
+        """
+        held = self._engine.world.endpoints.get(endpoint_id)
+        direction = Direction.EGRESS if egress else Direction.INGRESS
+        state = self._engine.policies.state(held.policy_id) if held is not None else None
+        if held is not None and state is not None and audited and not state.is_enforced(direction):
+            state = self._engine.policies.state(held.policy_id | AUDIT_PLANE)
+        return NO_POLICY if state is None else self._attribution(one.rule for one in state.demanding(direction))
+
+    def _attribution(self, rules: Iterable[Rule]) -> Attribution:
+        revision = self._engine.world.policy_revision
+        found = tuple(rules)
+        named = dict.fromkeys(_policy_meta(rule, revision) for rule in found)
+        told = dict.fromkeys(rule.log for rule in found if rule.log)
+        return Attribution(tuple(islice(named, POLICIES_MAX)), tuple(islice(told, POLICIES_MAX)))
+
     def _info(self, endpoint: Endpoint) -> EndpointInfo:
         return EndpointInfo(
             endpoint_id=endpoint.id,
@@ -59,6 +91,14 @@ class Observed:
             pod_name=endpoint.pod,
             cluster=self._engine.world.cluster,
         )
+
+
+def _policy_meta(rule: Rule, revision: int) -> PolicyMeta:
+    """As Hubble makes it: of the labels that every rule has from its policy."""
+    said = {label.key: label.value for label in rule.labels if label.source == K8S}
+    kind, namespace, name = (said.get(_POLICY + key, "") for key in ("derived-from", "namespace", "name"))
+    texts = tuple(text.removesuffix("=") for text in rule.labels.texts())
+    return PolicyMeta(kind, namespace, name, texts, revision)
 
 
 @lru_cache(maxsize=4096)

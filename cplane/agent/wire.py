@@ -19,7 +19,7 @@ from cplane.api.cni.service import CniService
 from cplane.api.errors import refuse
 from cplane.api.ports import Agent, Monitor, Verified
 from cplane.api.server import admin_services
-from cplane.config.model import AgentConfig, HubbleConfig
+from cplane.config.model import AgentConfig
 from cplane.engine.engine import Engine, replay
 from cplane.engine.ports import EventLog
 from cplane.errors import Unavailable
@@ -63,8 +63,14 @@ async def run(config: AgentConfig) -> None:
                 await boot(config, engine, datapath)
                 memory.started()
                 tasks.start_soon(engine.drive)
-                await _serve(config, engine, datapath, clock, tasks)
-                await _observe(config, datapath, observed, clock, tasks)
+                flows = FlowStore(
+                    cluster=config.cluster_name,
+                    node=config.node_name,
+                    seed=clock.new_id(),
+                    capacity=config.hubble.ring_records,
+                )
+                await _serve(config, engine, datapath, flows, clock, tasks)
+                await _observe(config, datapath, observed, flows, clock, tasks)
                 await engine.wait(engine.head)
                 tasks.start_soon(collect_often, datapath)  # only now: before, a sweep could take what is still wanted
                 took_ms = (clock.monotonic_ns() - started_ns) / 1e6
@@ -73,7 +79,9 @@ async def run(config: AgentConfig) -> None:
             datapath.close()
 
 
-async def _serve(config: AgentConfig, engine: Engine, datapath: Datapath, clock: SystemClock, tasks: TaskGroup) -> None:
+async def _serve(
+    config: AgentConfig, engine: Engine, datapath: Datapath, flows: FlowStore, clock: SystemClock, tasks: TaskGroup
+) -> None:
     """Everybody can ask, and what must be repeated is."""
     agent = Agent(
         version=__version__,
@@ -81,7 +89,7 @@ async def _serve(config: AgentConfig, engine: Engine, datapath: Datapath, clock:
         log_location=config.log,
         clock=clock,
         doctor=doctor,
-        monitor=lambda: Monitor(config.hubble.monitor != "off", 0, datapath.lost()),
+        monitor=lambda: Monitor(config.hubble.monitor != "off", flows.ring.written, datapath.lost()),
         verify=_verifier(config),
         probe=datapath.probe,
     )
@@ -92,39 +100,33 @@ async def _serve(config: AgentConfig, engine: Engine, datapath: Datapath, clock:
 
 
 async def _observe(
-    config: AgentConfig, datapath: Datapath, observed: Observed, clock: SystemClock, tasks: TaskGroup
+    config: AgentConfig,
+    datapath: Datapath,
+    observed: Observed,
+    flows: FlowStore,
+    clock: SystemClock,
+    tasks: TaskGroup,
 ) -> None:
     """Records become flows, and flows can be read."""
-    store = FlowStore(
-        cluster=config.cluster_name,
-        node=config.node_name,
-        seed=clock.new_id(),
-        capacity=config.hubble.ring_records,
-    )
-    parser = Parser(store, observed)
+    parser = Parser(flows, observed)
     tasks.start_soon(
         partial(
             pump,
             datapath.drain,
             datapath.lost,
-            store,
+            flows,
             parser,
             now_ns=clock.now_ns,
             offset_ns=clock.boot_offset_ns,
         )
     )
     addresses: list[UnixAddress | TcpAddress] = [UnixAddress(config.hubble_socket)]
-    if config.hubble.listen_tcp:
-        addresses.append(_tcp_address(config.hubble))
-    services = hubble_services(store, clock, version=__version__)
+    if config.hubble.tcp:
+        given = config.hubble
+        tls = server_context(given.tls_cert, given.tls_key, given.tls_client_ca) if given.tls_cert else None
+        addresses.append(TcpAddress(*config.hubble.tcp, tls))
+    services = hubble_services(flows, clock, version=__version__)
     await tasks.start(partial(serve, services, addresses, refuse=refuse))
-
-
-def _tcp_address(config: HubbleConfig) -> TcpAddress:
-    """Where to listen: in plaintext on loopback, unless an address is given."""
-    host, _, port = config.listen_tcp.rpartition(":")
-    tls = server_context(config.tls_cert, config.tls_key, config.tls_client_ca) if config.tls_cert else None
-    return TcpAddress(host.strip("[]") or ("::" if tls else "127.0.0.1"), int(port), tls)
 
 
 def _make_folders(config: AgentConfig) -> None:

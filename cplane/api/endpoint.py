@@ -1,7 +1,7 @@
 """Endpoints over gRPC."""
 
 from cplane.api.ports import Engine
-from cplane.deciders.endpoint import NoSuchEndpoint, RelabelEndpoint
+from cplane.deciders.endpoint import ConfigureEndpoint, NoSuchEndpoint, RelabelEndpoint
 from cplane.domain.endpoint import Endpoint
 from cplane.domain.labels import K8S, LabelSet
 from cplane.pb.cplane.admin import v1 as pb
@@ -9,7 +9,7 @@ from cplane.transport.calls import caller
 
 
 class EndpointService(pb.EndpointServiceBase):
-    """Shows and relabels endpoints; they come and go by the container runtime."""
+    """Shows, relabels and configures endpoints; they come and go by the container runtime."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -34,6 +34,19 @@ class EndpointService(pb.EndpointServiceBase):
         labels = LabelSet.parse(message.labels, K8S).texts()
         committed = await self._engine.submit(RelabelEndpoint(endpoint=message.id, labels=labels), actor=caller())
         return pb.RelabelEndpointResponse(position=committed.position, endpoint=_to_pb(find(self._engine, message.id)))
+
+    async def configure(self, message: pb.ConfigureEndpointRequest) -> pb.ConfigureEndpointResponse:
+        """The endpoint's options are these at the position; without any, what they are. Raises NoSuchEndpoint."""
+        find(self._engine, message.id)
+        position = self._engine.world.position
+        if message.policy_audit is not None:
+            command = ConfigureEndpoint(endpoint=message.id, audit=message.policy_audit)
+            position = (await self._engine.submit(command, actor=caller())).position
+        return pb.ConfigureEndpointResponse(
+            position=position,
+            endpoint=_to_pb(find(self._engine, message.id)),
+            agent_policy_audit=self._engine.world.options.policy_audit,
+        )
 
 
 def find(engine: Engine, number: int) -> Endpoint:
@@ -61,4 +74,7 @@ def _to_pb(one: Endpoint) -> pb.Endpoint:
         pod_uid=one.pod_uid,
         labels=[*one.labels.texts()],
         identity=one.identity,
+        policy=one.policy_id,
+        named_ports=[*one.named_ports],
+        policy_audit=one.audit,
     )

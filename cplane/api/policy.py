@@ -1,13 +1,17 @@
 """Policies over gRPC: text in, canonical objects to the decider, its refusals back to places in the text."""
 
+from collections.abc import AsyncIterator
 from typing import Final
 
 import anyio
 import anyio.to_thread
 
+from cplane.api.config import options_to_pb
 from cplane.api.documents import Object, read_objects
 from cplane.api.errors import BadDocuments
+from cplane.api.policy_status import PolicyStatuses, entries_by_cookie, entries_by_origin
 from cplane.api.ports import Engine
+from cplane.api.streaming import StreamingService
 from cplane.config.problems import Problem
 from cplane.deciders.policy import (
     ApplyPolicies,
@@ -17,18 +21,20 @@ from cplane.deciders.policy import (
     PolicyState,
     decide_apply,
 )
-from cplane.domain.policy import CCNP, PolicyRef
-from cplane.domain.policy.parse import DEFAULT_NAMESPACE
+from cplane.domain.policy import CidrGroup, PolicyRef
+from cplane.domain.policy.parse import CLUSTER_WIDE, DEFAULT_NAMESPACE
 from cplane.events.policy import PolicyDeleted, PolicyUpserted
 from cplane.pb.cplane.admin import v1 as pb
+from cplane.projections.tables import POLICY
 from cplane.transport.calls import caller
 
 _ITSELF: Final = "document"  # what the policy language calls a document as a whole
+_BATCH: Final = 10  # policies; a few milliseconds of encoding, during which nobody else is served
 _INLINE_BYTES: Final = 8192  # a longer text is read in a thread: it takes about a millisecond per kilobyte
 
 
-class PolicyService(pb.PolicyServiceBase):
-    """Applies, deletes and shows policies."""
+class PolicyService(StreamingService, pb.PolicyServiceBase):
+    """Applies, deletes and shows policies and the groups of prefixes that they refer to."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -74,22 +80,49 @@ class PolicyService(pb.PolicyServiceBase):
     async def list(self, message: pb.ListPoliciesRequest) -> pb.ListPoliciesResponse:
         """All policies, or those of one namespace."""
         world = self._engine.world
-        refs = sorted(ref for ref in world.policies if message.namespace in {"", ref.namespace})
-        policies = [self._policy(ref) for ref in refs]
+        policies = [self._policy(ref) for ref in self._refs(message.namespace)]
         return pb.ListPoliciesResponse(position=world.position, revision=world.policy_revision, policies=policies)
 
     async def get(self, message: pb.GetPolicyRequest) -> pb.GetPolicyResponse:
         """One policy. Raises NoSuchPolicy."""
-        ref = _ref_from_pb(message.ref or pb.PolicyRef())
+        ref = self._known(message.ref)
+        return pb.GetPolicyResponse(position=self._engine.world.position, policy=self._policy(ref))
+
+    async def status(self, message: pb.PolicyStatusRequest) -> AsyncIterator[pb.PolicyStatusResponse]:
+        """What became of all policies, of those of one namespace, or of one. Raises NoSuchPolicy."""
+        refs = (self._known(message.ref),) if message.ref is not None else self._refs(message.namespace)
+        engine = self._engine
+        cookies = tuple(row.cookie for row in engine.desired(POLICY).values())
+        by_cookie = await anyio.to_thread.run_sync(entries_by_cookie, cookies)
+        entries = entries_by_origin(engine.policies, by_cookie)
+        for start in range(0, max(1, len(refs)), _BATCH):
+            world, statuses = engine.world, PolicyStatuses(engine, entries)  # each batch is of one moment
+            yield pb.PolicyStatusResponse(
+                position=world.position,
+                applied=engine.applied,
+                revision=world.policy_revision,
+                options=options_to_pb(world.options),
+                policies=[statuses.of(ref) for ref in refs[start : start + _BATCH] if ref in world.policies],
+            )
+
+    def _refs(self, namespace: str) -> tuple[PolicyRef, ...]:
+        return tuple(sorted(ref for ref in self._engine.world.policies if namespace in {"", ref.namespace}))
+
+    def _known(self, message: pb.PolicyRef | None) -> PolicyRef:
+        ref = _ref_from_pb(message or pb.PolicyRef())
         if ref not in self._engine.world.policies:
             raise NoSuchPolicy.of((ref,), self._engine.world.policies)
-        return pb.GetPolicyResponse(position=self._engine.world.position, policy=self._policy(ref))
+        return ref
 
     def _policy(self, ref: PolicyRef) -> pb.Policy:
         world = self._engine.world
-        return pb.Policy(
-            ref=_ref_to_pb(ref), document=world.policy.documents[ref], rules=len(world.policies[ref].rules)
-        )
+        shown = pb.Policy(ref=_ref_to_pb(ref), document=world.policy.documents[ref])
+        held = world.policies[ref]
+        if isinstance(held, CidrGroup):
+            shown.prefixes = len(held.prefixes)
+        else:
+            shown.rules, shown.audit = len(held.rules), held.audit
+        return shown
 
 
 async def _read(data: bytes) -> tuple[Object, ...]:
@@ -108,7 +141,7 @@ def _located(invalid: InvalidDocuments, objects: tuple[Object, ...]) -> BadDocum
 
 def _ref_of(one: Object) -> PolicyRef:
     kind, namespace, name = one.name()
-    return PolicyRef(kind, "" if kind == CCNP else namespace or DEFAULT_NAMESPACE, name)
+    return PolicyRef(kind, "" if kind in CLUSTER_WIDE else namespace or DEFAULT_NAMESPACE, name)
 
 
 def _ref_of_event(event: PolicyUpserted | PolicyDeleted) -> PolicyRef:

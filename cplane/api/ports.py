@@ -7,6 +7,7 @@ from typing import Any, Protocol
 from cplane.deciders.world import Command, World
 from cplane.engine.ports import EventLog
 from cplane.events.catalog import Event
+from cplane.projections.policymap import PolicyMapProjection
 
 Table = Mapping[Any, Any]  # Any: each table has key and value types of its own
 
@@ -69,6 +70,11 @@ class Engine(Protocol):
     @property
     def targets(self) -> Mapping[str, Dumped]:
         """The tables of the datapath by name."""
+        ...
+
+    @property
+    def policies(self) -> PolicyMapProjection:
+        """What the policy table follows from, to be read."""
         ...
 
     def desired(self, table: str) -> Table:

@@ -1,17 +1,23 @@
 """Rows of the datapath's tables as text: one column for each thing that people ask for."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Any, Final, NamedTuple
 
+from cplane.domain.policy.mapstate import Origin
+from cplane.domain.policy.rule import AuthType
 from cplane.domain.verdict import Direction
 from datapath.maps.endpoints import DeviceInfo, DeviceKey, EndpointInfo, EndpointKey
 from datapath.maps.ipcache import FAMILY_V4, IpcacheInfo, IpcacheKey
-from datapath.maps.policy import PolicyEntry, PolicyKey
+from datapath.maps.policy import AUDIT_PLANE, PolicyEntry, PolicyKey
+
+OriginsOf = Callable[[int], Sequence[Origin]]
+"""The terms that a cookie stands for."""
 
 _PROTOCOLS: Final = {0: "ANY", 1: "ICMP", 6: "TCP", 17: "UDP", 58: "ICMPv6", 132: "SCTP"}
 _L4_PROTOCOL_BITS: Final = 8
 _PORT_BITS: Final = 16
+_ORIGINS_MAX: Final = 8  # that a row names; of more it says how many there are
 
 
 class Columns(NamedTuple):
@@ -23,9 +29,9 @@ class Columns(NamedTuple):
     value: Callable[[Any], tuple[str, ...]]
 
 
-def columns_of(table: str, keys: Iterable[object], values: Iterable[object]) -> Columns:
+def columns_of(table: str, keys: Iterable[object], values: Iterable[object], origins: OriginsOf) -> Columns:
     """How to show `table`; tables without a form of their own show their fields as they are."""
-    known = _COLUMNS.get(table)
+    known = _policy_columns(origins) if table == "policy" else _COLUMNS.get(table)
     if known is not None:
         return known
     key, value = next(iter(keys), None), next(iter(values), None)
@@ -39,11 +45,22 @@ def prefix_of(key: IpcacheKey) -> IPv4Network | IPv6Network:
     return IPv6Network((key.addr, key.prefix_bits))
 
 
+def _policy_columns(origins: OriginsOf) -> Columns:
+    return Columns(
+        ("policy", "plane", "direction", "peer", "protocol", "port"),
+        ("action", "auth", "proxy_port", "audited", "precedence", "rules"),
+        _policy_key,
+        lambda entry: _policy_value(entry, origins),
+    )
+
+
 def _policy_key(key: PolicyKey) -> tuple[str, ...]:
     any_protocol = key.l4_bits < _L4_PROTOCOL_BITS
     protocol = "ANY" if any_protocol else _PROTOCOLS.get(key.protocol, str(key.protocol))
     peer = str(key.identity) if key.identity else "ANY"
-    return (str(key.policy_id), Direction(key.direction).name.lower(), peer, protocol, _ports(key))
+    plane = "audit" if key.policy_id & AUDIT_PLANE else "enforced"
+    direction = Direction(key.direction).name.lower()
+    return (str(key.policy_id & ~AUDIT_PLANE), plane, direction, peer, protocol, _ports(key))
 
 
 def _ports(key: PolicyKey) -> str:
@@ -55,9 +72,30 @@ def _ports(key: PolicyKey) -> str:
     return str(key.port) if free == 0 else f"{low}-{low | (1 << free) - 1}"
 
 
-def _policy_value(entry: PolicyEntry) -> tuple[str, ...]:
+def _policy_value(entry: PolicyEntry, origins: OriginsOf) -> tuple[str, ...]:
     action = "deny" if entry.deny else "redirect" if entry.proxy_port else "allow"
-    return (action, str(entry.precedence), str(entry.proxy_port or "-"), str(entry.cookie))
+    proxy_port, audited = str(entry.proxy_port or "-"), "yes" if entry.audited else "-"
+    return (action, _auth(entry), proxy_port, audited, str(entry.precedence), _rules(entry.cookie, origins))
+
+
+def _auth(entry: PolicyEntry) -> str:
+    """What it asks for; `derived`: by broader rules, where its own do not say."""
+    if not entry.auth_type and not entry.auth_said:
+        return "-"
+    known = {int(one): one.name.lower().replace("_", "-") for one in AuthType}
+    name = known.get(entry.auth_type, str(entry.auth_type))
+    return name if entry.auth_said else f"{name} (derived)"
+
+
+def _rules(cookie: int, origins: OriginsOf) -> str:
+    """Policy and path of every term that is behind an entry; `-` where the language itself says it."""
+    if not cookie:
+        return "-"
+    found = [f"{one.policy} {one.path}" for one in origins(cookie) if one.policy]
+    if not found:
+        return f"unknown ({cookie})"
+    more = f" and {len(found) - _ORIGINS_MAX} more" if len(found) > _ORIGINS_MAX else ""
+    return ", ".join(found[:_ORIGINS_MAX]) + more
 
 
 def _ipcache_value(info: IpcacheInfo) -> tuple[str, ...]:
@@ -107,12 +145,6 @@ def _plain(row: object) -> tuple[str, ...]:
 
 
 _COLUMNS: Final = {
-    "policy": Columns(
-        ("policy", "direction", "peer", "protocol", "port"),
-        ("action", "precedence", "proxy_port", "rules"),
-        _policy_key,
-        _policy_value,
-    ),
     "ipcache": Columns(("prefix",), ("identity", "tunnel", "key", "flags"), _ipcache_key, _ipcache_value),
     "lxc": Columns(
         ("address",),

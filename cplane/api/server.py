@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from cplane.api.config import ConfigService
 from cplane.api.endpoint import EndpointService
 from cplane.api.identity import IdentityService, IpService
 from cplane.api.log import LogService
@@ -20,6 +21,7 @@ def admin_services(engine: Engine, agent: Agent) -> "list[IServable]":
     return [
         PolicyService(engine),
         EndpointService(engine),
+        ConfigService(engine),
         IdentityService(engine),
         IpService(engine),
         MapService(engine),

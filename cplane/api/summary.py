@@ -3,7 +3,8 @@
 from typing import assert_never
 
 from cplane.events.catalog import Event
-from cplane.events.endpoint import EndpointCreated, EndpointDeleted, EndpointRelabelled
+from cplane.events.config import OptionsChanged
+from cplane.events.endpoint import EndpointConfigured, EndpointCreated, EndpointDeleted, EndpointRelabelled
 from cplane.events.identity import IdentityAllocated, IdentityReleased
 from cplane.events.ipam import AddressAllocated, AddressReleased, PoolAdded
 from cplane.events.node import NodeAddressesChanged, NodeJoined
@@ -21,12 +22,15 @@ def summary(event: Event) -> str:
             return f"identity {event.number} is {' '.join(event.labels)}"
         case IdentityReleased():
             return f"identity {event.number} is free"
-        case EndpointCreated() | EndpointRelabelled() | EndpointDeleted():
+        case EndpointCreated() | EndpointRelabelled() | EndpointConfigured() | EndpointDeleted():
             return _endpoint(event)
         case PolicyUpserted() | PolicyDeleted():
             verb = "applied" if isinstance(event, PolicyUpserted) else "deleted"
             name = f"{event.namespace}/{event.name}" if event.namespace else event.name
             return f"{event.kind} {name} {verb}"
+        case OptionsChanged():
+            audit = "on" if event.policy_audit else "off"
+            return f"policy enforcement is {event.policy_enforcement}, policy audit mode {audit}"
         case _:
             assert_never(event)
 
@@ -48,7 +52,7 @@ def _ipam(event: PoolAdded | AddressAllocated | AddressReleased) -> str:
             return f"{event.address} of pool {event.pool} is free"
 
 
-def _endpoint(event: EndpointCreated | EndpointRelabelled | EndpointDeleted) -> str:
+def _endpoint(event: EndpointCreated | EndpointRelabelled | EndpointConfigured | EndpointDeleted) -> str:
     match event:
         case EndpointCreated():
             pod = f"{event.namespace}/{event.pod}" if event.pod else f"container {event.container_id[:12]}"
@@ -56,5 +60,7 @@ def _endpoint(event: EndpointCreated | EndpointRelabelled | EndpointDeleted) -> 
             return f"endpoint {event.endpoint} is {pod} with {addresses}, identity {event.identity}"
         case EndpointRelabelled():
             return f"endpoint {event.endpoint} is {' '.join(event.labels)}, identity {event.identity}"
+        case EndpointConfigured():
+            return f"endpoint {event.endpoint} has policy audit mode {'on' if event.audit else 'off'}"
         case EndpointDeleted():
             return f"endpoint {event.endpoint} is gone"

@@ -12,6 +12,7 @@ from cplane.api.streaming import StreamingService
 from cplane.domain.endpoint import Endpoint
 from cplane.errors import NotFound
 from cplane.pb.cplane.admin import v1 as pb
+from datapath.maps.policy import AUDIT_PLANE
 
 _BATCH: Final = 25  # rows; about 5 ms of encoding, during which nobody else is served
 _TRIES: Final = 3
@@ -45,7 +46,8 @@ class MapService(StreamingService, pb.MapServiceBase):
         if endpoint is not None:
             desired, actual = _only(endpoint, message.table, desired), _only(endpoint, message.table, actual)
         keys = sorted(desired.keys() | actual.keys())
-        columns = columns_of(message.table, keys, (*desired.values(), *actual.values())[:1])
+        sample = (*desired.values(), *actual.values())[:1]
+        columns = columns_of(message.table, keys, sample, self._engine.policies.origins)
         batch = pb.DumpMapResponse(
             key_columns=[*columns.key_names],
             value_columns=[*columns.value_names],
@@ -87,10 +89,10 @@ def _rows(keys: list[tuple[object, ...]], columns: Columns, desired: Table, actu
 
 
 def _only(endpoint: Endpoint, table: str, rows: Table) -> Table:
-    """The rows that concern an endpoint: its identity's policy, its addresses, its device."""
+    """The rows that concern an endpoint: the policy that it obeys, its addresses, its device."""
     match table:
         case "policy":
-            return {key: value for key, value in rows.items() if key.policy_id == endpoint.identity}
+            return {key: value for key, value in rows.items() if key.policy_id & ~AUDIT_PLANE == endpoint.policy_id}
         case "ipcache":
             return {
                 key: value for key, value in rows.items() if str(prefix_of(key).network_address) in endpoint.addresses

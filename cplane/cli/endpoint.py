@@ -1,9 +1,10 @@
-"""`cplane endpoint`: list, get, relabel."""
+"""`cplane endpoint`: list, get, relabel, config."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 
+from cplane.cli.config import AUDIT, audit_word, parse_assignments
 from cplane.cli.format import pairs, table
 from cplane.cli.session import Session, emit, output_option, wait_for, wait_options
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
 @click.group()
 def endpoint() -> None:
-    """Show and relabel endpoints, the pods of this node."""
+    """Show, relabel and configure endpoints, the pods of this node."""
 
 
 @endpoint.command("list")
@@ -78,6 +79,46 @@ def relabel(
         answer,
         lambda: f"endpoint {number} has identity {one.identity if one else 0}\nposition {answer.position}",
     )
+
+
+_EPILOG: Final = """\b
+Values:
+  PolicyAuditMode=Enabled   what policies would drop of its traffic passes, with the verdict AUDIT
+  PolicyAuditMode=Disabled  it is dropped, unless the agent's own PolicyAuditMode is Enabled
+"""
+
+
+@endpoint.command(epilog=_EPILOG)
+@click.argument("number", type=click.IntRange(min=1), metavar="ENDPOINT")
+@click.argument("assignments", nargs=-1, metavar="[OPTION=VALUE]...")
+@wait_options
+@output_option
+@click.pass_obj
+def config(
+    session: Session, *, number: int, assignments: tuple[str, ...], wait: bool, timeout_s: float, output: str
+) -> None:
+    """Show the options of an endpoint, or change them."""
+    wanted = parse_assignments(assignments, (AUDIT,)).get(AUDIT)
+
+    async def ask(channel: "ClientChannel") -> "pb.ConfigureEndpointResponse":
+        from cplane.pb.cplane.admin import v1 as pb
+
+        request = pb.ConfigureEndpointRequest(id=number, policy_audit=None if wanted is None else bool(wanted))
+        answer = await pb.EndpointServiceStub(channel).configure(request)
+        if wait:
+            await wait_for(channel, answer.position, timeout_s)
+        return answer
+
+    answer = session.call(ask, patience_s=timeout_s + 30)
+    value = audit_word(on=answer.endpoint is not None and answer.endpoint.policy_audit)
+    agents = " (the agent's own is Enabled)" if answer.agent_policy_audit and value == "Disabled" else ""
+    shown = {
+        "position": answer.position,
+        "endpoint": number,
+        "options": {AUDIT: value},
+        "agent": {AUDIT: audit_word(on=answer.agent_policy_audit)},
+    }
+    emit(output, shown, lambda: pairs([(AUDIT, value + agents), ("position", answer.position)]))
 
 
 def _show(output: str, one: "pb.Endpoint | None") -> None:

@@ -3,10 +3,16 @@
 import click
 
 from cplane.cli.bpf import bpf
+from cplane.cli.config import config
 from cplane.cli.endpoint import endpoint
 from cplane.cli.identity import identity, ip
 from cplane.cli.log import log
 from cplane.cli.policy import policy
+from cplane.cli.policy_eval import evaluate
+from cplane.cli.policy_matrix import matrix
+from cplane.cli.policy_status import status as policy_status
+from cplane.cli.policy_test import check
+from cplane.cli.policy_validate import validate
 from cplane.cli.probe import probe
 from cplane.cli.session import DEFAULT_SERVER, Session
 from cplane.cli.status import doctor, status, version, wait
@@ -44,6 +50,7 @@ def cli(context: click.Context, server: str) -> None:
 for command in (
     bpf,
     completion_command("cplane"),
+    config,
     doctor,
     endpoint,
     identity,
@@ -56,6 +63,9 @@ for command in (
     wait,
 ):
     cli.add_command(command)
+policy.add_command(policy_status)
+for offline in (validate, evaluate, matrix, check):
+    policy.add_command(offline)
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""`cplane policy`: apply, delete, list, get, wait."""
+"""`cplane policy`: apply, delete, list, get, wait; other modules add more."""
 
 import json
 from typing import TYPE_CHECKING, BinaryIO, Final
@@ -6,24 +6,14 @@ from typing import TYPE_CHECKING, BinaryIO, Final
 import click
 
 from cplane.cli.format import plain, table, to_json, to_yaml
+from cplane.cli.policy_refs import name_of, name_options, ref_of
 from cplane.cli.session import Session, emit, output_option, wait_for, wait_options
 
 if TYPE_CHECKING:
     from cplane.pb.cplane.admin import v1 as pb
     from cplane.transport.client import ClientChannel
 
-_KINDS: Final = {
-    "cnp": "CiliumNetworkPolicy",
-    "ccnp": "CiliumClusterwideNetworkPolicy",
-    "ciliumnetworkpolicy": "CiliumNetworkPolicy",
-    "ciliumclusterwidenetworkpolicy": "CiliumClusterwideNetworkPolicy",
-}
 _MARGIN_S: Final = 30.0  # for the change itself, beside the wait for the datapath
-
-_kind_option = click.option(
-    "--kind", default="cnp", show_default=True, help="cnp, ccnp, or the kind as it stands in the object."
-)
-_namespace_option = click.option("-n", "--namespace", default="default", show_default=True, help="Of the policy.")
 
 
 @click.group()
@@ -54,15 +44,14 @@ def apply(session: Session, *, file: BinaryIO, wait: bool, timeout_s: float, out
         return answer
 
     answer = session.call(ask, patience_s=timeout_s + _MARGIN_S)
-    lines = [f"{_name(one.ref)} {plain(one.outcome)}" for one in answer.policies]
+    lines = [f"{name_of(one.ref)} {plain(one.outcome)}" for one in answer.policies]
     emit(output, answer, lambda: "\n".join([*lines, f"position {answer.position}"]))
 
 
 @policy.command()
 @click.argument("name", required=False)
 @click.option("-f", "--file", "file", type=click.File("rb"), help="Delete what this file would apply.")
-@_namespace_option
-@_kind_option
+@name_options
 @wait_options
 @output_option
 @click.pass_obj
@@ -89,14 +78,14 @@ def delete(
     async def ask(channel: "ClientChannel") -> "pb.DeletePolicyResponse":
         from cplane.pb.cplane.admin import v1 as pb
 
-        refs = [_ref(kind, namespace, name)] if name is not None else []
+        refs = [ref_of(kind, namespace, name)] if name is not None else []
         answer = await pb.PolicyServiceStub(channel).delete(pb.DeletePolicyRequest(refs=refs, documents=text))
         if wait:
             await wait_for(channel, answer.position, timeout_s)
         return answer
 
     answer = session.call(ask, patience_s=timeout_s + _MARGIN_S)
-    lines = [f"{_name(ref)} deleted" for ref in answer.deleted]
+    lines = [f"{name_of(ref)} deleted" for ref in answer.deleted]
     emit(output, answer, lambda: "\n".join([*lines, f"position {answer.position}"]))
 
 
@@ -105,7 +94,11 @@ def delete(
 @output_option
 @click.pass_obj
 def list_(session: Session, namespace: str, output: str) -> None:
-    """Show which policies are in force."""
+    """Show which policies are in force, and the groups of prefixes that they may refer to.
+
+    What a policy with audit would drop passes, with the verdict AUDIT; its annotation policy.cplane.io/audit
+    says so.
+    """
 
     async def ask(channel: "ClientChannel") -> "pb.ListPoliciesResponse":
         from cplane.pb.cplane.admin import v1 as pb
@@ -113,19 +106,22 @@ def list_(session: Session, namespace: str, output: str) -> None:
         return await pb.PolicyServiceStub(channel).list(pb.ListPoliciesRequest(namespace=namespace))
 
     answer = session.call(ask)
-    rows = [(one.ref.kind, one.ref.namespace or "-", one.ref.name, one.rules) for one in answer.policies if one.ref]
+    rows = [
+        (one.ref.kind, one.ref.namespace or "-", one.ref.name, *_content(one), "yes" if one.audit else "-")
+        for one in answer.policies
+        if one.ref
+    ]
     shown = {
         "position": answer.position,
         "revision": answer.revision,
         "policies": [json.loads(one.document) for one in answer.policies],
     }
-    emit(output, shown, lambda: table(("kind", "namespace", "name", "rules"), rows))
+    emit(output, shown, lambda: table(("kind", "namespace", "name", "rules", "prefixes", "audit"), rows))
 
 
 @policy.command()
 @click.argument("name")
-@_namespace_option
-@_kind_option
+@name_options
 @click.option(
     "-o",
     "--output",
@@ -141,7 +137,7 @@ def get(session: Session, name: str, namespace: str, kind: str, output: str) -> 
     async def ask(channel: "ClientChannel") -> "pb.GetPolicyResponse":
         from cplane.pb.cplane.admin import v1 as pb
 
-        return await pb.PolicyServiceStub(channel).get(pb.GetPolicyRequest(ref=_ref(kind, namespace, name)))
+        return await pb.PolicyServiceStub(channel).get(pb.GetPolicyRequest(ref=ref_of(kind, namespace, name)))
 
     answer = session.call(ask)
     document = json.loads(answer.policy.document) if answer.policy else {}
@@ -172,16 +168,7 @@ def _source(file: BinaryIO) -> str:
     return getattr(file, "name", "<stdin>")
 
 
-def _ref(kind: str, namespace: str, name: str) -> "pb.PolicyRef":
-    from cplane.pb.cplane.admin import v1 as pb
-
-    full = _KINDS.get(kind.lower(), kind)
-    if "/" in name:  # as `policy list` and all messages write it
-        namespace, _, name = name.partition("/")
-    return pb.PolicyRef(kind=full, namespace="" if "Clusterwide" in full else namespace, name=name)
-
-
-def _name(ref: "pb.PolicyRef | None") -> str:
-    if ref is None:
-        return "-"
-    return f"{ref.kind} {ref.namespace}/{ref.name}" if ref.namespace else f"{ref.kind} {ref.name}"
+def _content(one: "pb.Policy") -> tuple[object, object]:
+    """How many rules, or how many prefixes."""
+    is_group = one.ref is not None and one.ref.kind == "CiliumCIDRGroup"
+    return ("-", one.prefixes) if is_group else (one.rules, "-")

@@ -10,7 +10,8 @@ import os
 import typing
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Final, Literal, NamedTuple, TypeVar
+from types import UnionType
+from typing import Any, Final, Literal, NamedTuple, TypeVar
 
 import click
 
@@ -60,8 +61,17 @@ def _keys(model: type[AgentConfig | HubbleConfig], prefix: str = "") -> Iterator
         if hint is HubbleConfig:
             yield from _keys(HubbleConfig, f"{one.name}.")
             continue
+        hint = _without_none(hint)
         choices = typing.get_args(hint) if typing.get_origin(hint) is Literal else ()
         yield Key(prefix + one.name, str if choices else hint, choices, one.metadata["help"], one.default)
+
+
+def _without_none(hint: Any) -> Any:  # Any: what typing gives  # noqa: ANN401
+    """The type of a value that is given."""
+    if typing.get_origin(hint) not in {UnionType, typing.Union}:
+        return hint
+    (given,) = (one for one in typing.get_args(hint) if one is not type(None))
+    return given
 
 
 KEYS: Final = tuple(_keys(AgentConfig))

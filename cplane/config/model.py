@@ -101,7 +101,10 @@ class HubbleConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgentConfig:
-    """One agent. Raises BadConfig, with everything that is wrong, when it is made."""
+    """One agent. Raises BadConfig, with everything that is wrong, when it is made.
+
+    None is for what the log has: given, it is an event of the agent at its start.
+    """
 
     node_name: str = field(default="", metadata={"help": "this node's name (default: the host name)"})
     cluster_name: str = field(default="default", metadata={"help": "the cluster's name"})
@@ -113,6 +116,20 @@ class AgentConfig:
     )
     ipv4_pod_cidr: str = field(default="10.244.0.0/24", metadata={"help": "IPv4 addresses of pods; empty: no IPv4"})
     ipv6_pod_cidr: str = field(default="fd00:10:244::/64", metadata={"help": "IPv6 addresses of pods; empty: no IPv6"})
+    policy_enforcement: Literal["default", "always", "never"] | None = field(
+        default=None,
+        metadata={
+            "help": "which endpoints have default deny: those that a rule is about, all, or none, whom rules do not "
+            "bind either; not given: as the log has it (`cplane config`), at first default"
+        },
+    )
+    policy_audit_mode: bool | None = field(
+        default=None,
+        metadata={
+            "help": "what policies would drop passes, with the verdict AUDIT; not given: as the log has it "
+            "(`cplane config`), at first not"
+        },
+    )
     log: str = field(default="", metadata={"help": "sqlite:///PATH or memory (default: sqlite:///<state_dir>/log.db)"})
     log_level: Literal["debug", "info", "warning", "error"] = field(
         default="info", metadata={"help": "what is worth a line on standard error"}
@@ -164,6 +181,8 @@ class AgentConfig:
         if len(self.run_dir.encode()) > _SOCKET_PATH_MAX:
             yield Fault("run_dir", f"longer than {_SOCKET_PATH_MAX} bytes: a socket's path would not fit")
         yield from _one_of("datapath", self.datapath, ("kernel", "memory"))
+        if self.policy_enforcement is not None:
+            yield from _one_of("policy_enforcement", self.policy_enforcement, ("default", "always", "never"))
         yield from _one_of("log_level", self.log_level, ("debug", "info", "warning", "error"))
         yield from _one_of("log_format", self.log_format, ("text", "json"))
         yield from self._cidr_faults()

@@ -11,6 +11,7 @@ from cplane.errors import Rejected
 Value = object  # None, bool, int, float, str, list of values, dict of str to value
 
 _ERRORS_MAX: Final = 1000
+_QUOTED_MAX: Final = 80  # characters of a key or value
 _PLAIN_KEY: Final = re.compile(r"[A-Za-z_][\w-]*")
 
 
@@ -56,10 +57,16 @@ class Document(NamedTuple):
     value: Value
 
 
+def brief(text: str) -> str:
+    """As much of the text as a problem quotes."""
+    return text if len(text) <= _QUOTED_MAX else f"{text[:_QUOTED_MAX]}…"
+
+
 def join(path: str, step: str | int) -> str:
     """`spec.egress[0]`: the path one step deeper; keys that need it stand in quotes."""
     if isinstance(step, int):
         return f"{path}[{step}]"
+    step = brief(step)
     key = step if _PLAIN_KEY.fullmatch(step) else json.dumps(step, ensure_ascii=False)
     return f"{path}.{key}" if path else key
 

@@ -19,7 +19,7 @@ from yaml.events import (
 )
 from yaml.nodes import ScalarNode
 
-from cplane.config.problems import Audit, BadText, Bounds, Document, Problem, Value, join
+from cplane.config.problems import Audit, BadText, Bounds, Document, Problem, Value, brief, join
 
 _TAG: Final = "tag:yaml.org,2002:"
 _NUMBER_DIGITS_MAX: Final = 100
@@ -115,7 +115,7 @@ class _Builder:
     def _open(self, event: CollectionStartEvent) -> None:
         mapping = isinstance(event, MappingStartEvent)
         if event.tag not in {None, "!", _TAG + ("map" if mapping else "seq")}:
-            self._audit.add(self._path(), f"the tag {event.tag!r} is not allowed")
+            self._audit.add(self._path(), f"the tag {brief(event.tag or '')!r} is not allowed")
         self._audit.grow(1, len(self._stack) + 1, self._path)
         self._stack.append(_Open({} if mapping else [], event.anchor))
 
@@ -133,7 +133,7 @@ class _Builder:
     def _alias(self, name: str) -> None:
         kept = self._anchors.get(name)
         if kept is None:
-            self._audit.add(self._path(), f"the alias *{name} stands for nothing that is complete before it")
+            self._audit.add(self._path(), f"the alias *{brief(name)} stands for nothing that is complete before it")
             kept = _Kept(None, 1, 1)
         self._audit.grow(kept.size, len(self._stack) + kept.height, self._path)
         self._place(kept, None)
@@ -190,7 +190,7 @@ class _Builder:
             return _MERGE
         convert = _CONVERT.get(tag)
         if convert is None:
-            self._audit.add(self._path(), f"the tag {tag!r} is not allowed")
+            self._audit.add(self._path(), f"the tag {brief(tag)!r} is not allowed")
             return None
         try:
             value = convert(event.value)
@@ -220,7 +220,7 @@ def _null(_text: str) -> None:
 def _bool(text: str) -> bool:
     known = {"yes": True, "true": True, "on": True, "no": False, "false": False, "off": False}
     if text.lower() not in known:
-        raise ValueError(f"{text!r} is neither true nor false")
+        raise ValueError(f"{brief(text)!r} is neither true nor false")
     return known[text.lower()]
 
 
@@ -245,7 +245,7 @@ def _float(text: str) -> float | str:
     except ValueError:
         value = math.nan  # .inf and .nan, as YAML writes them
     if not math.isfinite(value):
-        raise ValueError(f"{text} is not a number that JSON has")
+        raise ValueError(f"{brief(text)} is not a number that JSON has")
     return value
 
 

@@ -1,6 +1,7 @@
 """Endpoints: a container's interface becomes ours, changes its labels, goes away."""
 
 from dataclasses import dataclass, field, replace
+from typing import Final
 
 from immutables import Map
 
@@ -13,9 +14,13 @@ from cplane.domain.identity import NumericIdentity
 from cplane.domain.labelfilter import identity_labels
 from cplane.domain.labels import LabelSet
 from cplane.domain.node import Node
+from cplane.domain.ports import named_port_texts, parse_named_ports
 from cplane.errors import NotFound, Rejected
-from cplane.events.endpoint import EndpointCreated, EndpointDeleted, EndpointRelabelled
+from cplane.events.endpoint import EndpointConfigured, EndpointCreated, EndpointDeleted, EndpointRelabelled
 from cplane.events.envelope import ENDPOINT, IPAM
+
+VARIANT_MIN: Final = 1 << 27
+"""The first number of policies that are not of an identity; no identity is as great."""
 
 
 class EndpointExists(Rejected):
@@ -55,6 +60,12 @@ class NoSuchEndpoint(NotFound):
         return f"there is no endpoint {self.endpoint}: `cplane endpoint list` shows those that are"
 
 
+class BadNamedPort(Rejected):
+    """A named port cannot be read."""
+
+    code = "endpoint.bad_named_port"
+
+
 class NodeNotReady(Rejected):
     """The node has no prefixes yet."""
 
@@ -79,8 +90,17 @@ class CreateEndpoint:
     pod: str
     pod_uid: str
     labels: tuple[str, ...]
+    named_ports: tuple[str, ...] = ()
     requested_ipv4: str = ""
     requested_ipv6: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConfigureEndpoint:
+    """With `audit` nothing that policies would drop of its traffic is dropped."""
+
+    endpoint: int
+    audit: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,6 +160,7 @@ def decide_create(
             raise ipam.AddressNotFree(requested, f"IPv{family} is off on this node")
     labels = LabelSet.parse(command.labels)
     security_id, learned = identity.allocate(identities, identity_labels(labels), local=False)
+    ports = _named_ports(command.named_ports)
     created = EndpointCreated(
         endpoint=number,
         container_id=command.container_id,
@@ -156,6 +177,8 @@ def decide_create(
         pod_uid=command.pod_uid,
         labels=labels.texts(),
         identity=security_id,
+        named_ports=ports,
+        policy=_policy(security_id, ports, state),
     )
     return (*allocated, *learned, (ENDPOINT, created))
 
@@ -169,8 +192,20 @@ def decide_relabel(command: RelabelEndpoint, state: EndpointState, identities: I
     if labels == held.labels:
         return NOTHING
     security_id, learned = identity.allocate(identities, identity_labels(labels), local=False)
-    event = EndpointRelabelled(endpoint=held.id, labels=labels.texts(), identity=security_id)
+    others = replace(state, by_id=state.by_id.delete(held.id))
+    policy = _policy(security_id, held.named_ports, others)
+    event = EndpointRelabelled(endpoint=held.id, labels=labels.texts(), identity=security_id, policy=policy)
     return (*learned, (ENDPOINT, event))
+
+
+def decide_configure(command: ConfigureEndpoint, state: EndpointState) -> Decision:
+    """EndpointConfigured, where anything differs."""
+    held = state.by_id.get(command.endpoint)
+    if held is None:
+        raise NoSuchEndpoint(command.endpoint)
+    if held.audit == command.audit:
+        return NOTHING
+    return ((ENDPOINT, EndpointConfigured(endpoint=held.id, audit=command.audit)),)
 
 
 def decide_delete(command: DeleteEndpoint, state: EndpointState, pools: IpamState) -> Decision:
@@ -185,7 +220,9 @@ def decide_delete(command: DeleteEndpoint, state: EndpointState, pools: IpamStat
     return ((ENDPOINT, EndpointDeleted(endpoint=number)), *released)
 
 
-def evolve(state: EndpointState, event: EndpointCreated | EndpointRelabelled | EndpointDeleted) -> EndpointState:
+def evolve(
+    state: EndpointState, event: EndpointCreated | EndpointRelabelled | EndpointConfigured | EndpointDeleted
+) -> EndpointState:
     """The state after one more fact."""
     if isinstance(event, EndpointCreated):
         created = endpoint_of(event)
@@ -198,12 +235,16 @@ def evolve(state: EndpointState, event: EndpointCreated | EndpointRelabelled | E
     held = state.by_id.get(event.endpoint)
     if held is None:
         return state
+    if isinstance(event, EndpointConfigured):
+        return replace(state, by_id=state.by_id.set(held.id, replace(held, audit=event.audit)))
     users = _count(state.users, held.identity, -1)
     if isinstance(event, EndpointDeleted):
         return EndpointState(
             state.by_id.delete(held.id), state.by_attachment.delete(held.attachment), users, state.last
         )
-    changed = replace(held, labels=LabelSet.parse(event.labels), identity=NumericIdentity(event.identity))
+    changed = replace(
+        held, labels=LabelSet.parse(event.labels), identity=NumericIdentity(event.identity), policy=event.policy
+    )
     users = _count(users, changed.identity, +1)
     return EndpointState(state.by_id.set(held.id, changed), state.by_attachment, users, state.last)
 
@@ -226,7 +267,31 @@ def endpoint_of(event: EndpointCreated) -> Endpoint:
         pod_uid=event.pod_uid,
         labels=LabelSet.parse(event.labels),
         identity=NumericIdentity(event.identity),
+        named_ports=event.named_ports,
+        policy=event.policy,
+        audit=event.audit,
     )
+
+
+def _named_ports(texts: tuple[str, ...]) -> tuple[str, ...]:
+    try:
+        return named_port_texts(parse_named_ports(texts))
+    except ValueError as error:
+        raise BadNamedPort(str(error)) from None
+
+
+def _policy(identity_number: int, ports: tuple[str, ...], state: EndpointState) -> int:
+    """The policy of an endpoint with these ports: that of its identity, unless others call other ports by its names."""
+    if not state.users.get(identity_number, 0):
+        return 0
+    peers = [one for one in state.by_id.values() if one.identity == identity_number]
+    for one in peers:
+        if one.named_ports == ports:
+            return one.policy
+    taken = {one.policy for one in state.by_id.values()}
+    if all(one.policy for one in peers):
+        return 0
+    return next(number for number in range(VARIANT_MIN, VARIANT_MIN + MAX_ID + 1) if number not in taken)
 
 
 def _count(users: Map[int, int], number: int, step: int) -> Map[int, int]:

@@ -9,7 +9,8 @@ from immutables import Map
 
 from cplane.deciders.decider import Decision
 from cplane.domain.ipam import Prefix
-from cplane.domain.policy import InvalidPolicy, Policy, PolicyRef, parse_text
+from cplane.domain.policy import CidrGroup, InvalidPolicy, Policy, PolicyRef, parse_text
+from cplane.domain.policy.enforceability import notes
 from cplane.errors import NotFound, Rejected
 from cplane.events.envelope import POLICY
 from cplane.events.policy import PolicyDeleted, PolicyUpserted
@@ -82,10 +83,10 @@ class DeletePolicies:
 
 @dataclass(frozen=True, slots=True)
 class PolicyState:
-    """`documents` and `policies` by name, and how many policies name each prefix outside the cluster."""
+    """`documents` and `policies` (or groups) by name, and how many of them name each prefix outside the cluster."""
 
     documents: Map[PolicyRef, str] = field(default_factory=Map)
-    policies: Map[PolicyRef, Policy] = field(default_factory=Map)
+    policies: Map[PolicyRef, Policy | CidrGroup] = field(default_factory=Map)
     prefixes: Map[Prefix, int] = field(default_factory=Map)
 
 
@@ -97,10 +98,13 @@ def decide_apply(command: ApplyPolicies, state: PolicyState, cluster: str) -> De
     for index, text in enumerate(command.documents):
         try:
             policy = parse_text(text, cluster=cluster)
-            parsed.append((policy.ref, text))
-            prefixes.update(policy.cidrs())
         except InvalidPolicy as invalid:
             errors.extend((index, error.path, error.message) for error in invalid.errors)
+            continue
+        parsed.append((policy.ref, text))
+        prefixes.update(policy.cidrs())
+        if isinstance(policy, Policy):
+            errors.extend((index, note.path, note.message) for note in notes(policy.rules) if note.refused)
     if not errors:  # then documents and what was parsed are numbered alike
         counts = Counter(ref for ref, _ in parsed)
         errors = [
@@ -149,7 +153,7 @@ def evolve(state: PolicyState, event: PolicyUpserted | PolicyDeleted, cluster: s
     )
 
 
-def _count(prefixes: Map[Prefix, int], policy: Policy, step: int) -> Map[Prefix, int]:
+def _count(prefixes: Map[Prefix, int], policy: Policy | CidrGroup, step: int) -> Map[Prefix, int]:
     for prefix in policy.cidrs():
         count = prefixes.get(prefix, 0) + step
         prefixes = prefixes.set(prefix, count) if count > 0 else prefixes.delete(prefix)

@@ -6,9 +6,10 @@ from typing import assert_never
 
 from immutables import Map
 
-from cplane.deciders import endpoint, identity, ipam, node, policy, prefixes
+from cplane.deciders import config, endpoint, identity, ipam, node, policy, prefixes
+from cplane.deciders.config import ChangeOptions, Options
 from cplane.deciders.decider import Decision
-from cplane.deciders.endpoint import CreateEndpoint, DeleteEndpoint, EndpointState, RelabelEndpoint
+from cplane.deciders.endpoint import ConfigureEndpoint, CreateEndpoint, DeleteEndpoint, EndpointState, RelabelEndpoint
 from cplane.deciders.identity import IdentityState
 from cplane.deciders.ipam import IpamState, Pool
 from cplane.deciders.node import JoinNode, SetNodeAddresses
@@ -17,9 +18,10 @@ from cplane.deciders.prefixes import SettlePrefixes
 from cplane.domain.endpoint import Endpoint
 from cplane.domain.labels import LabelSet
 from cplane.domain.node import Node
-from cplane.domain.policy import Policy, PolicyRef
+from cplane.domain.policy import CidrGroup, Policy, PolicyRef
 from cplane.events.catalog import Event
-from cplane.events.endpoint import EndpointCreated, EndpointDeleted, EndpointRelabelled
+from cplane.events.config import OptionsChanged
+from cplane.events.endpoint import EndpointConfigured, EndpointCreated, EndpointDeleted, EndpointRelabelled
 from cplane.events.envelope import POLICY, StreamId
 from cplane.events.identity import IdentityAllocated, IdentityReleased
 from cplane.events.ipam import AddressAllocated, AddressReleased, PoolAdded
@@ -39,11 +41,13 @@ Command = (
     | SetNodeAddresses
     | CreateEndpoint
     | RelabelEndpoint
+    | ConfigureEndpoint
     | DeleteEndpoint
     | ApplyPolicies
     | DeletePolicies
     | SettlePrefixes
     | ReleaseIdentity
+    | ChangeOptions
 )
 
 
@@ -56,6 +60,7 @@ class World:
     identity: IdentityState = field(default_factory=IdentityState)
     endpoint: EndpointState = field(default_factory=EndpointState)
     policy: PolicyState = field(default_factory=PolicyState)
+    options: Options = field(default_factory=Options)
     versions: Map[StreamId, int] = field(default_factory=Map)
     position: int = 0
 
@@ -75,8 +80,8 @@ class World:
         return self.endpoint.by_id
 
     @property
-    def policies(self) -> Map[PolicyRef, Policy]:
-        """Policies by name."""
+    def policies(self) -> Map[PolicyRef, Policy | CidrGroup]:
+        """Policies, and groups of prefixes, by name."""
         return self.policy.policies
 
     @property
@@ -101,6 +106,8 @@ def decide(command: Command, world: World) -> Decision:
             return endpoint.decide_create(command, world.endpoint, world.node, world.ipam, world.identity)
         case RelabelEndpoint():
             return endpoint.decide_relabel(command, world.endpoint, world.identity)
+        case ConfigureEndpoint():
+            return endpoint.decide_configure(command, world.endpoint)
         case DeleteEndpoint():
             return endpoint.decide_delete(command, world.endpoint, world.ipam)
         case ApplyPolicies():
@@ -113,6 +120,8 @@ def decide(command: Command, world: World) -> Decision:
         case ReleaseIdentity():
             users = world.endpoint.users.get(command.number, 0)
             return identity.release(world.identity, command.number, users)
+        case ChangeOptions():
+            return config.decide_change(command, world.options)
         case _:
             assert_never(command)
 
@@ -129,11 +138,13 @@ def evolve(world: World, stream: StreamId, event: Event) -> World:
         case IdentityAllocated() | IdentityReleased():
             state = identity.evolve(world.identity, event)
             return replace(world, versions=versions, position=position, identity=state)
-        case EndpointCreated() | EndpointRelabelled() | EndpointDeleted():
+        case EndpointCreated() | EndpointRelabelled() | EndpointConfigured() | EndpointDeleted():
             return replace(world, versions=versions, position=position, endpoint=endpoint.evolve(world.endpoint, event))
         case PolicyUpserted() | PolicyDeleted():
             policies = policy.evolve(world.policy, event, world.cluster)
             return replace(world, versions=versions, position=position, policy=policies)
+        case OptionsChanged():
+            return replace(world, versions=versions, position=position, options=config.evolve(event))
         case _:
             assert_never(event)
 
@@ -149,6 +160,8 @@ def facts(world: World) -> Iterator[Event]:
         joined = {name: getattr(held, name) for name in NodeJoined.__struct_fields__ if name != "local"}
         yield NodeJoined(local=True, **joined)
         yield NodeAddressesChanged(name=held.name, addresses=held.addresses)
+    if world.options != Options():
+        yield config.changed(world.options)
     for number, labels in world.identities.items():
         yield IdentityAllocated(number=number, labels=labels.texts())
     for ref, document in world.policy.documents.items():

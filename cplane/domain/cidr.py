@@ -6,11 +6,13 @@ All of it works on IPv4 and IPv6; a prefix never contains one of the other famil
 from bisect import bisect_left, insort
 from collections.abc import Iterator
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 Prefix = IPv4Network | IPv6Network
 T = TypeVar("T")
 _Entry = tuple[int, int]  # network address as a number, prefix length
+
+TEXT_MAX: Final = 64  # characters of an address or prefix; the longest that there is has 49
 
 
 def parse_prefix(text: str) -> Prefix:
@@ -18,6 +20,7 @@ def parse_prefix(text: str) -> Prefix:
 
     Raises ValueError with what is wrong: no length, a netmask in place of one, a zone, or not an address.
     """
+    _check_length(text)
     address, slash, length = text.partition("/")
     if not slash:
         raise ValueError("it has no prefix length")
@@ -30,11 +33,17 @@ def parse_prefix(text: str) -> Prefix:
 
 def parse_prefix_or_address(text: str) -> Prefix:
     """As parse_prefix; an address alone is the prefix of that one address."""
+    _check_length(text)
     if "/" in text:
         return parse_prefix(text)
     if "%" in text:
         raise ValueError("an address of a policy has no zone")
     return ip_network(ip_address(text))
+
+
+def _check_length(text: str) -> None:
+    if len(text) > TEXT_MAX:
+        raise ValueError(f"it has {len(text)} characters, no address has more than {TEXT_MAX}")
 
 
 def contains(outer: Prefix, inner: Prefix) -> bool:
@@ -43,6 +52,25 @@ def contains(outer: Prefix, inner: Prefix) -> bool:
         return False
     unmatched = outer.max_prefixlen - outer.prefixlen
     return int(inner.network_address) >> unmatched == int(outer.network_address) >> unmatched
+
+
+def cidr_key(prefix: Prefix) -> str:
+    """The prefix as a label's key: in IPv6 every `:` is written `-`, with a 0 where the text would begin or end so."""
+    text = str(prefix.network_address)
+    if prefix.version == 6:
+        text = text.replace(":", "-")
+        text = f"0{text}" if text.startswith("-") else text
+        text = f"{text}0" if text.endswith("-") else text
+    return f"{text}/{prefix.prefixlen}"
+
+
+def cidr_of_key(key: str) -> Prefix | None:
+    """The prefix that a label's key names; None where it names none."""
+    address, _, length = key.partition("/")
+    try:
+        return ip_network(f"{address.replace('-', ':')}/{length}", strict=False)
+    except ValueError:
+        return None
 
 
 class PrefixIndex(Generic[T]):

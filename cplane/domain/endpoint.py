@@ -15,7 +15,10 @@ MAX_ID: Final = 65_535  # sixteen bits in every map and record
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoint:
-    """Addresses are text, empty where the family is off; MACs are `aa:bb:cc:dd:ee:ff`; labels are all of them."""
+    """Addresses are text, empty where the family is off; MACs are `aa:bb:cc:dd:ee:ff`; labels are all of them.
+
+    `named_ports` are `name=number/protocol`, sorted; `policy` 0 is that of the identity. `audit`: nothing is dropped.
+    """
 
     id: EndpointId
     container_id: str
@@ -32,11 +35,19 @@ class Endpoint:
     pod_uid: str
     labels: LabelSet
     identity: NumericIdentity
+    named_ports: tuple[str, ...] = ()
+    policy: int = 0
+    audit: bool = False
 
     @property
     def attachment(self) -> tuple[str, str]:
         """What a container runtime calls it: container id and interface name."""
         return (self.container_id, self.container_interface)
+
+    @property
+    def policy_id(self) -> int:
+        """The number of the policy that it obeys."""
+        return self.policy or self.identity
 
     @property
     def addresses(self) -> tuple[str, ...]:

@@ -4,9 +4,9 @@ The number space, scopes and reserved numbers are Cilium's, so that maps, flows 
 """
 
 from enum import IntEnum
-from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Final, NewType
 
+from cplane.domain.cidr import Prefix, cidr_key, cidr_of_key
 from cplane.domain.labels import CIDR, RESERVED, Label, LabelSet
 
 NumericIdentity = NewType("NumericIdentity", int)
@@ -63,25 +63,17 @@ def world_of(family: int, *, dual_stack: bool) -> Reserved:
     return Reserved.WORLD_IPV4 if family == 4 else Reserved.WORLD_IPV6
 
 
-def cidr_label(prefix: IPv4Network | IPv6Network) -> Label:
-    """`cidr:10.0.0.0/24`; in IPv6 every `:` is written `-`, with a 0 where the text would begin or end with one."""
-    text = str(prefix.network_address)
-    if prefix.version == 6:
-        text = text.replace(":", "-")
-        text = f"0{text}" if text.startswith("-") else text
-        text = f"{text}0" if text.endswith("-") else text
-    return Label(f"{text}/{prefix.prefixlen}", CIDR)
+def cidr_label(prefix: Prefix) -> Label:
+    """`cidr:10.0.0.0/24`."""
+    return Label(cidr_key(prefix), CIDR)
 
 
-def cidr_of_label(label: Label) -> IPv4Network | IPv6Network | None:
+def cidr_of_label(label: Label) -> Prefix | None:
     """The prefix that a label of source `cidr` names; None for other labels."""
-    if label.source != CIDR:
-        return None
-    address, _, length = label.key.partition("/")
-    return ip_network(f"{address.replace('-', ':')}/{length}")
+    return cidr_of_key(label.key) if label.source == CIDR else None
 
 
-def cidr_labels(prefix: IPv4Network | IPv6Network, *, dual_stack: bool) -> LabelSet:
+def cidr_labels(prefix: Prefix, *, dual_stack: bool) -> LabelSet:
     """The labels of an identity for a prefix outside the cluster; /0 is the world itself."""
     world = Label(world_of(prefix.version, dual_stack=dual_stack).label_key, RESERVED)
     if prefix.prefixlen == 0:

@@ -5,6 +5,7 @@ and serialises as the concatenation of its labels, each followed by `;`. Source:
 Cilium's identity key, a stable interface.
 """
 
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
@@ -13,7 +14,9 @@ from cplane.errors import Rejected
 
 ANY: Final = "any"
 CIDR: Final = "cidr"
+CIDRGROUP: Final = "cidrgroup"
 CONTAINER: Final = "container"
+FQDN: Final = "fqdn"
 K8S: Final = "k8s"
 RESERVED: Final = "reserved"
 UNSPEC: Final = "unspec"
@@ -22,6 +25,8 @@ NAMESPACE_KEY: Final = "io.kubernetes.pod.namespace"
 NAMESPACE_LABELS_PREFIX: Final = "io.cilium.k8s.namespace.labels."
 SERVICE_ACCOUNT_KEY: Final = "io.cilium.k8s.policy.serviceaccount"
 CLUSTER_KEY: Final = "io.cilium.k8s.policy.cluster"
+
+_FORBIDDEN: Final = re.compile(r"[\x00-\x1f;]")
 
 
 class BadLabel(Rejected):
@@ -58,7 +63,7 @@ class Label:
             source, key = default_source, head
         if not key:
             raise BadLabel(text, "the key is empty")
-        if any(ord(c) < 0x20 or c == ";" for c in text):
+        if _FORBIDDEN.search(text):
             raise BadLabel(text, "control characters and ';' cannot stand in a label")
         return cls(key=key, source=source or default_source, value=value)
 

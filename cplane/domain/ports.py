@@ -4,7 +4,8 @@ A prefix of (protocol, port) matches nothing at all (0 bits), the protocol (8), 
 the port (9 to 24). ICMP has no ports: its message type stands in the place of the port.
 """
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 from enum import IntEnum
 from functools import lru_cache
 from typing import Final, NamedTuple
@@ -13,6 +14,7 @@ PROTOCOL_BITS: Final = 8
 PORT_BITS: Final = 16
 FULL_BITS: Final = PROTOCOL_BITS + PORT_BITS
 PORT_MAX: Final = 65_535
+_NUMBER: Final = re.compile(r"[0-9]{1,5}")
 
 
 class Protocol(IntEnum):
@@ -20,13 +22,47 @@ class Protocol(IntEnum):
 
     ANY = 0
     ICMP = 1
+    IGMP = 2
     TCP = 6
     UDP = 17
     ICMPV6 = 58
+    VRRP = 112
     SCTP = 132
 
 
 PORT_PROTOCOLS: Final = (Protocol.TCP, Protocol.UDP, Protocol.SCTP)
+PORTLESS_PROTOCOLS: Final = (Protocol.IGMP, Protocol.VRRP)
+
+
+class NamedPort(NamedTuple):
+    """What a container calls one of its ports; the name is in lower case."""
+
+    protocol: Protocol
+    name: str
+
+
+NamedPorts = frozenset[tuple[NamedPort, int]]
+"""Ports with names, and their numbers."""
+
+
+def parse_named_ports(texts: Iterable[str]) -> NamedPorts:
+    """The ports that texts like `http=8080/TCP` name. Raises ValueError with what is wrong."""
+    found = set()
+    for text in texts:
+        name, equals, rest = text.partition("=")
+        number, slash, protocol = rest.partition("/")
+        if not equals or not name or not _NUMBER.fullmatch(number) or not 0 < int(number) <= PORT_MAX:
+            raise ValueError(f"{text!r} is not name=number/protocol, for example http=8080/TCP")
+        known = {one.name: one for one in PORT_PROTOCOLS}.get(protocol.upper() if slash else "TCP")
+        if known is None:
+            raise ValueError(f"{text!r}: the protocol {protocol!r} is none of TCP, UDP, SCTP")
+        found.add((NamedPort(known, name.lower()), int(number)))
+    return frozenset(found)
+
+
+def named_port_texts(ports: NamedPorts) -> tuple[str, ...]:
+    """The inverse of `parse_named_ports`, sorted."""
+    return tuple(sorted(f"{one.name}={number}/{one.protocol.name}" for one, number in ports))
 
 
 class L4Key(NamedTuple):

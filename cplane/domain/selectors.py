@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple
 
-from cplane.domain.cidr import Prefix, contains
-from cplane.domain.labels import ANY, LabelSet
+from cplane.domain.cidr import Prefix, cidr_of_key, contains
+from cplane.domain.labels import ANY, CIDR, LabelSet
 
 
 class Operator(StrEnum):
@@ -32,7 +32,7 @@ class Requirement(NamedTuple):
 
     def matches(self, labels: LabelSet) -> bool:
         """Whether it holds; NotIn also holds where the key is absent."""
-        held = labels.values(self.source, self.key)
+        held = labels.values(self.source, self.key) if self.source != CIDR else _within(self.key, labels)
         match self.operator:
             case Operator.IN:
                 return any(value in self.values for value in held)
@@ -42,6 +42,11 @@ class Requirement(NamedTuple):
                 return bool(held)
             case Operator.DOES_NOT_EXIST:
                 return not held
+
+    @property
+    def is_indexed(self) -> bool:
+        """Whether only labels of exactly this key can meet it: a prefix is met by every prefix in it."""
+        return self.source != CIDR
 
     def __str__(self) -> str:
         name = self.key if self.source == ANY else f"{self.source}:{self.key}"
@@ -119,3 +124,15 @@ class CidrSelector:
 
 
 Selector = LabelSelector | CidrSelector
+
+
+def _within(key: str, labels: LabelSet) -> tuple[str, ...]:
+    """The values of labels that name a prefix in the one that `key` names."""
+    outer = cidr_of_key(key)
+    if outer is None:
+        return ()
+    return tuple(
+        label.value
+        for label in labels
+        if label.source == CIDR and (inner := cidr_of_key(label.key)) is not None and contains(outer, inner)
+    )

@@ -15,6 +15,7 @@ from cplane.errors import CplaneError, Unavailable
 from cplane.events.catalog import Event
 from cplane.events.envelope import Proposed
 from cplane.projections.delta import Delta
+from cplane.projections.policymap import PolicyMapProjection
 from cplane.projections.tables import UPSERT_ORDER, Tables
 from cplane.reactors.reaction import settle
 from cplane.telemetry.log import line, logger
@@ -58,6 +59,8 @@ class Engine:
         self.targets = targets
         self.world = started
         self._tables = tables
+        # Held while the tables show events that are not durable yet: nobody else may look at them then.
+        self._ahead = anyio.Lock(fast_acquire=True)
         self._reconciler = Reconciler(targets, publish, self._all_tables)
         self._send: MemoryObjectSendStream[_Request]
         self._receive: MemoryObjectReceiveStream[_Request]
@@ -86,6 +89,11 @@ class Engine:
     def desired(self, table: str) -> Mapping[Any, Any]:
         """What a table should contain at `head`."""
         return self._tables.table(table)
+
+    @property
+    def policies(self) -> PolicyMapProjection:
+        """What the policy table follows from at `head`, to be read: who is behind its rows."""
+        return self._tables.policies
 
     async def submit(self, command: Command, *, actor: str, cause: str = "") -> Committed:
         """The command has been decided and its events are durable.
@@ -127,18 +135,19 @@ class Engine:
         decided, world = settle(request.command, self.world)
         if not decided:
             return Committed(self.head, ())
-        try:
-            deltas = self._project(decided)
-            self._tables.check()
-            # Shielded: between "durable" and "taken in" there must be no place to stop.
-            with anyio.CancelScope(shield=True):
-                await self.log.append(self._propose(decided, request))
-        except BaseException:
-            # Tables depend on facts only, so those of the old world are what there was before.
-            self._tables = Tables(facts(self.world))
-            raise
-        self.world = world
-        self._reconciler.enqueue(Round(world.position, deltas))
+        async with self._ahead:
+            try:
+                deltas = self._project(decided)
+                self._tables.check()
+                # Shielded: between "durable" and "taken in" there must be no place to stop.
+                with anyio.CancelScope(shield=True):
+                    await self.log.append(self._propose(decided, request))
+            except BaseException:
+                # Tables depend on facts only, so those of the old world are what there was before.
+                self._tables = Tables(facts(self.world))
+                raise
+            self.world = world
+            self._reconciler.enqueue(Round(world.position, deltas))
         kind = type(request.command).__name__
         log.info(line("command", kind=kind, actor=request.actor, events=len(decided), position=world.position))
         return Committed(world.position, tuple(event for _, event in decided))
@@ -154,8 +163,9 @@ class Engine:
                 deltas.setdefault(name, []).append(delta)
         return {name: Delta.composed(changes) for name, changes in deltas.items()}
 
-    def _all_tables(self) -> tuple[int, Mapping[str, AnyTable]]:
-        return self.head, {name: dict(self._tables.table(name)) for name in UPSERT_ORDER}
+    async def _all_tables(self) -> tuple[int, Mapping[str, AnyTable]]:
+        async with self._ahead:
+            return self.head, {name: dict(self._tables.table(name)) for name in UPSERT_ORDER}
 
 
 async def replay(event_log: EventLog) -> tuple[World, Tables]:

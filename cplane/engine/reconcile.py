@@ -1,7 +1,7 @@
 """Makes the kernel's tables what they should be, in the order that keeps every packet's judgement right."""
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -56,7 +56,7 @@ class Reconciler:
         self,
         targets: Mapping[str, AnyTarget],
         publish: Callable[[int], None],
-        desired: Callable[[], tuple[int, Mapping[str, AnyTable]]],
+        desired: Callable[[], Awaitable[tuple[int, Mapping[str, AnyTable]]]],
     ) -> None:
         self._targets = targets
         self._publish = publish
@@ -138,7 +138,7 @@ class Reconciler:
         if self._compare_all:
             self._compare_all = False
             self._pending.clear()
-            position, tables = self._desired()
+            position, tables = await self._desired()
             await to_thread.run_sync(self._resync, tables, position)
         elif self._pending:
             rounds = tuple(self._pending)

@@ -2,7 +2,8 @@
 
 from typing import Final
 
-from cplane.events.endpoint import EndpointCreated, EndpointDeleted, EndpointRelabelled
+from cplane.events.config import OptionsChanged
+from cplane.events.endpoint import EndpointConfigured, EndpointCreated, EndpointDeleted, EndpointRelabelled
 from cplane.events.identity import IdentityAllocated, IdentityReleased
 from cplane.events.ipam import AddressAllocated, AddressReleased, PoolAdded
 from cplane.events.node import NodeAddressesChanged, NodeJoined
@@ -18,9 +19,11 @@ Event = (
     | IdentityReleased
     | EndpointCreated
     | EndpointRelabelled
+    | EndpointConfigured
     | EndpointDeleted
     | PolicyUpserted
     | PolicyDeleted
+    | OptionsChanged
 )
 
 CATALOG: Final[dict[tuple[str, int], type[Event]]] = {
@@ -33,9 +36,11 @@ CATALOG: Final[dict[tuple[str, int], type[Event]]] = {
     ("identity.released", 1): IdentityReleased,
     ("endpoint.created", 1): EndpointCreated,
     ("endpoint.relabelled", 1): EndpointRelabelled,
+    ("endpoint.configured", 1): EndpointConfigured,
     ("endpoint.deleted", 1): EndpointDeleted,
     ("policy.upserted", 1): PolicyUpserted,
     ("policy.deleted", 1): PolicyDeleted,
+    ("config.options_changed", 1): OptionsChanged,
 }
 
 WIRE_NAME: Final[dict[type[Event], tuple[str, int]]] = {cls: name for name, cls in CATALOG.items()}

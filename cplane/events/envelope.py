@@ -13,6 +13,7 @@ IPAM: Final = StreamId("ipam")
 IDENTITY: Final = StreamId("identity")
 ENDPOINT: Final = StreamId("endpoint")
 POLICY: Final = StreamId("policy")
+CONFIG: Final = StreamId("config")
 
 
 class Proposed(msgspec.Struct, frozen=True, kw_only=True):

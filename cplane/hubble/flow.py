@@ -8,6 +8,8 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from cplane.domain.verdict import Verdict
+from cplane.hubble.attribution import Attribution
 from cplane.hubble.endpoint import EndpointMeta
 from cplane.hubble.parser.ends import address_text
 from cplane.hubble.ring import COLUMNS, Reply, Span
@@ -27,6 +29,7 @@ UDP: Final = 17
 ICMP6: Final = 58
 SCTP: Final = 132
 PORTS: Final = (TCP, UDP, SCTP)
+_ALLOWED: Final = frozenset({Verdict.FORWARDED, Verdict.REDIRECTED})
 _TO_ENDPOINT: Final = 0  # a trace sub-type, whose point has another number
 
 
@@ -40,6 +43,7 @@ class Key(NamedTuple):
     src_meta: int
     dst_meta: int
     link: int
+    attribution: int
     proxy_port: int
     line: int
     macs: bytes
@@ -129,6 +133,7 @@ class FlowBuilder:
         )
         self._network(flow, key)
         self._place(flow, key)
+        _attribute(flow, key, self._store.attributions[key.attribution])
         _transport(flow, key)
         if key.reply != Reply.UNKNOWN:
             flow.is_reply.value = key.reply == Reply.YES
@@ -155,6 +160,15 @@ class FlowBuilder:
             )
         if key.type == RecordType.DROP and key.file:
             flow.file.name, flow.file.line = file_name(key.file), key.line
+
+
+def _attribute(flow: flow_pb2.Flow, key: Key, found: Attribution) -> None:
+    """Who decided, in the field that says which way and what."""
+    way = "egress" if key.direction == flow_pb2.EGRESS else "ingress"
+    named = getattr(flow, f"{way}_{'allowed' if key.verdict in _ALLOWED else 'denied'}_by")
+    for one in found.policies:
+        named.add(name=one.name, namespace=one.namespace, labels=one.labels, revision=one.revision, kind=one.kind)
+    flow.policy_log.extend(found.log)
 
 
 def _end(message: flow_pb2.Endpoint, meta: EndpointMeta) -> None:

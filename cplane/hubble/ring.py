@@ -1,7 +1,7 @@
 """The flow ring: the last 2^n flows as columns, under positions that never repeat.
 
 A row is a flow in the encoding that filters compare: small numbers, addresses as two u64. What many rows share
-(endpoints, devices) stands in tables beside the ring (`cplane.hubble.interned`).
+(endpoints, devices, attributions) stands in tables beside the ring (`cplane.hubble.interned`).
 """
 
 from collections import deque
@@ -29,6 +29,7 @@ COLUMNS: Final[Mapping[str, np.dtype[Any]]] = {  # Any: as above
         "src_meta": "u4",  # number in the table of endpoints
         "dst_meta": "u4",
         "link": "u4",  # number in the table of devices
+        "attribution": "u4",  # number in the table of attributions
         "cookie": "u4",  # of the policy entry that decided
         "sport": "u2",
         "dport": "u2",

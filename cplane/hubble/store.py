@@ -5,6 +5,7 @@ from typing import Final
 
 import anyio
 
+from cplane.hubble.attribution import NO_POLICY, Attribution
 from cplane.hubble.endpoint import NO_LINK, NOBODY, EndpointMeta, Link
 from cplane.hubble.ids import FlowIds
 from cplane.hubble.interned import Interned
@@ -65,13 +66,14 @@ class FlowStore:
         self.ids = FlowIds(seed)
         self.endpoints: Interned[EndpointMeta] = Interned(NOBODY)
         self.links: Interned[Link] = Interned(NO_LINK)
+        self.attributions: Interned[Attribution] = Interned(NO_POLICY)
         self.namespaces = Namespaces()
         self.changed = Signal()
 
     @property
-    def generation(self) -> tuple[int, int]:
+    def generation(self) -> tuple[int, int, int]:
         """Changes when a number in a column may mean something else."""
-        return self.endpoints.generation, self.links.generation
+        return self.endpoints.generation, self.links.generation, self.attributions.generation
 
     def append(self, batch: dict[str, Array]) -> None:
         """The rows of `batch` are in the ring; `changed` is left to the caller, once for many batches."""
@@ -84,4 +86,6 @@ class FlowStore:
             self.endpoints.collect((self.ring.live("src_meta"), self.ring.live("dst_meta")))
         if self.links.is_full:
             self.links.collect((self.ring.live("link"),))
+        if self.attributions.is_full:
+            self.attributions.collect((self.ring.live("attribution"),))
         return self.generation != before

@@ -5,11 +5,11 @@ passes that neither the old nor the new table lets pass. The order follows from 
 who plans or composes deltas can forget it.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Generic, TypeVar, cast
 
-from datapath.maps.policy import PolicyEntry, PolicyKey
+from datapath.maps.policy import AUDIT_PLANE, PolicyEntry, PolicyKey
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -101,42 +101,73 @@ def _policy_order(
     the packet was denied by the other of the two rows until now, and a new, longer allow hides that one, it
     passes, though neither table lets it pass. So when there are allows to write, an old allow that is hidden
     in the new table first becomes what hides it.
+
+    Where authentication is asked for, an old row on its way out asks for it too: what is asked of the one of two rows
+    may be asked of the other, whatever its precedence.
     """
     gone = {key: row for key, row in before.items() if key not in after}
-    upserts = _by_precedence(after.items(), strict_first=True)
-    deletes = _by_precedence(gone.items(), strict_first=False)
-    if not gone or not upserts or len({row.precedence for row in (*after.values(), *gone.values())}) == 1:
-        return upserts, tuple(deletes)
-    weakest = min(row.precedence for row in after.values())
-    stand_ins = {}
-    for key, row in gone.items():
-        cover = _stricter_cover(key, row, after) if weakest <= row.precedence else None
-        if cover is not None:
-            stand_ins[key] = cover._replace(l4_bits=key.l4_bits)
-    if stand_ins:
-        upserts = _by_precedence((*upserts.items(), *stand_ins.items()), strict_first=True)
-        deletes = _by_precedence([(key, stand_ins.get(key, row)) for key, row in gone.items()], strict_first=False)
+    weakest = min((row.precedence for row in after.values()), default=0)
+    strongest = max((row.precedence for row in after.values()), default=0)
+    asked = _asked(after)
+    covered, asking = {}, {}
+    for key, row in gone.items() if weakest < strongest or asked else ():
+        cover = _stricter_cover(key, row, after)
+        if cover is not None and weakest < cover.precedence:
+            covered[key] = cover._replace(l4_bits=key.l4_bits)
+        elif row.auth_type < (auth := asked.get((key.policy_id, key.direction), 0)) and not row.deny:
+            asking[key] = row._replace(auth_type=auth, auth_said=True)
+    if asked:  # of equal rows, one that hides or takes the place of a stronger one uncovers others: it comes last
+        weaker = {key: _is_stronger_held(key, row, before) for key, row in after.items()}
+        after = {key: after[key] for key in sorted(after, key=weaker.__getitem__)}
+    upserts = _by_strictness({**asking, **after, **covered}, strict_first=True)
+    deletes = _by_strictness({**gone, **asking, **covered}, strict_first=False)
     return upserts, tuple(deletes)
 
 
-def _by_precedence(
-    rows: Iterable[tuple[PolicyKey, PolicyEntry]], *, strict_first: bool
-) -> dict[PolicyKey, PolicyEntry]:
-    return dict(sorted(rows, key=lambda item: item[1].precedence, reverse=strict_first))
+def _asked(rows: Mapping[PolicyKey, PolicyEntry]) -> dict[tuple[int, int], int]:
+    """The authentication that each policy and direction asks for; what is only audited drops nobody."""
+    found: dict[tuple[int, int], int] = {}
+    for key, row in rows.items():
+        if row.auth_type and not key.policy_id & AUDIT_PLANE:
+            place = (key.policy_id, key.direction)
+            found[place] = max(found.get(place, 0), row.auth_type)
+    return found
+
+
+def _by_strictness(rows: Mapping[PolicyKey, PolicyEntry], *, strict_first: bool) -> dict[PolicyKey, PolicyEntry]:
+    return dict(sorted(rows.items(), key=_strictness, reverse=strict_first))
+
+
+def _strictness(item: tuple[PolicyKey, PolicyEntry]) -> tuple[int, int, bool]:
+    """What drops at once goes in before an audit plane changes, and what passes after it: nobody is told too early."""
+    key, row = item
+    drops = row.deny or row.auth_type or row.proxy_port  # there is no authentication and no proxy
+    section = 1 if key.policy_id & AUDIT_PLANE else 2 if drops else 0
+    return section, row.precedence, bool(row.auth_type)
 
 
 def _stricter_cover(key: PolicyKey, row: PolicyEntry, after: Mapping[PolicyKey, PolicyEntry]) -> PolicyEntry | None:
-    """The row of `after` with the longest prefix that covers `key`, where it takes precedence over `row`.
+    """The row of `after` with the longest prefix that covers `key`, where it is stricter than `row`.
 
     A row that was there before and still is cannot do so, or `key` would not have been in the table.
     """
-    for bits in range(key.l4_bits - 1, -1, -1):
-        if 0 < bits < _PROTOCOL_BITS:
-            continue
-        protocol = key.protocol if bits else 0
-        unmatched = _PORT_BITS + _PROTOCOL_BITS - max(bits, _PROTOCOL_BITS)
-        port = key.port >> unmatched << unmatched
-        cover = after.get(key._replace(protocol=protocol, port=port, l4_bits=bits))
+    for broader in _broader(key):
+        cover = after.get(broader)
         if cover is not None:
-            return cover if cover.precedence > row.precedence else None
+            return cover if cover.precedence > row.precedence or cover.auth_type > row.auth_type else None
     return None
+
+
+def _is_stronger_held(key: PolicyKey, row: PolicyEntry, before: Mapping[PolicyKey, PolicyEntry]) -> bool:
+    held = (before.get(one) for one in (key, *_broader(key)))
+    return any(one is not None and one.precedence > row.precedence for one in held)
+
+
+def _broader(key: PolicyKey) -> Iterator[PolicyKey]:
+    """Every other key of the same peer that matches all that the key matches, longest first."""
+    for bits in range(key.l4_bits - 1, -1, -1):
+        if bits >= _PROTOCOL_BITS:
+            unmatched = _PORT_BITS + _PROTOCOL_BITS - bits
+            yield key._replace(port=key.port >> unmatched << unmatched, l4_bits=bits)
+        elif not bits:
+            yield key._replace(protocol=0, port=0, l4_bits=0)

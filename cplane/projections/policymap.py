@@ -1,21 +1,26 @@
-"""The policy map: for each identity that has endpoints here, what its endpoints may receive and send."""
+"""The policy map: what the endpoints here may receive and send, by the policy that they obey."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Final, NamedTuple
 
 from cplane.domain.identity import RESERVED_BY_NUMBER, NumericIdentity, Reserved, cidr_of_label, is_local, world_of
 from cplane.domain.labelfilter import identity_labels
 from cplane.domain.labels import LabelSet
-from cplane.domain.policy import Policy, PolicyRef, parse_text
-from cplane.domain.policy.mapstate import MapEntry, MapKey, MapState
-from cplane.domain.policy.repository import Repository
+from cplane.domain.policy import CIDR_GROUP, CidrGroup, Policy, PolicyRef, Rule, parse_text
+from cplane.domain.policy.mapstate import MapEntry, MapKey, MapState, Origin
+from cplane.domain.policy.repository import AUDIT_PLANE, Enforcement, Repository
+from cplane.domain.policy.resolve import ResolvedRule, is_redirect
+from cplane.domain.ports import NamedPorts, parse_named_ports
 from cplane.events.catalog import Event
+from cplane.events.config import OptionsChanged
 from cplane.events.endpoint import EndpointCreated, EndpointDeleted, EndpointRelabelled
 from cplane.events.identity import IdentityAllocated, IdentityReleased
 from cplane.events.node import NodeJoined
 from cplane.events.policy import PolicyDeleted, PolicyUpserted
+from cplane.projections.cookies import Cookies
 from cplane.projections.delta import Delta
+from datapath.maps import policy as policy_map
 from datapath.maps.policy import PolicyEntry, PolicyKey
 
 _WORLDS: Final = frozenset({Reserved.WORLD, Reserved.WORLD_IPV4, Reserved.WORLD_IPV6})
@@ -24,6 +29,10 @@ _EVERYTHING: Final[Mapping[int, IPv4Network | IPv6Network]] = {
     6: ip_network("::/0"),
 }
 _CLUSTER: Final = "default"  # until the node has joined
+_NO_PROXY: Final = 1  # a redirect's port while there is no proxy: the datapath drops what would go there (180)
+_NO_PORTS: Final[NamedPorts] = frozenset()
+
+assert policy_map.AUDIT_PLANE == AUDIT_PLANE, "the domain and the map agree on the number of the audit plane"
 
 
 class Overflow(NamedTuple):
@@ -39,12 +48,15 @@ class Overflow(NamedTuple):
 
 class _Endpoint(NamedTuple):
     identity: int
+    policy: int
     labels: tuple[str, ...]
+    ports: NamedPorts
 
 
 class PolicyMapProjection:
     """Rows of `cplane_policy`; `policy_id` is the identity of the endpoints that obey the policy.
 
+    Endpoints that call other ports by the same names than others of their identity obey a policy of their own.
     Endpoints, identities, policies and the node may come in any order and give the same rows.
     """
 
@@ -54,12 +66,15 @@ class PolicyMapProjection:
         self._counts: dict[int, int] = {}
         self._rows: dict[MapEntry | None, PolicyEntry | None] = {None: None}  # one object for equal entries
         self._before: dict[PolicyKey, PolicyEntry | None] = {}  # of rows that the current event has touched
+        self._cookies = Cookies()
         self._cluster = _CLUSTER
         self._documents: dict[PolicyRef, str] = {}
         self._labels: dict[int, tuple[str, ...]] = {}
         self._endpoints: dict[int, _Endpoint] = {}
-        self._users: dict[int, dict[int, None]] = {}
-        self._subject_labels: dict[int, LabelSet] = {}
+        self._users: dict[int, dict[int, None]] = {}  # policy → endpoints that obey it
+        self._members: dict[int, dict[int, None]] = {}  # identity → endpoints that have it
+        self._with_ports: dict[int, dict[int, NamedPorts]] = {}  # identity → endpoints that have named ports
+        self._subjects: dict[int, tuple[LabelSet, NamedPorts]] = {}
         self._worlds: dict[int, IPv4Network | IPv6Network] = {}
         for reserved in Reserved:
             if reserved not in _WORLDS:
@@ -70,7 +85,7 @@ class PolicyMapProjection:
         return self._table
 
     def entries_by_policy(self) -> Mapping[int, int]:
-        """How many rows each policy has."""
+        """How many rows each policy has, its audit plane apart."""
         return self._counts
 
     def over_capacity(self, limit: int) -> tuple[Overflow, ...]:
@@ -83,6 +98,22 @@ class PolicyMapProjection:
         """What the rows of one policy follow from, to be read: it names the rules behind each."""
         return self._repository.state(policy_id)
 
+    def rules_of(self, ref: PolicyRef) -> tuple[ResolvedRule, ...]:
+        """The rules of a policy, in their order; their subjects are numbers of policies here."""
+        return self._repository.rules_of(ref)
+
+    def obeying(self, policy_id: int) -> Collection[int]:
+        """The endpoints that obey a policy."""
+        return self._users.get(policy_id, {})
+
+    def origins(self, cookie: int) -> tuple[Origin, ...]:
+        """The terms that a cookie stands for; none for one that no row has had lately."""
+        return self._cookies.origins(cookie)
+
+    def rules(self, cookie: int) -> tuple[Rule, ...]:
+        """The rules that have those terms, as they read now or, when they are gone, as they did last."""
+        return self._cookies.rules(cookie)
+
     def apply(self, event: Event) -> Delta[PolicyKey, PolicyEntry]:
         """What the event changes."""
         match event:
@@ -93,15 +124,19 @@ class PolicyMapProjection:
             case IdentityReleased():
                 self._identity(event.number, None)
             case EndpointCreated():
-                self._endpoint(event.endpoint, _Endpoint(event.identity, event.labels))
+                policy, ports = event.policy or event.identity, parse_named_ports(event.named_ports)
+                self._endpoint(event.endpoint, _Endpoint(event.identity, policy, event.labels, ports))
             case EndpointRelabelled() if event.endpoint in self._endpoints:
-                self._endpoint(event.endpoint, _Endpoint(event.identity, event.labels))
+                policy, ports = event.policy or event.identity, self._endpoints[event.endpoint].ports
+                self._endpoint(event.endpoint, _Endpoint(event.identity, policy, event.labels, ports))
             case EndpointDeleted():
                 self._endpoint(event.endpoint, None)
             case PolicyUpserted():
                 self._policy(PolicyRef(event.kind, event.namespace, event.name), event.document)
             case PolicyDeleted():
                 self._policy(PolicyRef(event.kind, event.namespace, event.name), None)
+            case OptionsChanged():
+                self._repository.set_enforcement(Enforcement.read(event.policy_enforcement))
             case _:
                 return Delta.nothing()
         return self._delta()
@@ -118,7 +153,7 @@ class PolicyMapProjection:
         if event.cluster != self._cluster:
             self._cluster = event.cluster
             for ref, document in self._documents.items():
-                self._repository.upsert(self._parse(ref, document))
+                self._put(ref, document)
 
     def _identity(self, number: int, labels: tuple[str, ...] | None) -> None:
         if self._labels.get(number) == labels:
@@ -130,71 +165,104 @@ class PolicyMapProjection:
             self._labels[number] = labels
             label_set = LabelSet.parse(labels)
             self._repository.add_identity(number, label_set, _prefix(number, label_set))
-        self._settle_subject(number)
+        for policy in {self._endpoints[one].policy for one in self._members.get(number, {})}:
+            self._settle_subject(policy)
 
     def _endpoint(self, endpoint: int, now: _Endpoint | None) -> None:
         held = self._endpoints.pop(endpoint, None)
+        if held is not None:
+            _drop(self._users, held.policy, endpoint)
+            _drop(self._members, held.identity, endpoint)
         if now is not None:
             self._endpoints[endpoint] = now
-            self._users.setdefault(now.identity, {})[endpoint] = None
-        if held is not None and (now is None or held.identity != now.identity):
-            users = self._users[held.identity]
-            del users[endpoint]
-            if not users:
-                del self._users[held.identity]
-            self._settle_subject(held.identity)
-        if now is not None:
-            self._settle_subject(now.identity)
+            self._users.setdefault(now.policy, {})[endpoint] = None
+            self._members.setdefault(now.identity, {})[endpoint] = None
+        self._settle_ports(endpoint, held, now)
+        for policy in dict.fromkeys(one.policy for one in (held, now) if one is not None):
+            self._settle_subject(policy)
+
+    def _settle_ports(self, endpoint: int, held: _Endpoint | None, now: _Endpoint | None) -> None:
+        """An identity has the named ports of all of its endpoints."""
+        for one, present in ((held, False), (now, True)):
+            if one is None or not one.ports:
+                continue
+            ports = self._with_ports.setdefault(one.identity, {})
+            if present:
+                ports[endpoint] = one.ports
+            else:
+                del ports[endpoint]
+        for number in {one.identity for one in (held, now) if one is not None and one.ports}:
+            ports = self._with_ports[number]
+            self._repository.set_ports(number, _NO_PORTS.union(*ports.values()))
+            if not ports:
+                del self._with_ports[number]
 
     def _settle_subject(self, number: int) -> None:
-        """The identity is a subject exactly while endpoints have it, with the labels that it stands for."""
-        labels = self._labels_of_subject(number)
-        held = self._subject_labels.get(number)
-        if labels == held:
+        """A policy is there exactly while endpoints obey it, for the labels that their identity stands for."""
+        wanted = self._subject(number)
+        held = self._subjects.get(number)
+        if wanted == held:
             return
         if held is not None:
-            del self._subject_labels[number]
-            state = self._repository.remove_subject(number)
-            for key in state.keys() if state is not None else ():
-                self._write(number, key, None)
-        if labels is not None:
-            self._subject_labels[number] = labels
-            self._repository.add_subject(number, labels)
+            del self._subjects[number]
+            self._repository.remove_subject(number)
+        if wanted is not None:
+            self._subjects[number] = wanted
+            self._repository.add_subject(number, *wanted)
 
-    def _labels_of_subject(self, number: int) -> LabelSet | None:
+    def _subject(self, number: int) -> tuple[LabelSet, NamedPorts] | None:
         users = self._users.get(number)
         if users is None:
             return None
-        if number in self._labels:
-            return LabelSet.parse(self._labels[number])
-        reserved = RESERVED_BY_NUMBER.get(NumericIdentity(number))
+        one = self._endpoints[min(users)]
+        if one.identity in self._labels:
+            return LabelSet.parse(self._labels[one.identity]), one.ports
+        reserved = RESERVED_BY_NUMBER.get(NumericIdentity(one.identity))
         if reserved is not None:
-            return reserved.labels
+            return reserved.labels, one.ports
         # Not allocated (yet, or any more): what its endpoints say.
-        return identity_labels(LabelSet.parse(self._endpoints[min(users)].labels))
+        return identity_labels(LabelSet.parse(one.labels)), one.ports
 
     def _policy(self, ref: PolicyRef, document: str | None) -> None:
-        if document is None:
-            self._documents.pop(ref, None)
-            self._repository.delete(ref)
-        else:
+        if document is not None:
             self._documents[ref] = document
-            self._repository.upsert(self._parse(ref, document))
+            self._put(ref, document)
+            return
+        self._documents.pop(ref, None)
+        if ref.kind == CIDR_GROUP:
+            self._repository.set_group(ref.name, None)
+        else:
+            self._repository.delete(ref)
 
-    def _parse(self, ref: PolicyRef, document: str) -> Policy:
-        policy = parse_text(document, cluster=self._cluster)
-        assert policy.ref == ref, f"the document of {ref} calls itself {policy.ref}"
-        return policy
+    def _put(self, ref: PolicyRef, document: str) -> None:
+        found = self._parse(ref, document)
+        if isinstance(found, CidrGroup):
+            self._repository.set_group(ref.name, found)
+        else:
+            self._cookies.write(found, self._documents)
+            self._repository.upsert(found)
+
+    def _parse(self, ref: PolicyRef, document: str) -> Policy | CidrGroup:
+        found = parse_text(document, cluster=self._cluster)
+        assert found.ref == ref, f"the document of {ref} calls itself {found.ref}"
+        return found
 
     def _delta(self) -> Delta[PolicyKey, PolicyEntry]:
-        rows = self._rows
-        for policy_id, state in self._repository.changed():
-            for key, entry in state.changes():
-                if entry is not None and entry not in rows:
-                    rows[entry] = PolicyEntry(entry.deny, entry.precedence, entry.l4_bits)
-                self._write(policy_id, key, rows[entry])
+        rows, cookies = self._rows, self._cookies
+        for policy_id, key, entry in self._repository.changes():
+            if entry is not None:
+                if entry not in rows:
+                    rows[entry] = _row(entry)
+                if entry.cookie and entry.cookie not in cookies:
+                    state = self._repository.state(policy_id)
+                    assert state is not None, f"an entry of policy {policy_id} without its state"
+                    cookies.add(entry.cookie, state.makers(key))
+            self._write(policy_id, key, rows[entry])
         if not self._before:
             return Delta.nothing()
+        if cookies.is_full(len(self._table)):
+            cookies.keep({row.cookie for row in self._table.values()})
+            self._rows = {None: None}
         touched, self._before = self._before, {}
         return Delta.between(*_changed(touched, self._table))
 
@@ -213,6 +281,25 @@ class PolicyMapProjection:
         self._counts[policy_id] -= 1
         if not self._counts[policy_id]:
             del self._counts[policy_id]
+
+
+def _drop(index: dict[int, dict[int, None]], key: int, endpoint: int) -> None:
+    del index[key][endpoint]
+    if not index[key]:
+        del index[key]
+
+
+def _row(entry: MapEntry) -> PolicyEntry:
+    return PolicyEntry(
+        deny=entry.deny,
+        precedence=entry.precedence,
+        l4_bits=entry.l4_bits,
+        cookie=entry.cookie,
+        proxy_port=_NO_PROXY if is_redirect(entry.precedence) else 0,
+        auth_type=entry.auth_type,
+        auth_said=entry.auth_said,
+        audited=entry.audited,
+    )
 
 
 def _changed(

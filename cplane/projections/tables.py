@@ -62,6 +62,11 @@ class Tables:
         for fact in facts:
             self.apply(fact)
 
+    @property
+    def policies(self) -> PolicyMapProjection:
+        """What the rows of the policy table follow from, to be read."""
+        return self._policy
+
     def apply(self, event: Event) -> dict[str, Delta]:  # type: ignore[type-arg]
         """What the event changes, by table; tables that it leaves alone are not in it."""
         deltas = {name: delta for name, fold in self._folds.items() if (delta := fold.apply(event))}

@@ -54,6 +54,7 @@ class CtFlags(IntFlag):
     SEEN_NON_SYN = 2
     CLOSING_FWD = 4  # FIN from the initiator; RST sets both
     CLOSING_REV = 8
+    AUDITED = 16  # its last judgement was a refusal that let it through, and a record has told so
 
 
 class CtKey(NamedTuple):

@@ -6,6 +6,7 @@ from datapath.maps.cstruct import Field, Layout
 from datapath.maps.spec import MapKind, MapSpec
 
 FLAG_HOST: Final = 1  # the address is the node's own, not a pod's
+FLAG_AUDIT: Final = 2  # what policies would drop of the endpoint's traffic passes
 
 ADDRESS_KEY: Final = Layout(
     "endpoint_key",

@@ -15,6 +15,9 @@ FULL_L4_BITS: Final = 24  # protocol (8) and port (16)
 ENTRIES_PER_POLICY: Final = 16_384
 
 FLAG_DENY: Final = 1  # bits of policy_entry.flags; bits 3..7 hold the L4 prefix length
+FLAG_AUDITED: Final = 2
+FLAG_AUTH_SAID: Final = 4
+AUDIT_PLANE: Final = 1 << 31  # added to a policy's number: what else would be enforced, were it not only audited
 
 KEY: Final = Layout(
     "policy_key",
@@ -72,7 +75,11 @@ class PolicyKey(NamedTuple):
 
 
 class PolicyEntry(NamedTuple):
-    """`precedence` higher wins; `cookie` names the rules that made the entry; `l4_bits` repeats the key's."""
+    """`precedence` higher wins; `cookie` names the rules that made the entry; `l4_bits` repeats the key's.
+
+    `audited`: what it allows is looked up in the policy's audit plane too. `auth_said`: `auth_type` is what its own
+    terms say, so that of a packet's other entry does not matter.
+    """
 
     deny: bool
     precedence: int
@@ -80,14 +87,18 @@ class PolicyEntry(NamedTuple):
     cookie: int = 0
     proxy_port: int = 0
     auth_type: int = 0
+    audited: bool = False
+    auth_said: bool = False
 
     def pack(self) -> bytes:
         """The map's value bytes."""
-        flags = (FLAG_DENY if self.deny else 0) | self.l4_bits << 3
+        flags = (FLAG_DENY if self.deny else 0) | (FLAG_AUDITED if self.audited else 0)
+        flags |= (FLAG_AUTH_SAID if self.auth_said else 0) | self.l4_bits << 3
         return VALUE.pack(self.proxy_port, flags, self.auth_type, self.precedence, self.cookie)
 
     @classmethod
     def unpack(cls, data: bytes) -> "PolicyEntry":
         """The inverse of `pack`."""
         proxy_port, flags, auth_type, precedence, cookie = (int(v) for v in VALUE.unpack(data))
-        return cls(bool(flags & FLAG_DENY), precedence, flags >> 3, cookie, proxy_port, auth_type)
+        deny, audited, said = (bool(flags & flag) for flag in (FLAG_DENY, FLAG_AUDITED, FLAG_AUTH_SAID))
+        return cls(deny, precedence, flags >> 3, cookie, proxy_port, auth_type, audited, said)

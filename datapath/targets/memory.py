@@ -32,11 +32,15 @@ _ADDRESS_BITS: Final = 128
 
 
 class Judgement(NamedTuple):
-    """What a policy says: `reason` is the drop reason, 0 when it allows; `match_type` and `cookie` as in records."""
+    """What a policy says: `reason` is the drop reason, 0 when it allows; `match_type` and `cookie` as in records.
+
+    `audited`: it allows, and its audit plane must be asked too.
+    """
 
     reason: int
     match_type: int
     cookie: int
+    audited: bool = False
 
 
 PolicyLookup = Callable[[Callable[[PolicyKey], PolicyEntry | None], int, int, int, int, int], Judgement]
@@ -66,6 +70,7 @@ class _Party(NamedTuple):
     identity: int
     policy_id: int
     lxc_id: int
+    flags: int = 0
 
 
 class AttachedPrograms:
@@ -137,7 +142,7 @@ class MemoryDatapath:
         row = self._lxc.lookup(EndpointKey(family, addr).pack())
         if row is not None:
             info = EndpointInfo.unpack(row)
-            return _Party(info.identity, info.policy_id, info.lxc_id)
+            return _Party(info.identity, info.policy_id, info.lxc_id, info.flags)
         bits = 32 if family == FAMILY_V4 else _ADDRESS_BITS
         row = self._ipcache.lookup(IpcacheKey(family, addr, bits).pack())
         return _Party(IpcacheInfo.unpack(row).identity if row is not None else WORLD, 0, 0)
@@ -145,8 +150,17 @@ class MemoryDatapath:
     def _side(self, packet: Packet, source: _Party, target: _Party, *, egress: bool) -> int:
         own, peer = (source, target) if egress else (target, source)
         direction = EGRESS if egress else INGRESS
-        word = self._look_up(self._entry, own.policy_id, peer.identity, direction, packet.protocol, packet.dport)
         flags = RecordFlags.EGRESS if egress else RecordFlags(0)
+        word = self._look_up(self._entry, own.policy_id, peer.identity, direction, packet.protocol, packet.dport)
+        audited = bool(own.flags & endpoints.FLAG_AUDIT)
+        if not word.reason and word.audited:
+            plane = own.policy_id | policy.AUDIT_PLANE
+            other = self._look_up(self._entry, plane, peer.identity, direction, packet.protocol, packet.dport)
+            word, audited = (other, True) if other.reason else (word, audited)
+        if word.reason and audited:
+            verdict, audit = RecordType.POLICY_VERDICT, flags | RecordFlags.AUDITED
+            self._emit(packet, source, target, verdict, audit, word=word)
+            return 0
         self._emit(packet, source, target, RecordType.POLICY_VERDICT, flags, word=word)
         if word.reason:
             self._emit(packet, source, target, RecordType.DROP, flags, subtype=word.reason, word=word)

@@ -14,6 +14,7 @@ from typing import Final
 import agent
 import log
 import net
+import policy
 from grpclib.exceptions import GRPCError
 from report import Result, WrongError, missed, table, to_json
 from rig import Rig, compile_python
@@ -24,6 +25,7 @@ SUITES: Final[Mapping[str, Callable[[Rig], Iterator[Result]]]] = {
     "net": net.measure,
     "agent": agent.measure,
     "log": log.measure,
+    "policy": policy.measure,
 }
 FAILURES: Final = (WrongError, AssertionError, CplaneError, GRPCError, OSError, subprocess.SubprocessError)
 """What ends a suite, and not the run: a number that would lie, an agent that does not answer, a tool that fails."""

@@ -78,8 +78,13 @@ def test_every_map_has_its_slot() -> None:
 def test_key_geometry_is_the_same() -> None:
     assert _DEFINED["POLICY_STATIC_BITS"] == policy.STATIC_BITS
     assert _DEFINED["POLICY_L4_BITS"] == policy.FULL_L4_BITS
-    assert _DEFINED["POLICY_FLAG_DENY"] == policy.FLAG_DENY
-    assert _DEFINED["ENDPOINT_FLAG_HOST"] == endpoints.FLAG_HOST
+    assert named("POLICY_FLAG_") == {
+        "DENY": policy.FLAG_DENY,
+        "AUDITED": policy.FLAG_AUDITED,
+        "AUTH_SAID": policy.FLAG_AUTH_SAID,
+    }
+    assert _DEFINED["POLICY_AUDIT_PLANE"] == policy.AUDIT_PLANE
+    assert named("ENDPOINT_FLAG_") == {"HOST": endpoints.FLAG_HOST, "AUDIT": endpoints.FLAG_AUDIT}
     assert (_DEFINED["FAMILY_V4"], _DEFINED["FAMILY_V6"]) == (ipcache.FAMILY_V4, ipcache.FAMILY_V6)
     v4 = ipcache.IpcacheKey(ipcache.FAMILY_V4, bytes(16), 0).pack()
     assert int.from_bytes(v4[:4], "little") == _DEFINED["IPCACHE_STATIC_BITS"]

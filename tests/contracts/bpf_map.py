@@ -12,6 +12,7 @@ from datapath.errors import Unavailable
 from datapath.maps import conntrack, endpoints, ipcache
 from datapath.maps.ipcache import FAMILY_V4, FAMILY_V6, IpcacheInfo, IpcacheKey
 from datapath.maps.spec import MapSpec
+from tests.support.effort import examples
 
 ROOM = 32
 HASH = replace(endpoints.ADDRESS_SPEC, max_entries=ROOM)
@@ -226,7 +227,7 @@ class MapContract:
             assert made.dump() == {prefix("10.0.0.0/8"): identity(1)}
 
     @pytest.mark.slow
-    @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.differing_executors])
+    @settings(max_examples=examples(60), deadline=None, suppress_health_check=[HealthCheck.differing_executors])
     @given(
         st.lists(
             st.tuples(

@@ -119,8 +119,8 @@ def test_objects_of_a_file_are_created_changed_left_alone_and_deleted_together(l
     assert again[2] == changed[2]
     listed = laptop.cplane("policy", "list").stdout.splitlines()
     assert [line.split() for line in listed[1:]] == [
-        ["CiliumNetworkPolicy", "demo", "stranger", "1"],
-        ["CiliumNetworkPolicy", "demo", "web", "1"],
+        ["CiliumNetworkPolicy", "demo", "stranger", "1", "-", "-"],
+        ["CiliumNetworkPolicy", "demo", "web", "1", "-", "-"],
     ]
     document = laptop.cplane("policy", "get", "web", "-n", "demo").stdout
     assert yaml.safe_load(document) == yaml.safe_load(WEB.replace("80", "81"))

@@ -110,13 +110,19 @@ class Waiting:
         ),
         (changed("spec:", "spec: {}\nspec:"), "document 2, spec: the key stands there twice"),
         (changed("[{}]", "[{fromEntities: [mars]}]"), "document 2, spec.ingress[0].fromEntities[0]: "),
-        (changed("[{}]", "[{}]\n  egress: [{toFQDNs: [{matchName: a.b}]}]"), "document 2, spec.egress[0].toFQDNs: "),
+        (
+            changed("[{}]", "[{}]\n  egressDeny: [{toFQDNs: [{matchName: a.b}]}]"),
+            "document 2, spec.egressDeny[0].toFQDNs: ",
+        ),
         (
             changed("[{}]", "[{}]\n  egress: [{toServices: []}, {toNodes: [{}]}]"),
             "document 2, spec.egress[1].toNodes: ",
         ),
         (changed("[{}]", "[{fromRequires: [{}]}]"), "document 2, spec.ingress[0].fromRequires: removed from the"),
-        (changed("kind: CiliumNetworkPolicy", "kind: NetworkPolicy"), "document 2, kind: NetworkPolicy: "),
+        (
+            changed("kind: CiliumNetworkPolicy", "kind: NetworkPolicy"),
+            "document 2, apiVersion: 'cilium.io/v2' is not read here: write networking.k8s.io/v1",
+        ),
         (changed("kind: CiliumNetworkPolicy", "kind: Pod"), "document 2, kind: unknown kind 'Pod'"),
         (changed("cilium.io/v2", "v1"), "document 2, apiVersion: 'v1' is not read here"),
         (changed("[{}]", "!!python/object:os.system x"), "document 2, spec.ingress: the tag "),
@@ -248,4 +254,6 @@ def test_a_good_text_is_applied_after_all_that(laptop: Agent) -> None:
         "demo",
         "good",
         "1",
+        "-",
+        "-",
     ]

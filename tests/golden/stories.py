@@ -1,15 +1,18 @@
 """What was asked of the agents whose logs are recorded in `logs/`. Each step is one command; its name is its cause."""
 
+from dataclasses import replace
 from typing import Final
 
-from cplane.deciders.endpoint import DeleteEndpoint, RelabelEndpoint
+from cplane.deciders.config import ChangeOptions
+from cplane.deciders.endpoint import ConfigureEndpoint, DeleteEndpoint, RelabelEndpoint
 from cplane.deciders.node import JoinNode, SetNodeAddresses
 from cplane.deciders.policy import ApplyPolicies, DeletePolicies
-from cplane.domain.policy import CCNP, CNP, PolicyRef
+from cplane.domain.policy import CCNP, CIDR_GROUP, CNP, PolicyRef
 from tests.support.builders import ccnp, cnp, ports, selector
 from tests.support.recording import Step, document
 from tests.support.scenario import pod
 
+REQUIRED = {"mode": "required"}
 WEB = cnp(
     "web",
     subject=selector("app=web"),
@@ -58,7 +61,38 @@ GROWING: Final[tuple[Step, ...]] = (
     ("add another pod", pod("b", "k8s:app=a", ifindex=21)),
 )
 
-STORIES: Final = {"shop": SHOP, "growing": GROWING}
+AUDITED = cnp("dry", subject=selector("app=api"), ingress=[{"fromEndpoints": [selector("app=web")]}])
+AUDITED["metadata"]["annotations"] = {"policy.cplane.io/audit": "true"}
+PARTNERS = {
+    "apiVersion": "cilium.io/v2",
+    "kind": CIDR_GROUP,
+    "metadata": {"name": "partners"},
+    "spec": {"externalCIDRs": ["203.0.113.0/24", "2001:db8:7::/48"]},
+}
+API = cnp(
+    "api",
+    subject=selector("app=api"),
+    ingress=[{"fromEndpoints": [{}], "toPorts": ports("http/TCP")}],
+    egress=[{"toCIDRSet": [{"cidrGroupRef": "partners"}]}, {"toEntities": ["host"], "authentication": REQUIRED}],
+)
+
+DRY_RUN: Final[tuple[Step, ...]] = (
+    (
+        "the node joins",
+        JoinNode(name="n1", cluster="default", ipv4_pod_cidr="10.3.0.0/24", ipv6_pod_cidr="fd00:3::/112"),
+    ),
+    ("add web", pod("web", "k8s:app=web", ifindex=30)),
+    ("add api", replace(pod("api", "k8s:app=api", ifindex=31), named_ports=("http=8080/TCP",))),
+    ("add another api", replace(pod("api2", "k8s:app=api", ifindex=32), named_ports=("http=9090/TCP",))),
+    ("a policy is only audited", ApplyPolicies(documents=(document(AUDITED),))),
+    ("a policy by names", ApplyPolicies(documents=(document(PARTNERS), document(API)))),
+    ("one endpoint is only audited", ConfigureEndpoint(endpoint=2, audit=True)),
+    ("everything is enforced", ChangeOptions(policy_enforcement="always")),
+    ("all endpoints are only audited", ChangeOptions(policy_audit=True)),
+    ("the partners are gone", DeletePolicies(refs=(PolicyRef(CIDR_GROUP, "", "partners"),))),
+)
+
+STORIES: Final = {"shop": SHOP, "growing": GROWING, "dry-run": DRY_RUN}
 
 
 def labels(world, endpoint: int) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given, settings
 
 from cplane.projections.policymap import PolicyMapProjection
+from tests.support.effort import examples
 from tests.support.events import histories, settled
 
 pytestmark = pytest.mark.slow
@@ -17,14 +18,14 @@ def fold(events):
 
 
 @given(histories())
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=examples(120), deadline=None)
 def test_interleavings_of_independent_streams_give_the_same_policy_map(both):
     one, other = both
     assert fold(one).table() == fold(other).table()
 
 
 @given(histories())
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=examples(120), deadline=None)
 def test_the_policy_map_is_what_a_fold_of_the_settled_facts_gives(both):
     history, _ = both
     incremental, scratch = fold(history), fold(settled(history))
@@ -33,7 +34,7 @@ def test_the_policy_map_is_what_a_fold_of_the_settled_facts_gives(both):
 
 
 @given(histories())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 def test_a_state_left_and_reached_again_is_the_same(both):
     history, more = both
     projection = fold(settled(history))
@@ -48,7 +49,7 @@ def test_a_state_left_and_reached_again_is_the_same(both):
 
 
 @given(histories())
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=examples(120), deadline=None)
 def test_every_delta_leads_from_the_table_before_to_the_table_after(both):
     history, _ = both
     projection, shadow = PolicyMapProjection(), {}

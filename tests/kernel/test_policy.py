@@ -172,11 +172,53 @@ def test_a_masked_port_range_matches_its_ports_only(net: Node) -> None:
     assert passed == [8080, 8087]
 
 
-@pytest.mark.parametrize(("proxy_port", "auth_type", "reason"), [(1, 0, 180), (0, 1, 189), (1, 1, 189)])
-def test_what_cannot_be_served_yet_is_dropped(net: Node, proxy_port: int, auth_type: int, reason: int) -> None:
-    net.rule(A, EGRESS, proxy_port=proxy_port, auth_type=auth_type)
-    assert net.out(frame(A.ipv4, WORLD4, TCP, tcp(1000, 80))).action == DROP
-    assert net.dropped() == [reason]
+@FAMILIES
+@pytest.mark.parametrize("direction", [EGRESS, INGRESS])
+@pytest.mark.parametrize(
+    ("proxy_port", "auth_type", "deny", "reason"),
+    [
+        (1, 0, False, 180),
+        (15_000, 0, False, 180),
+        (0, 1, False, 189),
+        (0, 2, False, 189),
+        (1, 1, False, 189),
+        (1, 1, True, 181),
+    ],
+)
+def test_what_cannot_be_served_yet_is_dropped(
+    net: Node, own: str, peer: str, direction: int, proxy_port: int, auth_type: int, deny: bool, reason: int
+) -> None:
+    net.rule(A, direction, WORLD, TCP, 80, proxy_port=proxy_port, auth_type=auth_type, deny=deny, cookie=8)
+    assert net.one_way(direction, own, peer, tcp(1000, 80)).action == DROP
+    verdict, drop = net.records()
+    assert (verdict["type"], verdict["verdict"], verdict["match_type"], verdict["cookie"]) == (5, -reason, 2, 8)
+    assert (drop["type"], drop["subtype"], drop["cookie"]) == (1, reason, 8)
+    assert net.connections() == {}
+
+
+@FAMILIES
+@pytest.mark.parametrize(("proxy_port", "auth_type", "reason"), [(1, 0, 180), (0, 2, 189)])
+def test_a_live_connection_that_now_needs_more_than_is_there_is_cut(
+    net: Node, own: str, peer: str, proxy_port: int, auth_type: int, reason: int
+) -> None:
+    net.rule(A, EGRESS, 0, TCP, 80)
+    assert net.out(frame(own, peer, TCP, tcp(1000, 80))).action == PASS
+    net.records()
+    net.rule(A, EGRESS, 0, TCP, 80, proxy_port=proxy_port, auth_type=auth_type)
+    net.datapath.bump_epoch()
+    assert net.out(frame(own, peer, TCP, tcp(1000, 80, ACK))).action == DROP
+    assert [(r["type"], r["verdict"]) for r in net.records()] == [(5, -reason), (1, -reason)]
+
+
+def test_a_redirect_wins_over_an_allow_and_loses_to_a_deny(net: Node) -> None:
+    net.rule(A, EGRESS, WORLD, TCP, 80, precedence=0xFFFFFF01)
+    net.rule(A, EGRESS, 0, TCP, precedence=0xFFFFFF9A, proxy_port=1)
+    assert net.out(frame(A.ipv4, WORLD4, TCP, tcp(1, 80))).action == DROP
+    assert net.dropped() == [180]
+    net.rule(A, EGRESS, WORLD, deny=True)
+    net.maps["cplane_policy"].delete(PolicyKey(A.identity, WORLD, EGRESS, TCP, 80, 24).pack())
+    assert net.out(frame(A.ipv4, WORLD4, TCP, tcp(2, 80))).action == DROP
+    assert net.dropped() == [181]
 
 
 def test_fragmentation_needed_passes_every_policy(net: Node) -> None:

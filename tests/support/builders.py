@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any  # documents are untyped on purpose: the parser is what gives them types
 
 from cplane.domain.labels import LabelSet
-from cplane.domain.policy import CCNP, CNP, Policy, parse
+from cplane.domain.policy import CCNP, CIDR_GROUP, CNP, KNP, CidrGroup, Policy, parse
 from cplane.events.identity import IdentityAllocated
 from cplane.events.node import NodeJoined
 from cplane.events.policy import PolicyDeleted, PolicyUpserted
@@ -67,21 +67,54 @@ def ccnp(name: str = "p", *, subject: Document | None = None, **rule: Any) -> Do
     }
 
 
-def policy(document: Mapping[str, Any]) -> Policy:
+def knp(name: str = "p", *, namespace: str = "shop", **spec: Any) -> Document:
+    """A Kubernetes NetworkPolicy; `podSelector` defaults to `app=api`."""
+    return {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": KNP,
+        "metadata": {"name": name, "namespace": namespace},
+        "spec": {"podSelector": selector("app=api"), **spec},
+    }
+
+
+def group(name: str, *prefixes: str, labels: Mapping[str, str] | None = None) -> Document:
+    """A CiliumCIDRGroup."""
+    return {
+        "apiVersion": "cilium.io/v2",
+        "kind": CIDR_GROUP,
+        "metadata": {"name": name, **({"labels": dict(labels)} if labels else {})},
+        "spec": {"externalCIDRs": list(prefixes)},
+    }
+
+
+def audited(document: Document) -> Document:
+    """The policy, as one that is only audited."""
+    metadata = {**document["metadata"], "annotations": {"policy.cplane.io/audit": "true"}}
+    return {**document, "metadata": metadata}
+
+
+def parsed(document: Mapping[str, Any]) -> Policy | CidrGroup:
     """The document, parsed in the cluster of these builders."""
     return parse(document, cluster=CLUSTER)
 
 
+def policy(document: Mapping[str, Any]) -> Policy:
+    """The document, which is a policy."""
+    found = parsed(document)
+    assert isinstance(found, Policy)
+    return found
+
+
 def upserted(document: Document) -> PolicyUpserted:
     """The event that carries the document."""
-    ref = policy(document).ref
+    ref = parsed(document).ref
     text = json.dumps(document, sort_keys=True)
     return PolicyUpserted(kind=ref.kind, namespace=ref.namespace, name=ref.name, document=text)
 
 
 def deleted(document: Document) -> PolicyDeleted:
     """The event that takes the document away."""
-    ref = policy(document).ref
+    ref = parsed(document).ref
     return PolicyDeleted(kind=ref.kind, namespace=ref.namespace, name=ref.name)
 
 

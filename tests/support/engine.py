@@ -13,6 +13,7 @@ from cplane.deciders.world import Command, World, evolve, facts
 from cplane.errors import Rejected, Unavailable
 from cplane.events.catalog import Event
 from cplane.events.envelope import Envelope
+from cplane.projections.policymap import PolicyMapProjection
 from cplane.projections.tables import Tables
 from cplane.reactors.reaction import settle
 from tests.support.clock import TickingClock
@@ -97,6 +98,10 @@ class ListEngine:
 
     def desired(self, table: str) -> Mapping[Any, Any]:
         return Tables(facts(self.world)).table(table)
+
+    @property
+    def policies(self) -> PolicyMapProjection:
+        return Tables(facts(self.world)).policies
 
     def execute(self, command: Command, *, actor: str, cause: str = "") -> Done:
         decided, after = settle(command, self.world)

@@ -1,23 +1,30 @@
 """One event of every type, independent streams of events about a small world, and their interleavings."""
 
+from dataclasses import dataclass, field
 from typing import Final
 
 from hypothesis import strategies as st
 
-from cplane.domain.labels import LabelSet
 from cplane.events.catalog import Event
-from cplane.events.endpoint import EndpointCreated, EndpointDeleted, EndpointRelabelled
+from cplane.events.config import OptionsChanged
+from cplane.events.endpoint import EndpointConfigured, EndpointCreated, EndpointDeleted, EndpointRelabelled
 from cplane.events.identity import IdentityAllocated, IdentityReleased
 from cplane.events.ipam import AddressAllocated, AddressReleased, PoolAdded
 from cplane.events.node import NodeAddressesChanged, NodeJoined
 from cplane.events.policy import PolicyDeleted, PolicyUpserted
+from tests.support import random_policies
 from tests.support.builders import DUAL_STACK, IPV4_ONLY, allocated, deleted, upserted
-from tests.support.policies import identities
+from tests.support.policies import IDENTITIES
+from tests.support.random_policies import GROUPS
 from tests.support.scenario import endpoint_created
-from tests.support.strategies import documents
+from tests.support.strategies import CHANCE, documents
 
-NUMBERS = {number: labels for number, (labels, _) in identities().items() if number >= 256}
+NUMBERS = {number: labels for number, (labels, _) in IDENTITIES.items() if number >= 256}
 SUBJECTS = (300, 301, 303)
+PORTS = ("http=80/TCP", "metrics=53/UDP")
+OTHER_PORTS = ("http=8080/TCP",)
+OTHER_POLICY = 1 << 27
+"""Added to an identity: the policy of its endpoints that have the other ports."""
 
 # Every field has a value of its own, so that no two can be taken for each other; texts need escaping, and UTF-8.
 SAMPLES: Final[tuple[Event, ...]] = (
@@ -52,8 +59,17 @@ SAMPLES: Final[tuple[Event, ...]] = (
         pod_uid="6f0c7e9e-0000-4000-8000-000000000001",
         labels=("k8s:app=web", "k8s:io.kubernetes.pod.namespace=shop", "k8s:pod-template-hash=1"),
         identity=256,
+        named_ports=("http=8080/TCP", "metrics=9100/TCP"),
+        policy=134217728,
+        audit=True,
     ),
-    EndpointRelabelled(endpoint=7, labels=("k8s:app=café", "k8s:io.kubernetes.pod.namespace=shop"), identity=257),
+    EndpointRelabelled(
+        endpoint=7,
+        labels=("k8s:app=café", "k8s:io.kubernetes.pod.namespace=shop"),
+        identity=257,
+        policy=134217729,
+    ),
+    EndpointConfigured(endpoint=7, audit=True),
     EndpointDeleted(endpoint=7),
     PolicyUpserted(
         kind="CiliumNetworkPolicy",
@@ -62,6 +78,7 @@ SAMPLES: Final[tuple[Event, ...]] = (
         document='{"metadata":{"annotations":{"note":"a \\"quoted\\" \\\\ line\\nof café"},"name":"web"}}',
     ),
     PolicyDeleted(kind="CiliumClusterwideNetworkPolicy", namespace="", name="everything"),
+    OptionsChanged(policy_enforcement="always", policy_audit=True),
 )
 
 
@@ -79,19 +96,33 @@ def identity_stream(draw):
     return found
 
 
+def created(endpoint, number):
+    """Every second endpoint calls other ports by the same names, so that it obeys another policy."""
+    ports, policy = (OTHER_PORTS, OTHER_POLICY + number) if endpoint % 2 == 0 else (PORTS, 0)
+    labels = NUMBERS[number].texts()
+    return endpoint_created(
+        endpoint=endpoint, ipv4="", ipv6="", identity=number, labels=labels, named_ports=ports, policy=policy
+    )
+
+
+def relabelled(endpoint, number):
+    """The event that gives an endpoint another identity."""
+    made = created(endpoint, number)
+    return EndpointRelabelled(endpoint=endpoint, labels=made.labels, identity=number, policy=made.policy)
+
+
 @st.composite
 def endpoint_stream(draw):
     """Endpoints that are created, relabelled and deleted."""
     present, found = set(), []
     for endpoint, number, change in draw(
-        st.lists(st.tuples(st.integers(1, 3), st.sampled_from(SUBJECTS), st.booleans()), max_size=8)
+        st.lists(st.tuples(st.integers(1, 4), st.sampled_from(SUBJECTS), st.booleans()), max_size=8)
     ):
-        labels = NUMBERS[number].texts()
         if endpoint not in present:
             present.add(endpoint)
-            found.append(endpoint_created(endpoint=endpoint, ipv4="", ipv6="", identity=number, labels=labels))
+            found.append(created(endpoint, number))
         elif change:
-            found.append(EndpointRelabelled(endpoint=endpoint, labels=labels, identity=number))
+            found.append(relabelled(endpoint, number))
         else:
             present.discard(endpoint)
             found.append(EndpointDeleted(endpoint=endpoint))
@@ -110,13 +141,28 @@ def policy_stream(draw, max_size=6):
 
 
 @st.composite
+def group_stream(draw):
+    """Groups of prefixes that come, change and go."""
+    found = []
+    for name, chance, remove in draw(st.lists(st.tuples(st.sampled_from(GROUPS), CHANCE, st.booleans()), max_size=3)):
+        document = random_policies.cidr_group(chance, name)
+        found.append(upserted(document))
+        if remove:
+            found.append(deleted(document))
+    return found
+
+
+MODES = st.lists(st.sampled_from(("default", "always", "never")), max_size=2).map(
+    lambda modes: [OptionsChanged(policy_enforcement=mode, policy_audit=False) for mode in modes]
+)
+NODES = st.sampled_from(([DUAL_STACK], [IPV4_ONLY], [IPV4_ONLY, DUAL_STACK]))
+
+
+@st.composite
 def histories(draw):
     """Two interleavings of the same streams."""
     streams = [
-        draw(identity_stream()),
-        draw(endpoint_stream()),
-        draw(policy_stream()),
-        draw(st.sampled_from(([DUAL_STACK], [IPV4_ONLY], [IPV4_ONLY, DUAL_STACK]))),
+        draw(stream) for stream in (identity_stream(), endpoint_stream(), policy_stream(), group_stream(), MODES, NODES)
     ]
     return draw(interleaved(streams)), draw(interleaved(streams))
 
@@ -129,30 +175,48 @@ def interleaved(draw, streams):
     return [next(left[index]) for index in draw(st.permutations(order))]
 
 
+@dataclass
+class Settled:
+    """What is true after a history."""
+
+    identities: dict[int, IdentityAllocated] = field(default_factory=dict)
+    endpoints: dict[int, EndpointCreated] = field(default_factory=dict)
+    policies: dict[tuple[str, str, str], PolicyUpserted] = field(default_factory=dict)
+    node: NodeJoined | None = None
+    options: OptionsChanged | None = None
+
+    def add(self, event):
+        """One event more."""
+        match event:
+            case IdentityAllocated():
+                self.identities[event.number] = event
+            case IdentityReleased():
+                del self.identities[event.number]
+            case EndpointCreated():
+                self.endpoints[event.endpoint] = event
+            case EndpointRelabelled():
+                self.endpoints[event.endpoint] = created(event.endpoint, event.identity)
+            case EndpointDeleted():
+                del self.endpoints[event.endpoint]
+            case PolicyUpserted():
+                self.policies[event.kind, event.namespace, event.name] = event
+            case PolicyDeleted():
+                del self.policies[event.kind, event.namespace, event.name]
+            case NodeJoined():
+                self.node = event
+            case OptionsChanged():
+                self.options = event
+
+
 def settled(history):
     """The fewest events that say what is true after the history, in another order than it had."""
-    identities_, endpoints, policies, node = {}, {}, {}, None
+    found = Settled()
     for event in history:
-        name = type(event).__name__
-        if name == "IdentityAllocated":
-            identities_[event.number] = event
-        elif name == "IdentityReleased":
-            del identities_[event.number]
-        elif name == "EndpointDeleted":
-            del endpoints[event.endpoint]
-        elif name.startswith("Endpoint"):
-            endpoints[event.endpoint] = (event.identity, event.labels)
-        elif name == "PolicyUpserted":
-            policies[event.kind, event.namespace, event.name] = event
-        elif name == "PolicyDeleted":
-            del policies[event.kind, event.namespace, event.name]
-        else:
-            node = event
-    yield from reversed(list(policies.values()))
-    for number, (identity, labels) in sorted(endpoints.items(), reverse=True):
-        yield endpoint_created(
-            endpoint=number, ipv4="", ipv6="", identity=identity, labels=LabelSet.parse(labels).texts()
-        )
-    yield from sorted(identities_.values(), key=lambda event: -event.number)
-    if node is not None:
-        yield node
+        found.add(event)
+    yield from reversed(list(found.policies.values()))
+    yield from reversed(list(found.endpoints.values()))
+    if found.options is not None:
+        yield found.options
+    yield from sorted(found.identities.values(), key=lambda event: -event.number)
+    if found.node is not None:
+        yield found.node

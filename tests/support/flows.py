@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
+from cplane.hubble.attribution import NO_POLICY, Attribution, PolicyMeta
 from cplane.hubble.encode import Encoder, frames
 from cplane.hubble.endpoint import Workload
 from cplane.hubble.parser.getters import EndpointInfo
@@ -41,6 +42,19 @@ ADDRESSES = {
     "fd00::12": 12,
 }
 
+ALLOW_WEB = Attribution(
+    (PolicyMeta("CiliumNetworkPolicy", "shop", "allow-web", ("k8s:io.cilium.k8s.policy.name=allow-web",), 7),), ("ok",)
+)
+DENY_DB = Attribution(
+    (
+        PolicyMeta("CiliumClusterwideNetworkPolicy", "", "deny-db", ("k8s:a", "unspec:b=1"), 7),
+        PolicyMeta("NetworkPolicy", "shop", "deny-db-too", (), 7),
+    )
+)
+DEFAULT_DENY = Attribution((PolicyMeta("NetworkPolicy", "shop", "default", ("k8s:x=y",), 7),), ("nothing passes",))
+AUDITED_DENY = Attribution((PolicyMeta("NetworkPolicy", "shop", "trial", ("k8s:x=z",), 7),))
+COOKIES = {100: ALLOW_WEB, 200: DENY_DB}
+
 
 @dataclass
 class World:
@@ -50,8 +64,11 @@ class World:
     pods: dict[int, EndpointInfo] = field(default_factory=lambda: dict(PODS))
     addresses: dict[str, int] = field(default_factory=lambda: dict(ADDRESSES))
     devices: dict[int, str] = field(default_factory=lambda: {7: "lxc7", 8: "lxc8"})
+    cookies: dict[int, Attribution] = field(default_factory=lambda: dict(COOKIES))
+    denying: frozenset[int] = frozenset({11, 12})
     revision: int = 0
     asked: int = 0
+    asked_who: int = 0
 
     def changed(self) -> None:
         self.revision += 1
@@ -69,6 +86,16 @@ class World:
 
     def interface_name(self, index: int) -> str:
         return self.devices.get(index, "")
+
+    def decided_by(self, cookie: int) -> Attribution:
+        self.asked_who += 1
+        return self.cookies.get(cookie, NO_POLICY)
+
+    def denied_by_default(self, endpoint_id: int, *, egress: bool, audited: bool) -> Attribution:
+        self.asked_who += 1
+        if endpoint_id not in self.denying:
+            return NO_POLICY
+        return AUDITED_DENY if audited and not egress else DEFAULT_DENY
 
 
 def records(*rows: Mapping[str, Any]) -> np.ndarray:
@@ -144,8 +171,11 @@ def record_batches(draw: st.DrawFn, max_size: int = 12) -> np.ndarray:
             "time_ns": draw(st.integers(0, 10**12)),
             "position": draw(st.integers(0, 2**40)),
             "type": kind,
-            "subtype": draw(st.sampled_from([132, 133, 181, 255]) if kind == 1 else st.sampled_from([0, 2, 3, 5, 11])),
+            "subtype": draw(
+                st.sampled_from([132, 133, 155, 181, 255]) if kind == 1 else st.sampled_from([0, 2, 3, 5, 11])
+            ),
             "flags": draw(st.integers(0, 15)) * 2,
+            "cookie": draw(st.sampled_from([0, 0, 100, 200, 300])),
             "match_type": draw(st.integers(0, 6)),
             "trace_reason": draw(st.integers(0, 6)),
             "protocol": draw(st.sampled_from([6, 6, 17, 1, 58, 132, 112, 0])),
@@ -161,7 +191,7 @@ def record_batches(draw: st.DrawFn, max_size: int = 12) -> np.ndarray:
             "dst_lxc": target[0],
             "dst_identity": target[1],
             "ifindex": draw(st.sampled_from([0, 7, 8, 9])),
-            "verdict": draw(st.sampled_from([-133, -181, 0, 10001])),
+            "verdict": draw(st.sampled_from([-133, -157, -181, -189, 0, 0, 10001])),
             "icmp_type": draw(st.sampled_from([0, 3, 8, 128, 135, 200])),
             "icmp_code": draw(st.sampled_from([0, 1, 4, 77])),
             "smac": draw(st.sampled_from([bytes(6), bytes.fromhex("020000000b00")])),

@@ -19,7 +19,7 @@ from datapath.maps.metrics import MetricsDirection, MetricsKey, MetricsValue
 from datapath.maps.policy import PolicyEntry, PolicyKey
 from datapath.maps.state import MonitorFlags
 from datapath.notify.records import RecordType
-from tests.support.packets import NODE_MAC, POD_MAC, packed
+from tests.support.packets import NODE_MAC, POD_MAC, TCP, frame, packed
 
 SIZES = {
     "cplane_ipcache": 1024,
@@ -86,16 +86,16 @@ class Node:
         self.prefix("0.0.0.0/0", WORLD)
         self.prefix("::/0", WORLD)
 
-    def device(self, pod: Pod, ifindex: int = 1) -> None:
+    def device(self, pod: Pod, ifindex: int = 1, *, flags: int = 0) -> None:
         """The pod stands behind the device."""
         info = DeviceInfo(
-            pod.identity, pod.identity, pod.lxc_id, 0, packed(pod.ipv4), packed(pod.ipv6), pod.mac, pod.node_mac
+            pod.identity, pod.identity, pod.lxc_id, flags, packed(pod.ipv4), packed(pod.ipv6), pod.mac, pod.node_mac
         )
         self.maps["cplane_devices"].update(DeviceKey(ifindex).pack(), info.pack())
 
-    def endpoint(self, pod: Pod) -> None:
+    def endpoint(self, pod: Pod, *, flags: int = 0) -> None:
         """The pod's addresses are local."""
-        info = EndpointInfo(pod.device, pod.identity, pod.identity, pod.lxc_id, 0, pod.mac, pod.node_mac)
+        info = EndpointInfo(pod.device, pod.identity, pod.identity, pod.lxc_id, flags, pod.mac, pod.node_mac)
         self.lxc(pod.ipv4, info)
         self.lxc(pod.ipv6, info)
 
@@ -130,14 +130,24 @@ class Node:
         cookie: int = 0,
         proxy_port: int = 0,
         auth_type: int = 0,
+        audited: bool = False,
+        plane: bool = False,
     ) -> PolicyKey:
-        """An allow or deny entry; `bits` follow from protocol and port unless given."""
+        """An allow or deny entry; `bits` follow from protocol and port unless given. `plane`: in the audit plane."""
         if bits is None:
             bits = 24 if port else 8 if protocol else 0
-        key = PolicyKey(pod.identity, identity, direction, protocol, port, bits)
+        policy_id = pod.identity | (policy.AUDIT_PLANE if plane else 0)
+        key = PolicyKey(policy_id, identity, direction, protocol, port, bits)
         strength = precedence if precedence is not None else (0xFFFFFFFF if deny else 0xFFFFFF01)
-        self.entry(key, PolicyEntry(deny, strength, bits, cookie, proxy_port, auth_type))
+        self.entry(key, PolicyEntry(deny, strength, bits, cookie, proxy_port, auth_type, audited))
         return key
+
+    def audit(self, pod: Pod, *, on: bool = True) -> None:
+        """The pod is in audit mode, or not any more, wherever it is judged."""
+        flags = endpoints.FLAG_AUDIT if on else 0
+        if pod is A:
+            self.device(pod, flags=flags)
+        self.endpoint(pod, flags=flags)
 
     def allow_all(self, *pods: Pod) -> None:
         """No policy in either direction."""
@@ -152,6 +162,12 @@ class Node:
     def into(self, frame: bytes, *, came_in: int = 0) -> Outcome:
         """The stack sends a frame to the pod behind the test device; it came into the node by device `came_in`."""
         return testrun.run(self.datapath.program("to_container"), frame, ingress_ifindex=came_in)
+
+    def one_way(self, direction: int, own: str, peer: str, segment: bytes) -> Outcome:
+        """A TCP segment of pod A: to the peer, or from a peer outside of the node."""
+        if direction == EGRESS:
+            return self.out(frame(own, peer, TCP, segment))
+        return self.into(frame(peer, own, TCP, segment), came_in=5)
 
     def records(self) -> list[np.void]:
         """All records since the last call."""

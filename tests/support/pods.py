@@ -44,6 +44,7 @@ class Pod:
     labels: Mapping[str, str]
     ipv4: str = ""
     ipv6: str = ""
+    named_ports: Mapping[str, str] = field(default_factory=dict)
     host_interface: str = ""
     server: subprocess.Popen[str] | None = None
     connections: list[socket.socket] = field(default_factory=list)
@@ -146,11 +147,19 @@ class Pods:
     def __iter__(self) -> Iterator[Pod]:
         return iter(self.by_name.values())
 
-    def add(self, name: str, *, namespace: str = "demo", serve: bool = True, **labels: str) -> Pod:
+    def add(
+        self,
+        name: str,
+        *,
+        namespace: str = "demo",
+        serve: bool = True,
+        named_ports: Mapping[str, str] | None = None,
+        **labels: str,
+    ) -> Pod:
         """A pod exists, is attached by the plugin, and serves."""
         netns = Namespace(f"{self._prefix}-{name}")
         subprocess.run(["ip", "netns", "add", netns.name], check=True)
-        pod = self.by_name[name] = Pod(name, netns, labels or {"app": name})
+        pod = self.by_name[name] = Pod(name, netns, labels or {"app": name}, named_ports=named_ports or {})
         netns.ip("link", "set", "lo", "up")
         attached = self.attach(pod, namespace)
         assert attached.ok, f"CNI ADD {name}: {attached.document} {attached.stderr}"
@@ -160,7 +169,8 @@ class Pods:
 
     def attach(self, pod: Pod, namespace: str = "demo") -> Reply:
         """CNI ADD for the pod, whose addresses are then known."""
-        told = {"cplane": {"labels": dict(pod.labels), "namespace": namespace, "pod": pod.name}}
+        ours = {"labels": dict(pod.labels), "namespace": namespace, "pod": pod.name}
+        told = {"cplane": {**ours, **({"namedPorts": dict(pod.named_ports)} if pod.named_ports else {})}}
         reply = self.client.run(
             "ADD",
             self.client.config(args=told),

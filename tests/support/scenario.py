@@ -37,7 +37,14 @@ def replayed(history: Sequence[Command]) -> World:
     return folded
 
 
-def pod(name: str, *labels: str, namespace: str = "shop", ifindex: int = 10, container: str = "") -> CreateEndpoint:
+def pod(
+    name: str,
+    *labels: str,
+    namespace: str = "shop",
+    ifindex: int = 10,
+    container: str = "",
+    named_ports: tuple[str, ...] = (),
+) -> CreateEndpoint:
     """A command that creates an endpoint for a pod."""
     return CreateEndpoint(
         container_id=container or f"c-{name}",
@@ -55,6 +62,7 @@ def pod(name: str, *labels: str, namespace: str = "shop", ifindex: int = 10, con
             f"k8s:io.kubernetes.pod.namespace={namespace}",
             "k8s:io.cilium.k8s.policy.cluster=default",
         ),
+        named_ports=named_ports,
     )
 
 
@@ -66,6 +74,9 @@ def endpoint_created(
     identity: int,
     host_ifindex: int = 10,
     labels: tuple[str, ...] = (),
+    named_ports: tuple[str, ...] = (),
+    policy: int = 0,
+    audit: bool = False,
 ) -> EndpointCreated:
     """The fact that an endpoint exists, for folds that start in the middle."""
     return EndpointCreated(
@@ -84,4 +95,7 @@ def endpoint_created(
         pod_uid="",
         labels=labels,
         identity=identity,
+        named_ports=named_ports,
+        policy=policy,
+        audit=audit,
     )

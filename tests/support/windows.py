@@ -1,7 +1,10 @@
 """Watching a policy table while a delta is written into it, row by row."""
 
 from cplane.domain.policy.lookup import lookup
-from cplane.domain.verdict import Direction
+from cplane.domain.verdict import Direction, DropReason
+from datapath.maps.policy import AUDIT_PLANE
+
+PROXIED = DropReason.PROXY_REDIRECTION_NOT_SUPPORTED_FOR_PROTOCOL
 
 
 def steps(table, delta):
@@ -15,9 +18,16 @@ def steps(table, delta):
         yield now
 
 
-def allowed(table, policy_id, identity, direction, protocol, port):
-    """What the kernel would do with the packet now."""
-    return lookup(lambda key: table.get((policy_id, *key)), identity, Direction(direction), protocol, port).allowed
+def fate(table, policy_id, identity, direction, protocol, port):
+    """What the kernel would do with the packet now: `passes`, `audits` (it passes, and is told), `proxied`, `drops`."""
+
+    def found(number):
+        return lookup(lambda key: table.get((number, *key)), identity, Direction(direction), protocol, port)
+
+    decision = found(policy_id)
+    if decision.reason is not None:
+        return "proxied" if decision.reason is PROXIED else "drops"
+    return "audits" if decision.audited and found(policy_id | AUDIT_PLANE).reason is not None else "passes"
 
 
 def questions(*tables):
@@ -30,18 +40,28 @@ def questions(*tables):
             for identity in peers if key.identity == 0 else (key.identity,):
                 for protocol in (key.protocol,) if key.l4_bits else (6, 17):
                     for port in {key.port, min(key.port + span - 1, 65535)}:
-                        found.add((key.policy_id, identity, key.direction, protocol, port))
+                        found.add((key.policy_id & ~AUDIT_PLANE, identity, key.direction, protocol, port))
     return sorted(found)
 
 
+FURTHER = {"drops": 0, "proxied": 1, "passes": 2, "audits": 2}
+
+
 def assert_no_window(table, delta):
-    """While the delta is written, nothing passes or drops that does so neither before nor after."""
+    """While the delta is written, no packet gets further, or less far, than it does before or after, nor is it told so.
+
+    Only authentication may be asked for a moment too early, as what says that none is needed comes after it; and of
+    what goes to a proxy, which drops it here, a moment too late.
+    """
     *_, new = (table, *steps(table, delta))
     new = dict(new)
     asked = questions(table, new)
-    before = {one: allowed(table, *one) for one in asked}
-    after = {one: allowed(new, *one) for one in asked}
+    proving = any(row.auth_type for one in (table, new) for row in one.values())
+    ends = {one: (fate(table, *one), fate(new, *one)) for one in asked}
     for now in steps(table, delta):
         for one in asked:
-            got = allowed(now, *one)
-            assert got in (before[one], after[one]), f"{one}: {got}, before and after {before[one]}"
+            got, far = fate(now, *one), [FURTHER[end] for end in ends[one]]
+            said = f"{one}: {got}, before and after {ends[one]}"
+            assert FURTHER[got] <= max(far) or (proving and got == "proxied"), said
+            assert proving or FURTHER[got] >= min(far), said
+            assert got != "audits" or "audits" in ends[one], said

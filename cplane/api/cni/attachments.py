@@ -212,6 +212,7 @@ def _command(request: Request, pod: Pod, link: Link) -> CreateEndpoint:
         pod=pod.name,
         pod_uid=pod.uid,
         labels=pod.labels,
+        named_ports=pod.named_ports,
         requested_ipv4=pod.requested_ipv4,
         requested_ipv6=pod.requested_ipv6,
     )

@@ -10,6 +10,8 @@ from cplane.api.cni import wire
 from cplane.api.cni.wire import CniError
 from cplane.domain import labels as names
 from cplane.domain.labels import BadLabel, Label, LabelSet
+from cplane.domain.policy.l4 import PORT_NAME_MAX, is_port_name
+from cplane.domain.ports import NamedPort, named_port_texts, parse_named_ports
 from datapath.netlink.attachment import Attachment
 
 DEFAULT_NAMESPACE: Final = "default"
@@ -37,6 +39,7 @@ class OurArgs(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     pod_uid: str = ""
     service_account: str = ""
     namespace_labels: dict[str, str] = {}
+    named_ports: dict[str, str] = {}
 
 
 class ConventionArgs(msgspec.Struct, frozen=True, kw_only=True):
@@ -137,12 +140,16 @@ class Request:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pod:
-    """Who an interface is for. `labels` are all of them; requested addresses are empty where the agent chooses."""
+    """Who an interface is for. `labels` are all of them; requested addresses are empty where the agent chooses.
+
+    `named_ports` are `name=number/protocol`, sorted.
+    """
 
     namespace: str
     name: str
     uid: str
     labels: tuple[str, ...]
+    named_ports: tuple[str, ...]
     requested_ipv4: str
     requested_ipv6: str
 
@@ -192,6 +199,7 @@ def pod_of(request: Request, cluster: str) -> Pod:
         name=ours.pod or arguments.get("K8S_POD_NAME") or request.container[:_POD_NAME_CHARS],
         uid=ours.pod_uid or arguments.get("K8S_POD_UID", ""),
         labels=LabelSet((*given, *implicit)).texts(),
+        named_ports=_named_ports(ours.named_ports),
         requested_ipv4=ipv4,
         requested_ipv6=ipv6,
     )
@@ -233,6 +241,26 @@ def _label(where: str, key: str, value: str) -> Label:
         return Label.parse(f"{key}={value}", names.K8S)
     except BadLabel as bad:
         raise CniError(wire.INVALID_CONFIG, f"{where}: {bad}") from bad
+
+
+def _named_ports(given: dict[str, str]) -> tuple[str, ...]:
+    """What policies call ports by, from `{"http": "8080/TCP"}`; without a protocol it is TCP."""
+    found: dict[NamedPort, tuple[str, int]] = {}
+    for name, port in given.items():
+        where = f"args.cplane.namedPorts: {name!r}"
+        if not is_port_name(name):
+            details = f"at most {PORT_NAME_MAX} letters, digits and single inner '-' with a letter among them"
+            raise CniError(wire.INVALID_CONFIG, f"{where} is no name of a port", details)
+        try:
+            ((named, number),) = parse_named_ports((f"{name}={port}",))
+        except ValueError as error:
+            reason = f"{where}: {port!r} is not number/protocol with one of TCP, UDP and SCTP, for example 8080/TCP"
+            raise CniError(wire.INVALID_CONFIG, reason) from error
+        if named in found:
+            reason = f"{where}: {found[named][0]!r} is the same name, and has another port"
+            raise CniError(wire.INVALID_CONFIG, reason)
+        found[named] = (name, number)
+    return named_port_texts(frozenset((named, number) for named, (_, number) in found.items()))
 
 
 def _requested(request: Request, arguments: dict[str, str]) -> tuple[str, str]:

@@ -1,5 +1,6 @@
 """Reading an untyped document strictly: every error is kept with its path, and reading goes on."""
 
+import json
 from collections.abc import Callable, Collection, Iterator, Mapping
 from difflib import get_close_matches
 from typing import Final, NamedTuple, TypeVar
@@ -7,7 +8,8 @@ from typing import Final, NamedTuple, TypeVar
 from cplane.errors import Rejected
 
 ERRORS_MAX: Final = 1000  # of one document; those beyond are counted, not listed
-SHOWN_MAX: Final = 80  # characters of a wrong value that an error quotes
+SHOWN_MAX: Final = 80  # characters of a wrong value, or of a field's name, that an error quotes
+_DECIMAL_BITS_MAX: Final = 1024
 
 T = TypeVar("T")
 Object = Mapping[str, object]
@@ -56,8 +58,9 @@ class Place:
         parent = self._parent.path if self._parent is not None else ""
         if isinstance(self._step, int):
             return f"{parent}[{self._step}]"
-        plain = self._step.replace("_", "").replace("-", "").isalnum()
-        step = self._step if plain or not self._step else f'"{self._step}"'
+        step = self._step if len(self._step) <= SHOWN_MAX else f"{self._step[:SHOWN_MAX]}…"
+        plain = step.replace("_", "").replace("-", "").isalnum()
+        step = step if plain or not step else json.dumps(step, ensure_ascii=False)
         return f"{parent}.{step}" if parent else step
 
     def refuse(self, message: str) -> None:
@@ -117,7 +120,7 @@ class Place:
         """A string; None where it is none, which is refused."""
         if isinstance(self.value, str):
             return self.value
-        advice = f'; write "{self.value}"' if isinstance(self.value, int | float) else ""
+        advice = f'; write "{shown(self.value).lower()}"' if isinstance(self.value, int | float) else ""
         self.refuse(f"expected a string, got {_kind(self.value)} {shown(self.value)}{advice}")
         return None
 
@@ -164,11 +167,26 @@ class Reader:
         return make()
 
 
+def required_text(place: Place, fields: dict[str, Place], name: str, advice: str) -> str | None:
+    """The string of a field that must be there; None where it is not, which is refused."""
+    if name not in fields:
+        place.refuse(f"{name} is missing: {advice}")
+        return None
+    text = fields[name].text()
+    if text == "":
+        fields[name].refuse(f"empty: {advice}")
+        return None
+    return text
+
+
 def shown(value: object) -> str:
     """The value as an error quotes it: short, and on one line."""
     if isinstance(value, Mapping | list | tuple):
         return f"with {len(value)} entries"
-    text = repr(value)
+    if isinstance(value, int) and value.bit_length() > _DECIMAL_BITS_MAX:
+        text = hex(value)  # Python refuses to write the decimal digits of a number without bound
+    else:
+        text = repr(value[: SHOWN_MAX + 1] if isinstance(value, str) else value)
     return text if len(text) <= SHOWN_MAX else f"{text[:SHOWN_MAX]}…"
 
 

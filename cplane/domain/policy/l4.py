@@ -2,26 +2,29 @@
 
 import re
 from collections.abc import Mapping
-from typing import Final
+from typing import Final, NamedTuple
 
 from cplane.domain.policy.document import Fields, Place, did_you_mean, shown
-from cplane.domain.policy.peers import UNSUPPORTED
-from cplane.domain.policy.rule import IcmpMatch, PortMatch
-from cplane.domain.ports import PORT_MAX, Protocol
+from cplane.domain.policy.redirect import Redirect, read_redirect
+from cplane.domain.policy.rule import IcmpMatch, L4Match, PortMatch
+from cplane.domain.ports import PORT_MAX, PORT_PROTOCOLS, PORTLESS_PROTOCOLS, NamedPort, Protocol
+from cplane.domain.verdict import Direction
 
 PORTS_MAX: Final = 40  # of one element of toPorts
 ICMP_FIELDS_MAX: Final = 40  # of one element of icmps
+PORT_NAME_MAX: Final = 15
 
-_DENY_FIELDS: Final = Fields(frozenset({"ports"}))
-_ALLOW_FIELDS: Final = Fields(
+_REDIRECT_FIELDS: Final = ("rules", "listener", "serverNames", "terminatingTLS", "originatingTLS")
+_DENY_FIELDS: Final = Fields(
     frozenset({"ports"}),
-    dict.fromkeys(("rules", "listener", "serverNames", "terminatingTLS", "originatingTLS"), UNSUPPORTED),
+    dict.fromkeys(_REDIRECT_FIELDS, "a deny rule drops packets before anybody could read them: remove it"),
 )
+_ALLOW_FIELDS: Final = Fields(frozenset({"ports", *_REDIRECT_FIELDS}))
 _PORT_FIELDS: Final = Fields(frozenset({"port", "endPort", "protocol"}))
 _ICMP_FIELDS: Final = Fields(frozenset({"fields"}))
 _ICMP_FIELD_FIELDS: Final = Fields(frozenset({"family", "type"}))
 
-_PROTOCOLS: Final = {p.name: p for p in (Protocol.TCP, Protocol.UDP, Protocol.SCTP, Protocol.ANY)}
+_PROTOCOLS: Final = {p.name: p for p in (*PORT_PROTOCOLS, *PORTLESS_PROTOCOLS, Protocol.ANY)}
 _NUMBER: Final = re.compile(r"0|[1-9][0-9]{0,4}")
 _SERVICE_NAME: Final = re.compile(r"(?=.{1,15}$)(?=.*[A-Za-z])[A-Za-z0-9]+(-[A-Za-z0-9]+)*")
 
@@ -76,20 +79,51 @@ _FAMILIES: Final[Mapping[str, tuple[Protocol, Mapping[str, int]]]] = {
 }
 
 
-def port_rules(place: Place, *, deny: bool) -> list[PortMatch]:
-    """The ports of a `toPorts` list; a list whose elements have no ports matches no traffic."""
-    found: list[PortMatch] = []
-    for element in place.items():
-        fields = element.fields(_DENY_FIELDS if deny else _ALLOW_FIELDS)
-        if fields is None or "ports" not in fields:
-            continue
-        ports = list(fields["ports"].items())
-        if len(ports) > PORTS_MAX:
-            fields["ports"].refuse(
-                f"{len(ports)} ports, at most {PORTS_MAX} can stand here: split the rule, or use endPort"
-            )
-        found.extend(match for one in ports if (match := _port(one)) is not None)
-    return found
+class PortRule(NamedTuple):
+    """An element of `toPorts`; without ports it matches no traffic."""
+
+    path: str
+    matches: tuple[L4Match, ...]
+    redirect: Redirect | None
+
+
+def port_rules(place: Place, direction: Direction, *, deny: bool) -> list[PortRule]:
+    """The elements of a `toPorts` list."""
+    found = (_port_rule(element, direction, deny=deny) for element in place.items())
+    return [one for one in found if one is not None]
+
+
+def _port_rule(place: Place, direction: Direction, *, deny: bool) -> PortRule | None:
+    fields = place.fields(_DENY_FIELDS if deny else _ALLOW_FIELDS)
+    if fields is None:
+        return None
+    redirect = read_redirect(place, fields, ingress=direction is Direction.INGRESS)
+    places = list(fields["ports"].items()) if "ports" in fields else []
+    if len(places) > PORTS_MAX:
+        fields["ports"].refuse(
+            f"{len(places)} ports, at most {PORTS_MAX} can stand here: split the rule, or use endPort"
+        )
+    matches = [(one, match) for one in places if (match := _port(one)) is not None]
+    if redirect is not None and redirect.rules is not None:
+        _check_redirected(place, redirect.rules.protocol, matches, given=bool(places))
+    return PortRule(place.path, tuple(dict.fromkeys(match for _, match in matches)), redirect)
+
+
+def _check_redirected(
+    place: Place, protocol: str, matches: list[tuple[Place, PortMatch | NamedPort]], *, given: bool
+) -> None:
+    """Rules of a protocol need ports over which it can be spoken."""
+    dns = protocol == "dns"
+    if dns and not given:
+        place.refuse("DNS rules need ports: write port 53, protocol ANY")
+    for one, match in matches:
+        if not dns and match.protocol is not Protocol.TCP:
+            one.refuse(f"{protocol} rules are about TCP, not {match.protocol.name}: write protocol TCP")
+        if isinstance(match, PortMatch):
+            if match.first == 0:
+                one.refuse(f"{protocol} rules need a port that is not 0")
+            elif dns and match.first != match.last:
+                one.refuse("DNS rules cannot have a range of ports: write an element for each port")
 
 
 def icmp_rules(place: Place) -> list[IcmpMatch]:
@@ -106,7 +140,7 @@ def icmp_rules(place: Place) -> list[IcmpMatch]:
     return found
 
 
-def _port(place: Place) -> PortMatch | None:
+def _port(place: Place) -> PortMatch | NamedPort | None:
     fields = place.fields(_PORT_FIELDS)
     if fields is None:
         return None
@@ -115,6 +149,12 @@ def _port(place: Place) -> PortMatch | None:
     last = fields["endPort"].integer(0, PORT_MAX) if "endPort" in fields else 0
     if protocol is None or first is None or last is None:
         return None
+    if protocol in PORTLESS_PROTOCOLS:
+        if first or last:
+            fields["port"].refuse(f'{protocol.name} has no ports: write port "0"')
+        return PortMatch(protocol)
+    if isinstance(first, str):
+        return NamedPort(protocol, first)
     if last and last < first:
         fields["endPort"].refuse(f"{last} is below port {first}: write the range upwards, or leave endPort out")
         return None
@@ -123,7 +163,7 @@ def _port(place: Place) -> PortMatch | None:
     return PortMatch(protocol, first, last or first)
 
 
-def _port_number(place: Place, fields: dict[str, Place]) -> int | None:
+def _port_number(place: Place, fields: dict[str, Place]) -> int | str | None:
     if "port" not in fields:
         place.refuse('port is missing: write a number as a string, or "0" for all ports')
         return None
@@ -132,11 +172,18 @@ def _port_number(place: Place, fields: dict[str, Place]) -> int | None:
         return None
     if _NUMBER.fullmatch(text) and int(text) <= PORT_MAX:
         return int(text)
-    if _SERVICE_NAME.fullmatch(text):
-        fields["port"].refuse(f"named port {shown(text)}: {UNSUPPORTED}; write its number")
-    else:
-        fields["port"].refuse(f"{shown(text)} is not a port: write a number from 0 to {PORT_MAX} without leading zeros")
+    if is_port_name(text):
+        return text.lower()
+    fields["port"].refuse(
+        f"{shown(text)} is not a port: write a number from 0 to {PORT_MAX} without leading zeros, or a container "
+        f"port's name, at most {PORT_NAME_MAX} letters, digits and single inner '-' with a letter among them"
+    )
     return None
+
+
+def is_port_name(text: str) -> bool:
+    """Whether it is a name that a container port may have (IANA_SVC_NAME)."""
+    return _SERVICE_NAME.fullmatch(text) is not None
 
 
 def _protocol(place: Place) -> Protocol | None:
@@ -147,9 +194,7 @@ def _protocol(place: Place) -> Protocol | None:
         return Protocol.ANY
     protocol = _PROTOCOLS.get(text.upper())
     if protocol is None:
-        if text.upper() in ("VRRP", "IGMP"):
-            place.refuse(f"protocol {text}: {UNSUPPORTED}")
-        elif text.upper().startswith("ICMP"):
+        if text.upper().startswith("ICMP"):
             place.refuse(f"protocol {shown(text)} has no ports: use icmps in place of toPorts")
         else:
             place.refuse(

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple, Protocol, TypeVar
 
 from cplane.domain.policy.mapstate import ANYONE, MapKey
+from cplane.domain.policy.resolve import is_redirect
 from cplane.domain.ports import FULL_BITS, PROTOCOL_BITS, shortened
 from cplane.domain.verdict import Direction, DropReason, MatchType
 
@@ -29,14 +30,35 @@ class Entry(Protocol):
         """Length of its L4 prefix."""
         ...
 
+    @property
+    def auth_type(self) -> int:
+        """The authentication that it asks for; 0: none."""
+        ...
+
+    @property
+    def audited(self) -> bool:
+        """Whether what it allows is looked up in the audit plane too."""
+        ...
+
+    @property
+    def auth_said(self) -> bool:
+        """Whether `auth_type` is what its own terms say."""
+        ...
+
 
 class Decision(NamedTuple):
-    """`reason` is None when allowed; `key` is that of the entry that decided, None when there was none."""
+    """`reason` is None when allowed; `key` is that of the entry that decided, None when there was none.
+
+    A redirect is not allowed as far as the datapath goes: there is no proxy. `audited`: ask the audit plane too.
+    `auth_type` is the authentication that is asked for; 0: none.
+    """
 
     allowed: bool
     reason: DropReason | None
     match: MatchType
     key: MapKey | None
+    audited: bool = False
+    auth_type: int = 0
 
 
 NO_MATCH: Final = Decision(allowed=False, reason=DropReason.POLICY_DENIED, match=MatchType.NONE, key=None)
@@ -61,23 +83,31 @@ def lookup(
     (protocol, port) the packet shows: 8 for a fragment. `lengths`, longest first, are the only prefix lengths tried.
 
     The peer's entry and anyone's are each found by longest prefix. The higher precedence decides, then the longer
-    prefix, then the peer's; but a peer's entry of the highest precedence there is decides at once.
+    prefix, then the peer's; but a peer's entry of the highest precedence there is decides at once. The other of the
+    two counts only where the one that decides does not say itself which authentication it asks for.
     """
-    peer = _longest(get, identity, direction, protocol, port, shown_bits, lengths) if identity != ANYONE else None
-    chosen = peer
-    if peer is None or peer[1].precedence != _STRONGEST:
-        anyone = _longest(get, ANYONE, direction, protocol, port, shown_bits, lengths)
-        if peer is None or (anyone is not None and _strength(anyone[1]) > _strength(peer[1])):
-            chosen = anyone
+    chosen = _longest(get, identity, direction, protocol, port, shown_bits, lengths) if identity != ANYONE else None
+    other = None
+    if chosen is None or chosen[1].precedence != _STRONGEST:
+        other = _longest(get, ANYONE, direction, protocol, port, shown_bits, lengths)
+        if chosen is None or (other is not None and _strength(other[1]) > _strength(chosen[1])):
+            chosen, other = other, chosen
     if chosen is None:
         return NO_MATCH
     key, entry = chosen
-    return Decision(
-        allowed=not entry.deny,
-        reason=DropReason.POLICY_DENY if entry.deny else None,
-        match=match_type(key),
-        key=key,
-    )
+    auth = entry.auth_type
+    if other is not None and not entry.auth_said:
+        auth = max(auth, other[1].auth_type)
+    reason = _reason(entry, auth)
+    return Decision(reason is None, reason, match_type(key), key, entry.audited, 0 if entry.deny else auth)
+
+
+def _reason(entry: Entry, auth: int) -> DropReason | None:
+    if entry.deny:
+        return DropReason.POLICY_DENY
+    if auth:
+        return DropReason.AUTH_REQUIRED
+    return DropReason.PROXY_REDIRECTION_NOT_SUPPORTED_FOR_PROTOCOL if is_redirect(entry.precedence) else None
 
 
 def match_type(key: MapKey) -> MatchType:

@@ -7,21 +7,21 @@ covered by a broader entry of higher precedence must not be there: it would be f
 What each rule contributes is kept, so every change costs what it changes, and every entry can name its makers.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import Final, NamedTuple
 
 from cplane.domain.identity import UNKNOWN, Reserved
-from cplane.domain.policy.resolve import ALLOW, Contribution, ResolvedRule
-from cplane.domain.ports import ALL_L4, FULL_BITS, L4Key, covers, shortened
+from cplane.domain.policy.resolve import ALLOW, DENY_LEVEL, Contribution, ResolvedRule, named_keys
+from cplane.domain.policy.rule import PolicyRef
+from cplane.domain.ports import ALL_L4, FULL_BITS, L4Key, NamedPorts, covers, shortened
 from cplane.domain.verdict import Direction
 
 ANYONE: Final = int(UNKNOWN)  # as a peer in a map key
-
 _JUST_ANYONE: Final = (ANYONE,)
 _ALLOW_ALL: Final = tuple(Contribution(int(direction), None, (ALL_L4,), ALLOW) for direction in Direction)
 _LOCAL_HOST: Final = Contribution(int(Direction.INGRESS), None, (ALL_L4,), ALLOW)
-_DENY_BYTE: Final = 255
+_NO_PORTS: Final[NamedPorts] = frozenset()
 
 
 class MapKey(NamedTuple):
@@ -35,11 +35,20 @@ class MapKey(NamedTuple):
 
 
 class MapEntry(NamedTuple):
-    """What the kernel finds; `l4_bits` repeats the key's."""
+    """What the kernel finds; `l4_bits` repeats the key's.
+
+    `auth_type` is the authentication that is asked for; `cookie` stands for the terms that made the entry; 0: none.
+    `audited`: what it allows is looked up in the subject's audit plane too. `auth_said`: `auth_type` is what its own
+    terms say.
+    """
 
     deny: bool
     precedence: int
     l4_bits: int
+    auth_type: int = 0
+    cookie: int = 0
+    audited: bool = False
+    auth_said: bool = False
 
 
 class Origin(NamedTuple):
@@ -56,17 +65,32 @@ _Table = dict[L4Key, _Cell]
 class MapState:
     """Entries of one subject. `changes` says which of them differ since it was asked last."""
 
-    __slots__ = ("_changed", "_demands", "_lengths", "_levels", "_tables")
+    __slots__ = (
+        *("_audited", "_authentic", "_changed", "_demands", "_lengths", "_levels", "_named", "_ports", "_tables"),
+        "own_ports",
+    )
 
-    def __init__(self, *, enforced: bool = False) -> None:
-        """Without rules everything is allowed, unless the subject is `enforced` from the start."""
+    def __init__(
+        self, ports: Mapping[int, NamedPorts], *, enforced: bool = False, own_ports: NamedPorts = _NO_PORTS
+    ) -> None:
+        """Without rules everything is allowed, unless the subject is `enforced` from the start.
+
+        `ports` are the named ports that endpoints of each identity have, kept by the owner; `own_ports` the subject's.
+        """
+        self._ports, self.own_ports = ports, own_ports
         self._tables: tuple[dict[int, _Table], ...] = ({}, {})
         # Prefix lengths and precedences that contributions of a direction may have: what can cover, and whether
         # anything can. One that went is not forgotten; that costs a look, and changes no answer.
         self._lengths: tuple[set[int], ...] = ({0}, {0})
         self._levels: tuple[set[int], ...] = ({ALLOW}, {ALLOW})
-        self._demands = [int(enforced)] * len(Direction)  # who asks for default deny, by direction
+        # Who asks for default deny, by direction; None stands for the subject itself.
+        self._demands: tuple[dict[ResolvedRule | None, None], ...] = tuple(
+            {None: None} if enforced else {} for _ in Direction
+        )
+        self._authentic = [False] * len(Direction)  # whether anything of a direction ever asked for authentication
+        self._named: dict[Contribution, None] = {}  # those of egress, whose keys depend on the peer's ports
         self._changed: dict[tuple[int, int, L4Key], None] = {}
+        self._audited = False
         self.put(_LOCAL_HOST, (int(Reserved.HOST),))
         if not enforced:
             for one in _ALLOW_ALL:
@@ -77,32 +101,36 @@ class MapState:
         for one in resolved.contributions:
             self._levels[one.direction].add(one.precedence)
             self._lengths[one.direction].update(one.lengths)
+            self._authentic[one.direction] |= one.auth is not None
+            if one.named and one.direction == Direction.EGRESS:
+                self._named[one] = None
             self.put(one, one.peer.numbers if one.peer is not None else _JUST_ANYONE)
         for direction in resolved.demands:
-            self._demands[direction] += 1
-            if self._demands[direction] == 1:
+            self._demands[direction][resolved] = None
+            if len(self._demands[direction]) == 1:
                 self.take(_ALLOW_ALL[direction], _JUST_ANYONE)
 
     def remove_rule(self, resolved: ResolvedRule) -> None:
         """The rule is no longer about this subject; its selectors must still be as they were."""
         for one in resolved.contributions:
+            self._named.pop(one, None)
             self.take(one, one.peer.numbers if one.peer is not None else _JUST_ANYONE)
         for direction in resolved.demands:
-            self._demands[direction] -= 1
-            if self._demands[direction] == 0:
+            del self._demands[direction][resolved]
+            if not self._demands[direction]:
                 self.put(_ALLOW_ALL[direction], _JUST_ANYONE)
 
-    def put(self, one: Contribution, numbers: Iterable[int]) -> None:
+    def put(self, one: Contribution, numbers: Collection[int]) -> None:
         """The contribution holds for these peers."""
         direction, level = one.direction, one.precedence
         tables, changed = self._tables[direction], self._changed
-        covering = level > min(self._levels[direction])
+        covering = level > min(self._levels[direction]) or one.auth is not None
         alone = (one,)
-        for number in numbers:
+        for number, keys in self._places(one, numbers):
             table = tables.get(number)
             if table is None:
                 table = tables[number] = {}
-            for key in one.keys:
+            for key in keys:
                 cell = table.get(key)
                 if cell is None:
                     table[key] = alone
@@ -111,32 +139,44 @@ class MapState:
                 else:
                     weakest = level <= cell[-1].precedence
                     table[key] = (*cell, one) if weakest else tuple(sorted((*cell, one), key=_by_strength))
-                    continue
+                    if level < cell[0].precedence and one.auth is None:
+                        continue
                 changed[number, direction, key] = None
                 if covering:
-                    self._touch_covered(table, number, direction, key)
+                    self._touch_covered(table, number, direction, key, one.auth)
 
-    def take(self, one: Contribution, numbers: Iterable[int]) -> None:
-        """The contribution, which was put, no longer holds for these peers."""
+    def take(self, one: Contribution, numbers: Collection[int]) -> None:
+        """The contribution, which was put, no longer holds for these peers, whose ports are still the same."""
         direction, level = one.direction, one.precedence
         tables, changed = self._tables[direction], self._changed
-        covering = level > min(self._levels[direction])
-        for number in numbers:
+        covering = level > min(self._levels[direction]) or one.auth is not None
+        for number, keys in self._places(one, numbers):
             table = tables[number]
-            for key in one.keys:
+            for key in keys:
                 cell = table[key]
                 if len(cell) == 1:
                     del table[key]
                 else:
                     place = cell.index(one)
                     left = table[key] = cell[:place] + cell[place + 1 :]
-                    if left[0].precedence == level:
+                    if left[0].precedence > level and one.auth is None:
                         continue
                 changed[number, direction, key] = None
                 if covering:
-                    self._touch_covered(table, number, direction, key)
+                    self._touch_covered(table, number, direction, key, one.auth)
             if not table:
                 del tables[number]
+
+    def named_at(self, number: int) -> tuple[Contribution, ...]:
+        """What was put for the peer of that number at ports that it calls by name."""
+        return tuple(one for one in self._named if one.peer is not None and number in one.peer.numbers)
+
+    def set_audited(self, audited: bool) -> None:  # noqa: FBT001  # what it is set to
+        """Whether what is allowed is looked up in the audit plane too."""
+        if audited != self._audited:
+            self._audited = audited
+            for key in self.keys():
+                self._changed[key.identity, key.direction, L4Key(key.protocol, key.port, key.l4_bits)] = None
 
     def changes(self) -> Iterator[tuple[MapKey, MapEntry | None]]:
         """Every key whose entry may differ since the last call, each once, and what it holds now."""
@@ -169,17 +209,43 @@ class MapState:
         """The prefix lengths that entries of the direction have, longest first."""
         return tuple(sorted(self._lengths[direction], reverse=True))
 
+    def is_enforced(self, direction: Direction) -> bool:
+        """Whether what no rule allows is dropped."""
+        return bool(self._demands[direction])
+
+    def demanding(self, direction: Direction) -> tuple[ResolvedRule, ...]:
+        """The rules that ask for default deny."""
+        return tuple(one for one in self._demands[direction] if one is not None)
+
+    def makers(self, key: MapKey) -> tuple[Contribution, ...]:
+        """Whose word the entry under this key is: all of its highest precedence."""
+        cell = self._tables[key.direction].get(key.identity, {}).get(L4Key(key.protocol, key.port, key.l4_bits), ())
+        return tuple(one for one in cell if one.precedence == cell[0].precedence)
+
     def origins(self, key: MapKey) -> tuple[Origin, ...]:
         """Who contributes what the entry under this key says, sorted."""
-        table = self._tables[key.direction].get(key.identity, {})
-        cell = table.get(L4Key(key.protocol, key.port, key.l4_bits), ())
-        return tuple(
-            sorted(
-                Origin(str(one.ref), one.term.path) if one.term is not None else Origin("", "")
-                for one in cell
-                if one.precedence == cell[0].precedence
-            )
-        )
+        return tuple(sorted({origin_of(one) for one in self.makers(key)}))
+
+    def covering(self, identity: int, direction: Direction, protocol: int, port: int) -> Iterator[Contribution]:
+        """Everything that was said of this traffic with this peer, strong or not."""
+        for number in dict.fromkeys((identity, ANYONE)):
+            table = self._tables[direction].get(number, {})
+            for bits in self.lengths(direction):
+                yield from table.get(shortened(protocol, port, bits), ())
+
+    def _places(self, one: Contribution, numbers: Collection[int]) -> Iterator[tuple[int, tuple[L4Key, ...]]]:
+        """Those of the peers for which the contribution has keys, and these."""
+        if not one.named or one.direction == Direction.INGRESS:
+            keys = _with_named(one, self.own_ports)
+            if keys:
+                for number in numbers:
+                    yield number, keys
+            return
+        # Most identities have no ports with names, so these are looked through where nothing is said of others.
+        for number in numbers if one.keys else [number for number in self._ports if number in numbers]:
+            keys = _with_named(one, self._ports.get(number, _NO_PORTS))
+            if keys:
+                yield number, keys
 
     def _entry(self, number: int, direction: int, key: L4Key) -> MapEntry | None:
         table = self._tables[direction].get(number)
@@ -189,7 +255,9 @@ class MapState:
         level = cell[0].precedence
         if len(self._levels[direction]) > 1 and self._is_covered(table, direction, key, level):
             return None
-        return _map_entry(level, key.bits)
+        auth, said = self._auth(number, direction, key, cell) if self._authentic[direction] else (0, False)
+        cookie = cell[0].origin if len(cell) == 1 else _cookie(cell)
+        return _map_entry(level, key.bits, auth, said, cookie, self._audited)
 
     def _is_covered(self, table: _Table, direction: int, key: L4Key, level: int) -> bool:
         for bits in self._lengths[direction]:
@@ -199,16 +267,66 @@ class MapState:
                     return True
         return False
 
-    def _touch_covered(self, table: _Table, number: int, direction: int, key: L4Key) -> None:
-        if key.bits < FULL_BITS and len(table) > 1:
+    def _auth(self, number: int, direction: int, key: L4Key, cell: _Cell) -> tuple[int, bool]:
+        """What the entry's own terms ask for or, where they do not say, the most that a broader entry asks for."""
+        if cell[0].precedence & DENY_LEVEL == DENY_LEVEL:
+            return 0, False
+        own = [one.auth for one in cell if one.auth is not None]
+        if own:
+            return max(own), True
+        found = 0
+        for peer in {number, ANYONE}:
+            table = self._tables[direction].get(peer, {})
+            for bits in self._lengths[direction]:
+                if bits <= key.bits:
+                    broader = table.get(shortened(key.protocol, key.port, bits), ())
+                    found = max((found, *(one.auth for one in broader if one.auth is not None)))
+        return found, False
+
+    def _touch_covered(self, table: _Table, number: int, direction: int, key: L4Key, auth: int | None) -> None:
+        if auth is not None and number == ANYONE:  # what is asked of anyone is asked of every peer
+            for peer, other in self._tables[direction].items():
+                if peer != ANYONE:
+                    if key in other:
+                        self._changed[peer, direction, key] = None
+                    self._touch(other, peer, direction, key)
+        self._touch(table, number, direction, key)
+
+    def _touch(self, table: _Table, number: int, direction: int, key: L4Key) -> None:
+        if key.bits < FULL_BITS:
             for other in table:
                 if other.bits > key.bits and covers(key, other):
                     self._changed[number, direction, other] = None
 
 
-@lru_cache(maxsize=1024)
-def _map_entry(level: int, bits: int) -> MapEntry:
-    return MapEntry(level & _DENY_BYTE == _DENY_BYTE, level, bits)
+def _with_named(one: Contribution, ports: NamedPorts) -> tuple[L4Key, ...]:
+    if not one.named or not ports:
+        return one.keys
+    return tuple(dict.fromkeys((*one.keys, *named_keys(one.named, ports))))
+
+
+def origin_of(one: Contribution) -> Origin:
+    """The policy and the path of the term."""
+    return Origin(str(one.ref), one.term.path) if one.term is not None else Origin("", "")
+
+
+def refs_of(rules: Iterable[ResolvedRule]) -> tuple[PolicyRef, ...]:
+    """The policies that have these rules, sorted."""
+    return tuple(sorted({one.ref for one in rules}))
+
+
+def _cookie(cell: _Cell) -> int:
+    """Stands for the set of terms whose word the cell is."""
+    cookie = 0
+    for origin in {one.origin for one in cell if one.precedence == cell[0].precedence}:
+        cookie ^= origin
+    return cookie
+
+
+@lru_cache(maxsize=4096)
+def _map_entry(level: int, bits: int, auth: int, said: bool, cookie: int, audited: bool) -> MapEntry:  # noqa: FBT001  # fields
+    deny = level & DENY_LEVEL == DENY_LEVEL
+    return MapEntry(deny, level, bits, auth, cookie, audited and not deny, said)
 
 
 def _by_strength(one: Contribution) -> int:

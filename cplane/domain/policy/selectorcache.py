@@ -74,6 +74,10 @@ class SelectorCache:
         else:
             self._index.discard(cached)
 
+    def selecting(self, number: int) -> tuple[CachedSelector, ...]:
+        """The selectors that select an identity that exists."""
+        return tuple(self._selecting(*self._identities[number]))
+
     def add(self, number: int, labels: LabelSet, prefix: Prefix | None = None) -> tuple[CachedSelector, ...]:
         """An identity exists; those that select it. `prefix`: what it stands for outside the cluster, if anything."""
         assert number not in self._identities, f"identity {number} exists already"
@@ -132,6 +136,8 @@ class SelectorCache:
         """The identities that the most selective requirement leaves; all, where none leaves fewer."""
         best: list[set[int]] | None = None
         for one in selector.requirements:
+            if not one.is_indexed:
+                continue
             values = self._numbers_of.get(one.key, {})
             if one.operator is Operator.IN:
                 sets = [values[value] for value in one.values if value in values]
@@ -161,7 +167,7 @@ class _SelectorIndex:
 
     def add(self, cached: CachedSelector, selector: LabelSelector) -> None:
         place = min(
-            (one for one in selector.requirements if one.operator in (Operator.IN, Operator.EXISTS)),
+            (r for r in selector.requirements if r.is_indexed and r.operator in (Operator.IN, Operator.EXISTS)),
             key=self._load,
             default=None,
         )

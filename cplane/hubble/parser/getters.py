@@ -1,8 +1,9 @@
-"""What the parser asks about the packets' ends; the agent answers from its state."""
+"""What the parser asks about the packets' ends and judges; the agent answers from its state."""
 
 from dataclasses import dataclass
 from typing import Protocol
 
+from cplane.hubble.attribution import Attribution
 from cplane.hubble.endpoint import Workload
 
 
@@ -39,4 +40,15 @@ class Getters(Protocol):
 
     def interface_name(self, index: int) -> str:
         """Name of the device; empty for an unknown one."""
+        ...
+
+    def decided_by(self, cookie: int) -> Attribution:
+        """The rules that the cookie of a policy entry stands for; nobody's for an unknown one."""
+        ...
+
+    def denied_by_default(self, endpoint_id: int, *, egress: bool, audited: bool) -> Attribution:
+        """The rules that ask for default deny at a local endpoint; nobody's where no rule does.
+
+        `audited`: the packet passed all the same, so they may be rules that are only audited.
+        """
         ...

@@ -7,6 +7,7 @@ import numpy.typing as npt
 
 from cplane.domain.verdict import Verdict
 from cplane.hubble.endpoint import NO_LINK, Link
+from cplane.hubble.parser.attribution import AttributionResolver
 from cplane.hubble.parser.ends import EndResolver, Ends
 from cplane.hubble.parser.getters import Getters
 from cplane.hubble.ring import Array, Reply
@@ -27,6 +28,7 @@ class Parser:
     def __init__(self, store: FlowStore, getters: Getters) -> None:
         self._store, self._getters = store, getters
         self._ends = EndResolver(store, getters)
+        self._attributions = AttributionResolver(store, getters)
         self._links: dict[int, int] = {}
         self._revision: int | None = None
         self.malformed = 0  # records of no known type, which are left out
@@ -45,11 +47,13 @@ class Parser:
             return 0
         if self._store.collect():
             self._ends.forget()
+            self._attributions.forget()
             self._links.clear()
         batch = _columns(records, offset_ns)
         ends, seen = self._ends.numbers(_both_ends(records, batch))
         batch["src_meta"], batch["dst_meta"] = ends[: len(records)], ends[len(records) :]
         batch["link"] = self._link_numbers(records["ifindex"])
+        batch["attribution"] = self._attributions.numbers(records)
         self._store.append(batch)
         self._store.namespaces.saw(seen, int(batch["time_ns"][-1]))
         return len(records)
@@ -72,12 +76,12 @@ class Parser:
 
 
 def _columns(records: npt.NDArray[np.void], offset_ns: int) -> dict[str, Array]:
-    """Every column but the numbers of ends and devices."""
+    """Every column but the numbers of ends, devices and attributions."""
     kind, flags = records["type"], records["flags"]
     drop, trace = kind == RecordType.DROP, kind == RecordType.TRACE
     judged = kind == RecordType.POLICY_VERDICT
     verdict = records["verdict"]
-    replied = (flags & RecordFlags.REPLY) != 0
+    replied, audited = (flags & RecordFlags.REPLY) != 0, (flags & RecordFlags.AUDITED) != 0
     columns: dict[str, Array] = {name: records[name] for name in _COPIED}
     addresses = {side: _halves(records[f"{side}addr"]) for side in "sd"}
     columns |= {
@@ -93,11 +97,11 @@ def _columns(records: npt.NDArray[np.void], offset_ns: int) -> dict[str, Array]:
         "macs": _macs(records),
         "type": kind,
         "subtype": np.where(judged, 0, records["subtype"]),
-        "verdict": _verdicts(drop, trace, verdict, (flags & RecordFlags.AUDITED) != 0),
-        "reason": np.where(drop, records["subtype"], np.where(judged, np.clip(-verdict, 0, 255), 0)),
+        "verdict": _verdicts(drop, trace, verdict, audited),
+        "reason": np.where(drop, records["subtype"], np.where(judged & ~audited, np.clip(-verdict, 0, 255), 0)),
         # of the connection: a reply that comes in belongs to a connection that goes out
         "direction": np.where(((flags & RecordFlags.EGRESS) != 0) ^ (trace & replied), _EGRESS, _INGRESS),
-        "reply": _replies(flags, replied, trace | (judged & (verdict >= 0))),
+        "reply": _replies(flags, replied, trace | (judged & (audited | (verdict >= 0)))),
         "match_type": np.where(judged, records["match_type"], 0),
         "trace_reason": np.where(trace, _TRACE_REASONS[np.minimum(records["trace_reason"], 5)], 0),
     }

@@ -127,6 +127,36 @@ def test_addresses_that_cannot_be_meant_are_refused(ips):
     assert refusal(runtimeConfig={"ips": ips}).code == wire.INVALID_CONFIG
 
 
+def test_ports_have_names_by_which_policies_may_call_them():
+    args = ours(namedPorts={"HTTP": "8080/TCP", "dns": "53/udp", "metrics": "9090", "m3ua": "2905/SCTP"})
+    assert pod(args=args).named_ports == ("dns=53/UDP", "http=8080/TCP", "m3ua=2905/SCTP", "metrics=9090/TCP")
+    assert pod().named_ports == ()
+
+
+@pytest.mark.parametrize(
+    ("ports", "told"),
+    [
+        ({"http": ""}, "'http': '' is not number/protocol"),
+        ({"http": "0/TCP"}, "'http': '0/TCP' is not number/protocol"),
+        ({"http": "65536/TCP"}, "'http': '65536/TCP' is not number/protocol"),
+        ({"http": "80/ICMP"}, "'http': '80/ICMP' is not number/protocol"),
+        ({"http": "80/"}, "'http': '80/' is not number/protocol"),
+        ({"http": "web/TCP"}, "'http': 'web/TCP' is not number/protocol"),
+        ({"http": "80=80/TCP"}, "'http': '80=80/TCP' is not number/protocol"),
+        ({"80": "80/TCP"}, "'80' is no name of a port"),
+        ({"a=b": "80/TCP"}, "'a=b' is no name of a port"),
+        ({"a-name-of-16-char": "80/TCP"}, "is no name of a port"),
+        ({"http": "80/TCP", "HTTP": "81/TCP"}, "'HTTP': 'http' is the same name"),
+        ({"http": 80}, "$.args.cplane.namedPorts"),
+        (["http"], "$.args.cplane.namedPorts"),
+    ],
+)
+def test_ports_that_cannot_be_meant_are_refused(ports, told):
+    error = refusal(args=ours(namedPorts=ports))
+    assert error.code == wire.INVALID_CONFIG
+    assert told in error.msg
+
+
 @pytest.mark.parametrize("message", [None, [], {}, {"verb": 1, "env": {}}, {"verb": "ADD", "env": {"CNI_IFNAME": 1}}])
 def test_messages_of_another_shape_cannot_be_decoded(message):
     with pytest.raises(wire.CniError) as caught:

@@ -6,15 +6,18 @@ from typing import NamedTuple
 import pytest
 
 from cplane.api.rows import columns_of
+from cplane.domain.policy.mapstate import Origin
 from datapath.maps.endpoints import DeviceInfo, DeviceKey, EndpointInfo, EndpointKey
 from datapath.maps.ipcache import IpcacheInfo, IpcacheKey
-from datapath.maps.policy import PolicyEntry, PolicyKey
+from datapath.maps.policy import AUDIT_PLANE, PolicyEntry, PolicyKey
 
 MAC = bytes.fromhex("020000000001")
+WEB, API = Origin("CiliumNetworkPolicy shop/web", "spec.ingress[0]"), Origin("NetworkPolicy shop/api", "spec.egress[1]")
+ORIGINS = {7: (WEB,), 8: (Origin("", ""), WEB, API), 9: tuple(WEB._replace(path=f"spec[{n}]") for n in range(11))}
 
 
 def row(table: str, key: object, value: object) -> dict[str, str]:
-    columns = columns_of(table, [key], [value])
+    columns = columns_of(table, [key], [value], lambda cookie: ORIGINS.get(cookie, ()))
     cells = (*columns.key(key), *columns.value(value))
     return dict(zip((*columns.key_names, *columns.value_names), cells, strict=True))
 
@@ -39,14 +42,17 @@ def test_a_policy_key_names_protocol_and_ports(key: PolicyKey, protocol: str, po
     shown = row("policy", key, PolicyEntry(False, 5, key.l4_bits, 7))
     assert shown == {
         "policy": "1",
+        "plane": "enforced",
         "direction": "ingress",
         "peer": "2",
         "protocol": protocol,
         "port": port,
         "action": "allow",
-        "precedence": "5",
+        "auth": "-",
         "proxy_port": "-",
-        "rules": "7",
+        "audited": "-",
+        "precedence": "5",
+        "rules": "CiliumNetworkPolicy shop/web spec.ingress[0]",
     }
 
 
@@ -56,6 +62,41 @@ def test_a_policy_entry_says_what_it_does():
     redirect = row("policy", key, PolicyEntry(False, 0, 0, proxy_port=10_000))
     assert (redirect["action"], redirect["proxy_port"]) == ("redirect", "10000")
     assert (redirect["direction"], redirect["peer"]) == ("egress", "ANY")
+    assert row("policy", key, PolicyEntry(False, 0, 0, audited=True))["audited"] == "yes"
+
+
+@pytest.mark.parametrize(
+    ("auth_type", "said", "shown"),
+    [
+        (0, False, "-"),
+        (0, True, "disabled"),
+        (1, True, "spire"),
+        (2, True, "test-always-fail"),
+        (1, False, "spire (derived)"),
+        (9, True, "9"),
+    ],
+)
+def test_a_policy_entry_says_which_authentication_it_asks_for(auth_type: int, said: bool, shown: str):
+    entry = PolicyEntry(False, 0, 0, auth_type=auth_type, auth_said=said)
+    assert row("policy", PolicyKey(1, 0, 1, 0, 0, 0), entry)["auth"] == shown
+
+
+@pytest.mark.parametrize(
+    ("cookie", "shown"),
+    [
+        (0, "-"),
+        (4711, "unknown (4711)"),
+        (8, "CiliumNetworkPolicy shop/web spec.ingress[0], NetworkPolicy shop/api spec.egress[1]"),
+        (9, ", ".join(f"CiliumNetworkPolicy shop/web spec[{n}]" for n in range(8)) + " and 3 more"),
+    ],
+)
+def test_a_policy_entry_names_the_rules_behind_it(cookie: int, shown: str):
+    assert row("policy", PolicyKey(1, 0, 1, 0, 0, 0), PolicyEntry(False, 0, 0, cookie))["rules"] == shown
+
+
+def test_a_row_of_an_audit_plane_has_the_number_of_its_policy():
+    shown = row("policy", PolicyKey(300 | AUDIT_PLANE, 0, 1, 0, 0, 0), PolicyEntry(False, 0, 0))
+    assert (shown["policy"], shown["plane"]) == ("300", "audit")
 
 
 @pytest.mark.parametrize(
@@ -94,4 +135,4 @@ class Key(NamedTuple):
 def test_a_table_without_a_form_of_its_own_shows_its_fields():
     assert row("programs", Key(1, b"\x01\xff"), ("x",)) == {"ifindex": "1", "raw": "01ff", "value": "x"}
     assert row("programs", Key(1, b""), None) == {"ifindex": "1", "raw": ""}
-    assert columns_of("programs", [], []).key_names == ()
+    assert columns_of("programs", [], [], lambda _: ()).key_names == ()

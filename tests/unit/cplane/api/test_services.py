@@ -230,13 +230,27 @@ async def test_a_table_can_be_cut_to_one_endpoint(channel: ClientChannel, engine
     (policy,) = await dumped(channel, "policy", web.id)
     assert policy.rows
     assert {row.key[0] for row in policy.rows} == {str(web.identity)}
-    assert {"80"} <= {row.key[4] for row in policy.rows}
+    assert {"80"} <= {row.key[5] for row in policy.rows}
     (ipcache,) = await dumped(channel, "ipcache", web.id)
     assert [row.key for row in ipcache.rows] == [[f"{web.ipv4}/32"], [f"{web.ipv6}/128"]]
     (lxc,) = await dumped(channel, "lxc", web.id)
     assert len(lxc.rows) == 2
     (devices,) = await dumped(channel, "devices", web.id)
     assert [row.key for row in devices.rows] == [["10"]]
+
+
+async def test_the_policy_of_an_endpoint_comes_with_its_audit_plane_and_the_rules_behind_each_row(
+    channel: ClientChannel, engine: ListEngine
+):
+    audited = ALLOW_WEB.replace("namespace: shop", 'namespace: shop, annotations: {policy.cplane.io/audit: "true"}')
+    await pb.PolicyServiceStub(channel).apply(pb.ApplyPolicyRequest(documents=audited.encode()))
+    web = next(one for one in engine.world.endpoints.values() if one.pod == "web")
+    (table,) = await dumped(channel, "policy", web.id)
+    planes = [row.key[1] for row in table.rows]
+    assert {*planes} == {"enforced", "audit"}
+    ((audit, rules),) = {(row.desired[3], row.desired[5]) for row in table.rows if row.key[5] == "80"}
+    assert (audit, rules) == ("-", "CiliumNetworkPolicy shop/web spec.ingress[0]")
+    assert {row.desired[3] for row in table.rows if row.key[1] == "enforced"} == {"yes"}
 
 
 async def test_large_tables_come_in_batches_and_empty_ones_with_their_columns(

@@ -94,6 +94,15 @@ async def test_every_error_is_a_line_with_document_and_path_and_the_exit_code_is
         (("policy", "apply", "-f", "/no/such"), b"", 2, "No such file or directory"),
         (("policy", "get", "x"), b"", 1, "no such policy: CiliumNetworkPolicy default/x"),
         (("policy", "delete"), b"", 2, "give a policy's NAME, or a file with -f"),
+        (("policy", "get", "x", "--kind", "netpol"), b"", 1, "no such policy: NetworkPolicy default/x"),
+        (("policy", "status", "x", "--kind", "ccg"), b"", 1, "no such policy: CiliumCIDRGroup x"),
+        (("config", "PolicyMode=x"), b"", 2, "there is no option 'PolicyMode'; options are PolicyEnforcement, Pol"),
+        (("config", "PolicyAuditMode"), b"", 2, "PolicyAuditMode has no value: write PolicyAuditMode=VALUE"),
+        (("config", "PolicyAuditMode=on"), b"", 2, "PolicyAuditMode: 'on' is not Enabled or Disabled"),
+        (("config", "PolicyEnforcement=off"), b"", 2, "'off' is not default, always or never"),
+        (("config", "PolicyAuditMode=true", "policyauditmode=true"), b"", 2, "PolicyAuditMode is given twice"),
+        (("endpoint", "config", "1", "PolicyEnforcement=never"), b"", 2, "options are PolicyAuditMode"),
+        (("endpoint", "config", "999"), b"", 1, "there is no endpoint 999"),
         (("endpoint", "get", "999"), b"", 1, "there is no endpoint 999"),
         (("endpoint", "get", "x"), b"", 2, "'x' is not a valid integer"),
         (("identity", "get", "9999"), b"", 1, "there is no identity 9999"),
@@ -123,14 +132,18 @@ async def test_the_exit_code_tells_refusal_from_wrong_usage_and_no_agent(
 @pytest.mark.parametrize(
     ("arguments", "headers"),
     [
-        (("policy", "list"), "KIND  NAMESPACE  NAME  RULES"),
+        (("policy", "list"), "KIND  NAMESPACE  NAME  RULES  PREFIXES  AUDIT"),
+        (("policy", "status"), "POLICY  RULE  EFFECT  ENDPOINTS  PEERS  ENTRIES  STATE"),
+        (("config",), "PolicyEnforcement: default PolicyAuditMode: Disabled position:"),
+        (("config", "policyauditmode=disabled"), "PolicyEnforcement: default PolicyAuditMode: Disabled position:"),
+        (("endpoint", "config", "1"), "PolicyAuditMode: Disabled position:"),
         (("endpoint", "list"), "ENDPOINT  POD  IPV4  IPV6  IDENTITY  LABELS"),
         (("endpoint", "get", "1"), "id:"),
         (("identity", "list"), "IDENTITY  SCOPE  ENDPOINTS  LABELS"),
         (("identity", "get", "1"), "identity: 1"),
         (("ip", "list"), "PREFIX  IDENTITY  SOURCE  ENDPOINT  LABELS"),
-        (("bpf", "policy", "get", "1"), "POLICY  DIRECTION  PEER  PROTOCOL  PORT  ACTION"),
-        (("bpf", "policy", "list"), "POLICY  DIRECTION  PEER  PROTOCOL  PORT  ACTION"),
+        (("bpf", "policy", "get", "1"), "POLICY  PLANE  DIRECTION  PEER  PROTOCOL  PORT  ACTION  AUTH  PROXY_PORT"),
+        (("bpf", "policy", "list"), "POLICY  PLANE  DIRECTION  PEER  PROTOCOL  PORT  ACTION  AUTH  PROXY_PORT"),
         (("bpf", "ipcache", "list"), "PREFIX  IDENTITY  TUNNEL  KEY  FLAGS"),
         (("bpf", "lxc", "list"), "ADDRESS  ENDPOINT  IDENTITY  POLICY"),
         (("bpf", "devices", "list"), "IFINDEX  ENDPOINT  IDENTITY  POLICY"),
@@ -155,6 +168,79 @@ async def test_every_answer_comes_as_table_json_and_yaml(path: Path, arguments: 
     elif arguments[0] not in {"status", "version"}:  # the uptime differs
         assert json.loads(as_json.out) == yaml.safe_load(as_yaml.out)
     assert as_json.code == as_yaml.code == 0
+
+
+KNP = """\
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: closed, namespace: shop, annotations: {policy.cplane.io/audit: "true"}}
+spec: {podSelector: {}, policyTypes: [Ingress]}
+"""
+GROUP = """\
+apiVersion: cilium.io/v2
+kind: CiliumCIDRGroup
+metadata: {name: partners}
+spec: {externalCIDRs: [192.0.2.0/24, 2001:db8::/32]}
+"""
+
+
+@pytest.mark.parametrize("kind", ["knp", "netpol", "NetworkPolicy", "networkpolicies"])
+async def test_a_kubernetes_policy_is_administered_like_the_others(path: Path, engine: ListEngine, kind: str):
+    applied = await cplane(path, "policy", "apply", "-f", "-", stdin=KNP)
+    assert applied.out == f"NetworkPolicy shop/closed created\nposition {engine.head}\n"
+    listed = await run(path, "policy", "list")
+    assert listed.out.splitlines()[1].split() == ["NetworkPolicy", "shop", "closed", "1", "-", "yes"]
+    shown = await run(path, "policy", "get", "closed", "-n", "shop", "--kind", kind)
+    assert yaml.safe_load(shown.out) == yaml.safe_load(KNP)
+    deleted = await run(path, "policy", "delete", "shop/closed", "--kind", kind)
+    assert (deleted.code, deleted.out) == (0, f"NetworkPolicy shop/closed deleted\nposition {engine.head}\n")
+
+
+@pytest.mark.parametrize("kind", ["ccg", "CiliumCIDRGroup", "ciliumcidrgroups"])
+async def test_a_group_of_prefixes_is_administered_like_the_others(path: Path, engine: ListEngine, kind: str):
+    applied = await cplane(path, "policy", "apply", "-f", "-", stdin=GROUP)
+    assert applied.out == f"CiliumCIDRGroup partners created\nposition {engine.head}\n"
+    listed = await run(path, "policy", "list")
+    assert listed.out.splitlines()[1].split() == ["CiliumCIDRGroup", "-", "partners", "-", "2", "-"]
+    status = await run(path, "policy", "status", "partners", "--kind", kind)
+    assert "CiliumCIDRGroup partners  -     2 prefixes" in status.out
+    assert (await run(path, "policy", "delete", "partners", "--kind", kind)).code == 0
+    assert not engine.world.policies
+
+
+async def test_the_status_of_policies_says_why_something_is_not_enforced(path: Path, engine: ListEngine):
+    rule = 'toPorts: [{ports: [{port: "80", protocol: TCP}], rules: {http: [{method: GET}]}}]'
+    text = ALLOW_WEB.replace('toPorts: [{ports: [{port: "80", protocol: TCP}]}]', rule)
+    await cplane(path, "policy", "apply", "-f", "-", stdin=f"{text}---\n{KNP}")
+    shown = await run(path, "policy", "status")
+    lines = [" ".join(line.split()) for line in shown.out.splitlines()]
+    no_proxy = "there is no proxy for http: this traffic is dropped (180)"
+    by_annotation = "the annotation policy.cplane.io/audit is true"
+    assert lines[1:] == [
+        "CiliumNetworkPolicy shop/web spec default deny ingress 1 - - enforced",
+        f"spec.ingress[0].toPorts[0] ingress allow 1 2 not enforced: {no_proxy}",
+        f"NetworkPolicy shop/closed spec default deny ingress 2 - - audited: {by_annotation}",
+        f"revision 2, position {engine.head}, enforcement default, audit mode Disabled",
+    ]
+    one = json.loads((await run(path, "policy", "status", "web", "-n", "shop", "-o", "json")).out)
+    assert [policy["rules"][0]["terms"][0]["enforcement"] for policy in one["policies"]] == ["not_enforced"]
+    assert one["options"] == {"policy_enforcement": "default", "policy_audit": False}
+    narrowed = await run(path, "policy", "status", "-n", "other", "-o", "json")
+    assert json.loads(narrowed.out)["policies"] == []
+
+
+async def test_options_are_changed_and_shown(path: Path, engine: ListEngine):
+    changed = await run(path, "config", "PolicyEnforcement=Always", "PolicyAuditMode=Enabled", "--wait")
+    assert changed.out.split() == [
+        *("PolicyEnforcement:", "always", "PolicyAuditMode:", "Enabled", "position:", str(engine.head))
+    ]
+    assert (engine.world.options.policy_enforcement, engine.world.options.policy_audit) == ("always", True)
+    endpoint = await run(path, "endpoint", "config", "1")
+    assert endpoint.out.splitlines()[0].split(maxsplit=1)[1] == "Disabled (the agent's own is Enabled)"
+    own = json.loads((await run(path, "endpoint", "config", "1", "PolicyAuditMode=Enabled", "-o", "json")).out)
+    assert (own["options"], own["agent"]) == ({"PolicyAuditMode": "Enabled"}, {"PolicyAuditMode": "Enabled"})
+    shown = json.loads((await run(path, "config", "-o", "json")).out)
+    assert shown["options"] == {"PolicyEnforcement": "always", "PolicyAuditMode": "Enabled"}
 
 
 async def test_rows_that_differ_are_marked_and_counted(path: Path, engine: ListEngine):
@@ -242,5 +328,17 @@ def test_help_names_every_command_and_the_exit_codes_and_how_long_it_took(record
     )
     record_property("help_s", round(perf_counter() - began, 3))
     assert "Exit codes:" in done.stdout
-    for command in ("policy", "endpoint", "identity", "ip", "bpf", "status", "doctor", "wait", "log", "probe"):
+    for command in (
+        "policy",
+        "config",
+        "endpoint",
+        "identity",
+        "ip",
+        "bpf",
+        "status",
+        "doctor",
+        "wait",
+        "log",
+        "probe",
+    ):
         assert f"\n  {command} " in done.stdout

@@ -62,10 +62,22 @@ def test_an_empty_file_says_nothing(tmp_path: Path):
     assert load(str(path), {"node_name": "n"}, {}) == AgentConfig(node_name="n")
 
 
+def test_what_the_log_has_is_left_to_it_unless_it_is_given(tmp_path: Path):
+    nothing = load(None, {"node_name": "n", "policy_enforcement": None, "policy_audit_mode": None}, {})
+    assert (nothing.policy_enforcement, nothing.policy_audit_mode) == (None, None)
+    path = tmp_path / "c.yaml"
+    path.write_text("policy_enforcement: never\npolicy_audit_mode: true\n")
+    filed = load(str(path), {"node_name": "n", "policy_enforcement": "always"}, {})
+    assert (filed.policy_enforcement, filed.policy_audit_mode) == ("always", True)
+    told = load(str(path), {"node_name": "n"}, {"CPLANE_POLICY_AUDIT_MODE": "off"})
+    assert (told.policy_enforcement, told.policy_audit_mode) == ("never", False)
+
+
 def test_all_errors_of_all_sources_are_told_at_once(tmp_path: Path):
     assert told(
         folder=tmp_path,
-        file="clustername: x\nhubble: {ring_record: 5, allow_plaintext_tcp: 1}\nbpf_root: 3\nlog_level: loud\n",
+        file="clustername: x\nhubble: {ring_record: 5, allow_plaintext_tcp: 1}\nbpf_root: 3\nlog_level: loud\n"
+        "policy_enforcement: some\npolicy_audit_mode: null\n",
         environment={"CPLANE_HUBBLE_RING_RECORDS": "many", "CPLANE_NODENAME": "x"},
         flags={"ipv4_pod_cidr": "10.0.0.1/24"},
     ) == [
@@ -73,8 +85,10 @@ def test_all_errors_of_all_sources_are_told_at_once(tmp_path: Path):
         "hubble.ring_record: unknown key; did you mean hubble.ring_records?",
         "hubble.allow_plaintext_tcp: true or false is wanted, not 1",
         "bpf_root: text is wanted, not 3",
+        "policy_audit_mode: true or false is wanted, not None",
         "hubble.ring_records: a whole number is wanted, not 'many' (CPLANE_HUBBLE_RING_RECORDS)",
         "CPLANE_NODENAME: unknown variable; did you mean CPLANE_NODE_NAME?",
+        "policy_enforcement: 'some' is none of default, always, never",
         "log_level: 'loud' is none of debug, info, warning, error",
         "ipv4_pod_cidr: '10.0.0.1/24' has bits set after its length: write 10.0.0.0/24",
     ]

@@ -1,6 +1,7 @@
 """Strict YAML: what is read, what is refused, and how it is told."""
 
 import json
+import time
 from contextlib import suppress
 
 import pytest
@@ -202,3 +203,65 @@ def test_any_punctuation_is_read_or_refused(text: str):
     with suppress(BadText):
         documents = read(text.encode())
         json.dumps([one.value for one in documents], allow_nan=False).encode()
+
+
+LONG = "x" * 200_000
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"a: *{LONG}",
+        f"a: !{LONG} 1",
+        f"a: !{LONG} [1]",
+        f"a: !!bool {LONG}",
+        f"a: !!float {LONG}",
+        f"a: !!int {LONG}",
+        f"a: {'1' * 200_000}.",
+        f"a: {'1' * 200_000}",
+        f'? "{LONG}"\n: [!x 1]',
+        f'{{"{LONG}": {{"a": 1, "a": 2}}}}',
+        f'{{"{LONG}": 1, "{LONG}": 2}}',
+        f"? [{LONG}]\n: 1",
+    ],
+)
+def test_a_problem_quotes_only_the_beginning_of_what_is_long(text: str):
+    assert 0 < sum(map(len, errors(text))) < 400
+
+
+def test_many_problems_under_a_long_key_are_told_in_little():
+    twice = '{"a": 1, "a": 2}'
+    text = f'{{"{LONG}": [{", ".join([twice] * 900)}]}}'
+    assert sum(map(len, errors(text))) < 900 * 200
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a: " + "b" * 9_000_000,
+        "a: " + "1_" * 1_000_000,
+        "a: " + "1:" * 1_000_000,
+        "#" * 9_000_000,
+        "a: |\n" + "  x\n" * 2_000_000,
+        "- 1\n" * 50_000,
+        "a: &a x\nb: [" + "*a," * 100_000 + "]",
+        "a: &a {x: 1}\nb: {<<: [" + "*a," * 100_000 + "]}",
+        "".join(f"a{i}: &b{i} 1\n" for i in range(30_000)),
+        "[" * 9_000_000,
+        '{"a": "' + "x" * 2_000_000 + '"}',
+        '{"a": [' + "1," * 100_000,
+    ],
+)
+def test_a_text_of_many_megabytes_is_read_or_refused_in_seconds(text: str):
+    started = time.process_time()
+    with suppress(BadText):
+        read(text.encode())
+    assert time.process_time() - started < 10
+
+
+def test_an_alias_of_a_merge_counts_as_often_as_it_is_used():
+    text = "a0: &a0 {k: v}\n" + "".join(
+        f"a{i}: &a{i} {{<<: [{', '.join([f'*a{i - 1}'] * 10)}], k{i}: v}}\n" for i in range(1, 12)
+    )
+    assert "more than 1000000 values" in errors(text)[-1]

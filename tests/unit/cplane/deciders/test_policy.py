@@ -1,6 +1,8 @@
 """All documents of a call or none; the prefixes that policies name have identities while they are named."""
 
 import json
+from collections.abc import Mapping
+from typing import Any
 
 import pytest
 
@@ -16,6 +18,7 @@ from cplane.domain.identity import LOCAL_MIN
 from cplane.domain.policy import PolicyRef
 from cplane.events.identity import IdentityAllocated, IdentityReleased
 from cplane.events.policy import PolicyDeleted, PolicyUpserted
+from tests.support.builders import audited, cnp, group, knp
 from tests.support.scenario import JOIN, given, replayed, when
 
 
@@ -119,3 +122,59 @@ def test_the_events_alone_give_the_same_world():
     ]
     assert replayed(history) == given(*history)
     assert not given(*history).identities
+
+
+def text(document: Mapping[str, Any]) -> str:
+    return json.dumps(document, sort_keys=True)
+
+
+def test_the_prefixes_of_a_group_have_identities_while_it_is_there():
+    events = when(given(JOIN), apply(text(group("g", "192.0.2.0/24", "0.0.0.0/0"))))
+    assert [type(e) for e in events] == [PolicyUpserted, IdentityAllocated]
+    world = given(JOIN, apply(text(group("g", "192.0.2.0/24"))))
+    assert [type(e) for e in when(world, apply(document("a", "192.0.2.0/24")))] == [PolicyUpserted]
+    gone = DeletePolicies(refs=(PolicyRef("CiliumCIDRGroup", "", "g"),))
+    assert [type(e) for e in when(world, gone)] == [PolicyDeleted, IdentityReleased]
+
+
+def test_the_exceptions_of_a_rule_about_a_group_have_identities_of_their_own():
+    rule = cnp("a", egress=[{"toCIDRSet": [{"cidrGroupRef": "g", "except": ["192.0.2.0/25"]}]}])
+    events = when(given(JOIN), apply(text(rule)))
+    assert [e.labels[0] for e in events if isinstance(e, IdentityAllocated)] == ["cidr:192.0.2.0/25="]
+
+
+def test_a_network_policy_is_a_policy():
+    block = {"ipBlock": {"cidr": "192.0.2.0/24", "except": ["192.0.2.0/25"]}}
+    events = when(given(JOIN), apply(text(knp("a", egress=[{"to": [block]}]))))
+    assert [type(e) for e in events] == [PolicyUpserted, IdentityAllocated, IdentityAllocated]
+    assert events[0].kind == "NetworkPolicy"  # type: ignore[union-attr]
+
+
+def test_what_would_be_enforced_wider_than_written_is_refused_with_its_place():
+    deny = cnp("b", egressDeny=[{"toServices": [{"k8sService": {"serviceName": "s"}}]}])
+    with pytest.raises(InvalidDocuments) as refused:
+        when(given(JOIN), apply(document("a"), text(deny)))
+    assert refused.value.errors == (
+        (
+            1,
+            "spec.egressDeny[0]",
+            "services are not known to this version: a deny rule that selects nobody would be wider than written",
+        ),
+    )
+
+
+def test_what_is_enforced_narrower_than_written_is_accepted():
+    allow = cnp("a", egress=[{"toServices": [{"k8sService": {"serviceName": "s"}}]}])
+    assert [type(e) for e in when(given(JOIN), apply(text(allow)))] == [PolicyUpserted]
+
+
+def test_policies_and_groups_of_one_name_are_two():
+    world = given(JOIN, apply(text(cnp("a", ingress=[{}])), text(group("a")), text(knp("a"))))
+    assert sorted(ref.kind for ref in world.policies) == ["CiliumCIDRGroup", "CiliumNetworkPolicy", "NetworkPolicy"]
+
+
+def test_an_annotation_alone_is_a_change():
+    plain = cnp("a", ingress=[{}])
+    world = given(JOIN, apply(text(plain)))
+    assert [type(e) for e in when(world, apply(text(audited(plain))))] == [PolicyUpserted]
+    assert not world.policies[PolicyRef("CiliumNetworkPolicy", "shop", "a")].audit

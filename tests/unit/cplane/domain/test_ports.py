@@ -10,9 +10,12 @@ from cplane.domain.ports import (
     ALL_L4,
     PORT_MAX,
     L4Key,
+    NamedPort,
     Protocol,
     cover,
     covers,
+    named_port_texts,
+    parse_named_ports,
     port_keys,
     protocol_keys,
     shortened,
@@ -73,3 +76,23 @@ def test_a_key_covers_another_when_it_matches_all_that_the_other_matches(broad, 
         assert broad == narrow
     assert covers(ALL_L4, narrow)
     assert covers(narrow, narrow)
+
+
+def test_named_ports_are_read_and_written_in_one_spelling():
+    found = parse_named_ports(["HTTP=80", "dns=53/udp", "dns=53/UDP", "x=09/SCTP"])
+    assert found == {
+        (NamedPort(Protocol.TCP, "http"), 80),
+        (NamedPort(Protocol.UDP, "dns"), 53),
+        (NamedPort(Protocol.SCTP, "x"), 9),
+    }
+    assert named_port_texts(found) == ("dns=53/UDP", "http=80/TCP", "x=9/SCTP")
+    assert parse_named_ports(named_port_texts(found)) == found
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [("a", "is not name=number/protocol"), ("a=1/VRRP", "the protocol 'VRRP' is none of TCP, UDP, SCTP")],
+)
+def test_what_is_no_named_port_is_told(text, reason):
+    with pytest.raises(ValueError, match=reason):
+        parse_named_ports([text])

@@ -52,6 +52,23 @@ class FullLog(MemoryLog):
         return await super().append(proposed)
 
 
+class SlowLog(FullLog):
+    """A log that appends when it is let go."""
+
+    def __init__(self, clock):
+        super().__init__(clock)
+        self.let_go = anyio.Event()
+
+    async def append(self, proposed):
+        await self.let_go.wait()
+        return await super().append(proposed)
+
+
+async def refused(engine):
+    with pytest.raises(Unavailable):
+        await engine.submit(pod("web"), actor="x")
+
+
 @asynccontextmanager
 async def running(log=None, targets=None) -> AsyncIterator[tuple[Engine, dict[str, DictTarget], list[int]]]:
     log = log or MemoryLog(TickingClock())
@@ -105,6 +122,25 @@ async def test_a_log_that_cannot_be_written_refuses_and_tables_stay_as_they_were
         done = await engine.submit(pod("web"), actor="x")
         await engine.wait(done.position)
         assert len(targets[names.LXC].rows) == 2
+
+
+async def test_what_is_compared_during_an_append_that_fails_is_what_was_durable():
+    log = SlowLog(TickingClock())
+    async with running(log) as (engine, targets, _):
+        log.let_go.set()
+        done = await engine.submit(JOIN, actor="agent")
+        await engine.wait(done.position)
+        log.let_go, log.broken = anyio.Event(), True
+        written = []
+        targets[names.LXC].upsert = written.append
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(refused, engine)
+            await anyio.wait_all_tasks_blocked()
+            engine.compare_all()
+            await anyio.wait_all_tasks_blocked()
+            log.let_go.set()
+        await anyio.wait_all_tasks_blocked()
+        assert (engine.in_sync, written) == (True, [])
 
 
 async def test_what_would_overflow_a_map_is_refused_before_anything_is_written(monkeypatch):

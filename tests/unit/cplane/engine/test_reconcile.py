@@ -51,7 +51,10 @@ class Rig:
         self.targets = {name: ThreadTarget() for name in UPSERT_ORDER}
         self.published: list[int] = []
         self.desired = (1, {name: {} for name in UPSERT_ORDER})
-        self.reconciler = Reconciler(self.targets, self.published.append, lambda: self.desired)
+        self.reconciler = Reconciler(self.targets, self.published.append, self._desired)
+
+    async def _desired(self):
+        return self.desired
 
 
 @asynccontextmanager

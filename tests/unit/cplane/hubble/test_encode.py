@@ -13,6 +13,7 @@ from cplane.hubble.ring import Loss, LossSource
 from cplane.hubble.store import FlowStore
 from cplane.pb.flow import flow_pb2
 from cplane.pb.observer import observer_pb2
+from tests.support.effort import examples
 from tests.support.flows import START_NS, World, record_batches, records, responses, store_of
 
 MASKS = [
@@ -23,6 +24,8 @@ MASKS = [
     ["extensions", "IP"],
     ["destination.labels", "destination", "destination.identity"],
     ["no.such", "verdict.deeper", "labels"],
+    ["ingress_allowed_by", "egress_denied_by", "policy_log"],
+    ["uuid", "ingress_denied_by.name"],
     [*(field.name for field in flow_pb2.Flow.DESCRIPTOR.fields)],
 ]
 
@@ -42,7 +45,7 @@ def expected(store: FlowStore, paths: list[str] | None, *, origin: bool) -> list
     return out
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(batch=record_batches(), paths=st.sampled_from(MASKS), origin=st.booleans())
 def test_a_template_parses_to_the_message_built_field_by_field(
     batch: np.ndarray, paths: list[str] | None, origin: bool

@@ -12,13 +12,14 @@ from cplane.hubble.filters import FIELDS, BadFilter, compile_filters
 from cplane.hubble.filters.workload import parse_selector
 from cplane.hubble.flow import FlowBuilder
 from cplane.pb.flow import flow_pb2
+from tests.support.effort import examples
 from tests.support.flow_filters import flow_filters, selected
 from tests.support.flows import START_NS, World, record_batches, records, rows_matching, store_of
 
 Filter = flow_pb2.FlowFilter
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(
     batch=record_batches(),
     whitelist=st.lists(flow_filters(), max_size=2),

@@ -13,6 +13,7 @@ from cplane.hubble.store import FlowStore
 from cplane.pb.cplane.flow.v1 import extension_pb2
 from cplane.pb.flow import flow_pb2
 from datapath.notify.records import DTYPE, RecordFlags, RecordType
+from tests.support.effort import examples
 from tests.support.flows import API, SEED, START_NS, WEB, World, record_batches, records, store_of
 
 
@@ -68,6 +69,7 @@ def test_a_drop_says_why_and_where() -> None:
         (-133, RecordFlags.REPLY_KNOWN, flow_pb2.DROPPED, 133, False),
         (10001, RecordFlags.REPLY_KNOWN, flow_pb2.REDIRECTED, 0, True),
         (0, RecordFlags.AUDITED, flow_pb2.AUDIT, 0, False),
+        (-133, RecordFlags.AUDITED | RecordFlags.REPLY_KNOWN, flow_pb2.AUDIT, 0, True),
     ],
 )
 def test_a_policy_verdict_tells_what_was_decided(
@@ -201,7 +203,7 @@ def test_tables_are_bounded_by_what_the_ring_holds() -> None:
     assert FlowBuilder(store).flow(span, 5).source.labels[0] == "k8s:round=199"
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25), deadline=None)
 @given(batch=record_batches())
 def test_ends_are_told_apart_also_when_their_numbers_collide(batch: np.ndarray) -> None:
     plain = store_of(batch)

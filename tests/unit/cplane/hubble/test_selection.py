@@ -17,6 +17,7 @@ from cplane.hubble.selection import Query, Reading
 from cplane.hubble.store import FlowStore
 from cplane.pb.flow import flow_pb2
 from cplane.pb.observer import observer_pb2
+from tests.support.effort import examples
 from tests.support.flows import SEED, START_NS, World, records
 
 pytestmark = pytest.mark.anyio
@@ -127,7 +128,7 @@ async def test_a_wrapped_ring_is_read_in_order(chunk: int, monkeypatch: pytest.M
     assert await feed.answer(since=15.5) == [16, 17, 18, 19, 20]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(
     count=st.integers(0, 40),
     number=st.integers(0, 12),

@@ -1,8 +1,10 @@
 """Which of several entries decides: the kernel's order, on hand-made entries."""
 
+import pytest
+
 from cplane.domain.policy.lookup import NO_MATCH, lookup
 from cplane.domain.policy.mapstate import MapEntry, MapKey
-from cplane.domain.policy.resolve import ALLOW, DENY, PRIORITY_MAX, precedence
+from cplane.domain.policy.resolve import ALLOW, DENY, PRIORITY_MAX, is_redirect, precedence
 from cplane.domain.verdict import Direction, DropReason, MatchType
 from datapath.maps.policy import PolicyEntry, PolicyKey
 
@@ -78,3 +80,55 @@ def test_the_packed_table_is_looked_up_by_the_same_function():
     denied = lookup(lambda k: table.get((302, *k)), 300, IN, 6, 80)
     assert (allowed.allowed, allowed.match) == (True, MatchType.L3_L4)
     assert (denied.allowed, denied.match) == (False, MatchType.ALL)
+
+
+def asking(key_, auth, *, said, level=ALLOW):
+    return key_, MapEntry(False, level, key_.l4_bits, auth_type=auth, auth_said=said)
+
+
+def test_an_entry_that_asks_for_authentication_drops_who_has_not_proved_who_it_is():
+    table = dict([asking(key(300), 1, said=True)])
+    decision = lookup(table.get, 300, IN, 6, 80)
+    assert (decision.reason, decision.auth_type) == (DropReason.AUTH_REQUIRED, 1)
+
+
+@pytest.mark.parametrize(
+    ("said", "level", "reason", "auth"),
+    [
+        (False, ALLOW, DropReason.AUTH_REQUIRED, 2),
+        (True, ALLOW, None, 0),
+        (False, precedence(deny=False, redirect=101), DropReason.AUTH_REQUIRED, 2),
+        (True, precedence(deny=False, redirect=101), DropReason.PROXY_REDIRECTION_NOT_SUPPORTED_FOR_PROTOCOL, 0),
+    ],
+)
+def test_the_entry_that_does_not_decide_asks_too_unless_the_other_says(said, level, reason, auth):
+    table = dict([asking(key(300), 2, said=True), asking(key(0, 6, 80, 24), 0, said=said, level=level)])
+    decision = lookup(table.get, 300, IN, 6, 80)
+    assert (decision.key, decision.reason, decision.auth_type) == (key(0, 6, 80, 24), reason, auth)
+
+
+def test_a_deny_asks_for_nothing():
+    table = {**entries((key(0), True, DENY)), **dict([asking(key(300), 2, said=True)])}
+    decision = lookup(table.get, 300, IN, 6, 80)
+    assert (decision.reason, decision.auth_type) == (DropReason.POLICY_DENY, 0)
+
+
+def test_what_goes_to_a_proxy_is_dropped_as_there_is_none():
+    table = entries((key(0, 6, 80, 24), False, precedence(deny=False, redirect=126)))
+    decision = lookup(table.get, 300, IN, 6, 80)
+    assert decision.reason is DropReason.PROXY_REDIRECTION_NOT_SUPPORTED_FOR_PROTOCOL
+    assert not decision.allowed
+
+
+def test_a_decision_says_whether_the_audit_plane_is_to_be_asked():
+    table = {key(0): MapEntry(False, ALLOW, 0, audited=True)}
+    assert lookup(table.get, 300, IN, 6, 80).audited
+    assert not NO_MATCH.audited
+
+
+@pytest.mark.parametrize(("redirect", "level"), [(1, 254), (101, 154), (126, 129)])
+def test_a_redirect_is_between_allow_and_deny_the_smallest_number_first(redirect, level):
+    assert precedence(deny=False, redirect=redirect) == 0xFFFFFF00 | level
+    assert is_redirect(precedence(deny=False, redirect=redirect))
+    assert not is_redirect(ALLOW)
+    assert not is_redirect(DENY)

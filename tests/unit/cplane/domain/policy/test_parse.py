@@ -17,8 +17,10 @@ from cplane.domain.policy import (
     parse,
     parse_text,
 )
+from cplane.domain.policy.dns import DnsRule
 from cplane.domain.policy.parse import KEPT_CHARS
-from cplane.domain.ports import Protocol
+from cplane.domain.policy.rule import AuthType, CloudRef, GroupRef, ServiceRef
+from cplane.domain.ports import NamedPort, Protocol
 from cplane.domain.selectors import CidrSelector, LabelSelector, Operator, Requirement
 from cplane.domain.verdict import Direction
 from tests.support.builders import ccnp, cnp, policy, ports, selector
@@ -133,6 +135,24 @@ def test_a_section_says_direction_and_verdict():
 def test_nothing_and_an_empty_list_are_different_things(term, expected_peers, expected_l4):
     found = one_term(cnp(ingress=[term]))
     assert (found.peers, found.l4) == (expected_peers, expected_l4)
+
+
+INGRESS_MEMBERS = ("fromEndpoints", "fromEntities", "fromCIDR", "fromCIDRSet", "fromGroups")
+EGRESS_MEMBERS = ("toEndpoints", "toEntities", "toCIDR", "toCIDRSet", "toGroups", "toServices", "toFQDNs")
+
+
+@pytest.mark.parametrize(
+    ("section", "member"),
+    [
+        *((section, member) for section in ("ingress", "ingressDeny") for member in INGRESS_MEMBERS),
+        *(("egress", member) for member in EGRESS_MEMBERS),
+        *(("egressDeny", member) for member in EGRESS_MEMBERS[:-1]),
+    ],
+)
+@pytest.mark.parametrize("l4", [{}, {"toPorts": ports("80/TCP")}])
+def test_an_empty_list_of_any_kind_of_peer_is_nobody_and_null_is_as_if_it_were_not_there(section, member, l4):
+    assert one_term(cnp(**{section: [{member: [], **l4}]})).peers == ()
+    assert one_term(cnp(**{section: [{member: None, **l4}]})) == one_term(cnp(**{section: [l4]}))
 
 
 def test_a_peer_of_a_namespaced_policy_is_in_its_namespace_and_cluster():
@@ -310,3 +330,168 @@ def test_a_text_that_is_no_policy_is_refused_each_time():
     for _ in range(2):
         with pytest.raises(InvalidPolicy):
             parse_text(text, cluster="c1")
+
+
+def numbers(text):
+    return {name: int(number) for name, _, number in (one.partition("=") for one in text.split())}
+
+
+V4_NAMES = numbers("""
+    EchoReply=0 DestinationUnreachable=3 Redirect=5 Echo=8 EchoRequest=8 RouterAdvertisement=9 RouterSelection=10
+    TimeExceeded=11 ParameterProblem=12 Timestamp=13 TimestampReply=14 Photuris=40 ExtendedEchoRequest=42
+    ExtendedEchoReply=43
+""")
+V6_NAMES = numbers("""
+    DestinationUnreachable=1 PacketTooBig=2 TimeExceeded=3 ParameterProblem=4 EchoRequest=128 EchoReply=129
+    MulticastListenerQuery=130 MulticastListenerReport=131 MulticastListenerDone=132 RouterSolicitation=133
+    RouterAdvertisement=134 NeighborSolicitation=135 NeighborAdvertisement=136 RedirectMessage=137
+    RouterRenumbering=138 ICMPNodeInformationQuery=139 ICMPNodeInformationResponse=140
+    InverseNeighborDiscoverySolicitation=141 InverseNeighborDiscoveryAdvertisement=142
+    HomeAgentAddressDiscoveryRequest=144 HomeAgentAddressDiscoveryReply=145 MobilePrefixSolicitation=146
+    MobilePrefixAdvertisement=147 DuplicateAddressRequestCodeSuffix=157 DuplicateAddressConfirmationCodeSuffix=158
+    ExtendedEchoRequest=160 ExtendedEchoReply=161
+""")
+
+
+@pytest.mark.parametrize(
+    ("family", "protocol", "names"), [("IPv4", Protocol.ICMP, V4_NAMES), ("IPv6", Protocol.ICMPV6, V6_NAMES)]
+)
+def test_every_name_of_a_message_is_known(family, protocol, names):
+    fields = [{"family": family, "type": name} for name in names]
+    term = one_term(cnp(ingress=[{"icmps": [{"fields": fields}]}]))
+    assert term.l4 == tuple(dict.fromkeys(IcmpMatch(protocol, number) for number in names.values()))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("http/TCP", NamedPort(Protocol.TCP, "http")),
+        ("HTTP", NamedPort(Protocol.ANY, "http")),
+        ("0x10/UDP", NamedPort(Protocol.UDP, "0x10")),
+        ("0/VRRP", PortMatch(Protocol.VRRP)),
+        ("0/IGMP", PortMatch(Protocol.IGMP)),
+    ],
+)
+def test_ports_have_names_and_some_protocols_have_no_ports(text, expected):
+    assert one_term(cnp(ingress=[{"toPorts": ports(text)}])).l4 == (expected,)
+
+
+def test_the_end_of_a_range_does_not_matter_where_it_begins_with_a_name():
+    term = one_term(cnp(ingress=[{"toPorts": [{"ports": [{"port": "http", "endPort": 90, "protocol": "TCP"}]}]}]))
+    assert term.l4 == (NamedPort(Protocol.TCP, "http"),)
+
+
+def test_forty_ports_and_forty_message_types_can_stand_in_one_element():
+    term = one_term(cnp(ingress=[{"toPorts": ports(*(f"{number}/TCP" for number in range(1, 41)))}]))
+    assert len(term.l4) == 40
+    fields = [{"type": number} for number in range(40)]
+    assert len(one_term(cnp(ingress=[{"icmps": [{"fields": fields}]}])).l4) == 40
+
+
+@pytest.mark.parametrize(
+    ("mode", "expected"),
+    [
+        ("disabled", AuthType.DISABLED),
+        ("required", AuthType.SPIRE),
+        ("test-always-fail", AuthType.TEST_ALWAYS_FAIL),
+    ],
+)
+def test_a_term_says_how_the_peer_must_have_proved_who_it_is_or_does_not(mode, expected):
+    assert one_term(cnp(ingress=[{"authentication": {"mode": mode}, "fromEndpoints": [{}]}])).auth is expected
+    assert one_term(cnp(egress=[{"toEndpoints": [{}]}])).auth is None
+
+
+@pytest.mark.parametrize(
+    ("element", "expected"),
+    [
+        ({"k8sService": {"serviceName": "a"}}, ServiceRef("shop", "a")),
+        ({"k8sService": {"serviceName": "a", "namespace": "n"}}, ServiceRef("n", "a")),
+        ({"k8sServiceSelector": {"selector": {}, "namespace": "n"}}, ServiceRef("n", "", LabelSelector())),
+        (
+            {"k8sServiceSelector": {"selector": selector("team=a")}},
+            ServiceRef("shop", "", LabelSelector((Requirement("any", "team", IN, ("a",)),))),
+        ),
+    ],
+)
+def test_services_are_referred_to_by_name_or_by_labels_in_the_policys_namespace_unless_they_say(element, expected):
+    assert peers(cnp(egress=[{"toServices": [element]}])) == (expected,)
+
+
+def test_a_clusterwide_policy_refers_to_services_of_any_namespace():
+    assert peers(ccnp(egress=[{"toServices": [{"k8sService": {"serviceName": "a"}}]}])) == (ServiceRef("", "a"),)
+
+
+def test_groups_of_prefixes_are_referred_to_by_name_or_by_labels():
+    rules = [{"cidrGroupRef": "g", "except": ["10.1.0.0/16"]}, {"cidrGroupSelector": selector("team=a")}]
+    document = cnp(egress=[{"toCIDRSet": rules}])
+    hole = ip_network("10.1.0.0/16")
+    assert peers(document) == (
+        GroupRef("g", None, (hole,)),
+        GroupRef("", LabelSelector((Requirement("any", "team", IN, ("a",)),))),
+    )
+    assert policy(document).cidrs() == {hole}
+
+
+def test_names_are_compared_in_lower_case_and_with_their_last_dot():
+    found = peers(cnp(egress=[{"toFQDNs": [{"matchName": "A.example"}, {"matchPattern": "*.B.example"}]}]))
+    assert found == (DnsRule("a.example.", ""), DnsRule("", "*.b.example"))
+
+
+def test_a_cloud_group_is_kept_as_a_text_that_selects_nobody():
+    aws = {"region": "r", "securityGroupsIds": ["sg-1"], "securityGroupsNames": ["n"], "labels": {"a": "b"}}
+    assert peers(cnp(egress=[{"toGroups": [{"aws": aws}]}])) == (CloudRef("aws r sg-1 n a=b"),)
+
+
+def test_a_label_of_a_prefix_may_stand_in_a_selector():
+    (peer,) = peers(cnp(egress=[{"toEndpoints": [selector("cidr:10.0.0.0/8=", "reserved:world-ipv4=")]}]))
+    assert peer == LabelSelector(
+        (Requirement("cidr", "10.0.0.0/8", IN, ("",)), Requirement("reserved", "world-ipv4", IN, ("",)))
+    )
+
+
+def test_an_expression_about_the_namespace_stays_when_matchlabels_says_the_same():
+    foreign = {**selector(f"k8s:{NAMESPACE_KEY}=other"), "matchExpressions": [
+        {"key": f"k8s:{NAMESPACE_KEY}", "operator": "In", "values": ["other"]}
+    ]}  # fmt: skip
+    (rule,) = policy(cnp(subject=foreign, ingress=[{}])).rules
+    assert set(rule.subject.requirements) == {IN_SHOP, Requirement("k8s", NAMESPACE_KEY, IN, ("other",))}
+
+
+@pytest.mark.parametrize(("text", "expected"), [("true", True), ("false", False)])
+def test_an_annotation_says_that_a_policy_is_only_audited(text, expected):
+    document = cnp(ingress=[{}])
+    document["metadata"]["annotations"] = {"policy.cplane.io/audit": text}
+    assert policy(document).audit is expected
+
+
+def test_a_policy_is_enforced_unless_it_says_otherwise():
+    assert not policy(cnp(ingress=[{}])).audit
+
+
+def test_an_element_of_ports_that_asks_for_a_proxy_is_a_term_of_its_own():
+    http = {**ports("81/TCP")[0], "rules": {"http": [{}]}}
+    elements = [*ports("80/TCP"), http, *ports("82/TCP"), {**ports("443/TCP")[0], "serverNames": ["a"]}]
+    (rule,) = policy(cnp(ingress=[{"toPorts": elements}])).rules
+    assert [(term.path, [match.first for match in term.l4], str(term.redirect)) for term in rule.terms] == [
+        ("spec.ingress[0]", [80, 82], "None"),
+        ("spec.ingress[0].toPorts[1]", [81], "http"),
+        ("spec.ingress[0].toPorts[3]", [443], "tls"),
+    ]
+
+
+def test_an_element_that_only_asks_for_a_proxy_makes_no_other_term():
+    (rule,) = policy(cnp(ingress=[{"toPorts": [{**ports("81/TCP")[0], "rules": {"http": [{}]}}]}])).rules
+    assert [term.path for term in rule.terms] == ["spec.ingress[0].toPorts[0]"]
+
+
+def test_rules_about_nodes_select_nodes_by_exactly_what_is_written():
+    document = ccnp(ingress=[{"fromEntities": ["cluster"]}])
+    document["spec"]["nodeSelector"] = selector("node:zone=a")
+    del document["spec"]["endpointSelector"]
+    (rule,) = policy(document).rules
+    assert rule.about_nodes
+    assert rule.subject == LabelSelector((Requirement("node", "zone", IN, ("a",)),))
+
+
+def test_a_rule_has_a_description():
+    assert policy(cnp(ingress=[{}], description="why")).rules[0].description == "why"

@@ -1,6 +1,7 @@
 """Every reason why a document is refused: the path of what is wrong, and what to do."""
 
 import copy
+from itertools import combinations
 
 import pytest
 
@@ -39,6 +40,15 @@ def icmp(**fields):
 
 
 GOOD = ingress(**WEB)
+EGRESS_MEMBERS = {
+    "toEndpoints": [{}],
+    "toCIDR": ["10.0.0.0/8"],
+    "toCIDRSet": [{"cidr": "10.0.0.0/8"}],
+    "toEntities": ["world"],
+    "toServices": [{"k8sService": {"serviceName": "a"}}],
+    "toGroups": [{"aws": {}}],
+    "toFQDNs": [{"matchName": "a.example"}],
+}
 EXPRESSION = "spec.endpointSelector.matchExpressions[0]"
 
 
@@ -52,7 +62,9 @@ REFUSED = [
     (with_field(GOOD, ["apiVersion"], "v1"), "apiVersion", "'v1' is not read here: write cilium.io/v2"),
     (with_field(GOOD, ["kind"], None), "document", "kind is missing"),
     (with_field(GOOD, ["kind"], "CiliumNetworkPolicies"), "kind", "did you mean 'CiliumNetworkPolicy'?"),
-    (with_field(GOOD, ["kind"], "NetworkPolicy"), "kind", "NetworkPolicy: not supported by this version"),
+    (with_field(GOOD, ["kind"], "NetworkPolicy"), "apiVersion", "is not read here: write networking.k8s.io/v1"),
+    (with_field(GOOD, ["kind"], "CiliumNetworkPolicies"), "kind", "kinds are CiliumNetworkPolicy, "),
+    (with_field(GOOD, ["kind"], ""), "kind", "empty: write one of CiliumNetworkPolicy, "),
     (with_field(GOOD, ["kind"], 7), "kind", 'expected a string, got number 7; write "7"'),
     (with_field(GOOD, ["Spec"], {}), "Spec", "unknown field; did you mean 'spec'?"),
     (with_field(GOOD, ["spec"], None), "document", "spec is missing"),
@@ -80,11 +92,6 @@ REFUSED = [
         "spec.nodeSelector",
         "only a CiliumClusterwideNetworkPolicy can select nodes",
     ),
-    (
-        with_field(with_field(ccnp(ingress=[WEB]), ["spec", "endpointSelector"], None), ["spec", "nodeSelector"], {}),
-        "spec.nodeSelector",
-        "not supported by this version",
-    ),
     (cnp(), "spec", "no ingress, ingressDeny, egress or egressDeny"),
     (cnp(ingress=[]), "spec", "no ingress, ingressDeny, egress or egressDeny"),
     (cnp(ingress={}), "spec.ingress", "expected a list, got object with 0 entries"),
@@ -102,6 +109,31 @@ REFUSED = [
     (cnp(ingress=[WEB], log={"value": "a\nb"}), "spec.log.value", "all of them printable"),
     (cnp(ingress=[WEB], labels=[{"value": "x"}]), "spec.labels[0]", "key is missing"),
     (cnp(ingress=[WEB], labels=["=x"]), "spec.labels[0]", "the key is empty"),
+    (cnp(ingress=[WEB], labels=[{"key": ""}]), "spec.labels[0].key", "empty: a label needs a key"),
+    (cnp(ingress=[WEB], labels=[{"key": "a", "name": "b"}]), "spec.labels[0].name", "unknown field"),
+    (cnp(ingress=[WEB], labels={}), "spec.labels", "expected a list"),
+    (cnp(ingress=[{**WEB, "authentication": {}}]), "spec.ingress[0].authentication", "mode is missing: write one of"),
+    (
+        cnp(ingress=[{**WEB, "authentication": {"mode": "require"}}]),
+        "spec.ingress[0].authentication.mode",
+        "unknown mode 'require'; did you mean 'required'?",
+    ),
+    (
+        cnp(ingress=[{**WEB, "authentication": {"mode": "required", "type": "x"}}]),
+        "spec.ingress[0].authentication.type",
+        "unknown field",
+    ),
+    # annotations
+    (
+        with_field(GOOD, ["metadata", "annotations"], {"policy.cplane.io/audit": "yes"}),
+        'metadata.annotations."policy.cplane.io/audit"',
+        '\'yes\' is neither "true" nor "false"',
+    ),
+    (
+        with_field(GOOD, ["metadata", "annotations"], {"policy.cplane.io/audit": True}),
+        'metadata.annotations."policy.cplane.io/audit"',
+        'expected a string, got boolean True; write "true"',
+    ),
     # selectors
     (cnp(subject={"matchLabel": {}}, ingress=[WEB]), "spec.endpointSelector.matchLabel", "did you mean 'matchLabels'?"),
     (cnp(subject=selector("a b=x"), ingress=[WEB]), 'spec.endpointSelector.matchLabels."a b"', "is not a label's key"),
@@ -120,9 +152,32 @@ REFUSED = [
     (expression(key="app", operator="NotIn", values=[]), EXPRESSION, "operator NotIn needs values"),
     (expression(key="app", operator="Exists", values=["x"]), f"{EXPRESSION}.values", "takes no values"),
     (
-        ingress(fromEndpoints=[selector("cidr:10.0.0.0/8=")]),
-        'spec.ingress[0].fromEndpoints[0].matchLabels."cidr:10.0.0.0/8"',
-        "labels of source 'cidr': not supported by this version; to select prefixes, use fromCIDRSet",
+        ingress(fromEndpoints=[selector("cidrgroup:g=")]),
+        'spec.ingress[0].fromEndpoints[0].matchLabels."cidrgroup:g"',
+        "groups of prefixes are selected by cidrGroupRef or cidrGroupSelector of fromCIDRSet or toCIDRSet",
+    ),
+    (
+        ingress(fromEndpoints=[selector("_x:app=")]),
+        'spec.ingress[0].fromEndpoints[0].matchLabels."_x:app"',
+        "is not a label's key: write source:key or key",
+    ),
+    (
+        ingress(fromEndpoints=[selector("reserved:=")]),
+        'spec.ingress[0].fromEndpoints[0].matchLabels."reserved:"',
+        "key",
+    ),
+    (ingress(fromEndpoints=[selector("a/b/c=")]), 'spec.ingress[0].fromEndpoints[0].matchLabels."a/b/c"', "key"),
+    (
+        ingress(fromEndpoints=[selector("x" * 64 + "=")]),
+        f"spec.ingress[0].fromEndpoints[0].matchLabels.{'x' * 64}",
+        "63",
+    ),
+    (ingress(fromEndpoints=[None]), "spec.ingress[0].fromEndpoints[0]", "expected an object, got null None"),
+    (ingress(fromEndpoints={}), "spec.ingress[0].fromEndpoints", "expected a list"),
+    (
+        ingress(fromEndpoints=[{"matchExpressions": [{"key": "app", "operator": "In", "values": ["a", 1]}]}]),
+        "spec.ingress[0].fromEndpoints[0].matchExpressions[0].values[1]",
+        'expected a string, got number 1; write "1"',
     ),
     # peers
     (
@@ -139,7 +194,38 @@ REFUSED = [
     (egress(toCIDRSet=[{"cidr": "10.0.0.1"}]), "spec.egress[0].toCIDRSet[0].cidr", "it has no prefix length"),
     (egress(toCIDRSet=[{"cidr": "10.0.0.0/255.0.0.0"}]), "spec.egress[0].toCIDRSet[0].cidr", "not a plain number"),
     (egress(toCIDRSet=[{"cidr": "10.0.0.0/08"}]), "spec.egress[0].toCIDRSet[0].cidr", "not a plain number"),
-    (egress(toCIDRSet=[{}]), "spec.egress[0].toCIDRSet[0]", "cidr is missing"),
+    (
+        egress(toCIDRSet=[{}]),
+        "spec.egress[0].toCIDRSet[0]",
+        "write one of cidr, cidrGroupRef, cidrGroupSelector, for example cidr: 10.0.0.0/8; here is none of them",
+    ),
+    (
+        egress(toCIDRSet=[{"cidr": "10.0.0.0/8", "cidrGroupRef": "g"}]),
+        "spec.egress[0].toCIDRSet[0]",
+        "here is cidr and cidrGroupRef",
+    ),
+    (
+        egress(toCIDRSet=[{"cidrGroupRef": "g", "cidrGroupSelector": {}}]),
+        "spec.egress[0].toCIDRSet[0]",
+        "here is cidrGroupRef and cidrGroupSelector",
+    ),
+    (
+        egress(toCIDRSet=[{"cidrGroupRef": "G_1"}]),
+        "spec.egress[0].toCIDRSet[0].cidrGroupRef",
+        "'G_1' is not the name of a CiliumCIDRGroup",
+    ),
+    (
+        egress(toCIDRSet=[{"cidrGroupRef": "g", "except": ["10.0.0.1"]}]),
+        "spec.egress[0].toCIDRSet[0].except[0]",
+        "it has no prefix length",
+    ),
+    (
+        egress(toCIDRSet=[{"cidrGroupSelector": {"matchLabels": {"a": "-"}}}]),
+        "spec.egress[0].toCIDRSet[0].cidrGroupSelector.matchLabels.a",
+        "is not a label's value",
+    ),
+    (egress(toCIDR=["10.0.0.0/8/8"]), "spec.egress[0].toCIDR[0]", "not a plain number"),
+    (egress(toCIDR=["1" * 65]), "spec.egress[0].toCIDR[0]", "it has 65 characters, no address has more than 64"),
     (
         egress(toCIDRSet=[{"cidr": "10.0.0.0/8", "except": ["11.0.0.0/16"]}]),
         "spec.egress[0].toCIDRSet[0].except[0]",
@@ -155,15 +241,58 @@ REFUSED = [
         "spec.egress[0].toCIDRSet[0].except[0]",
         "it has no prefix length",
     ),
+    # services, names and cloud groups
+    (egress(toServices=[{}]), "spec.egress[0].toServices[0]", "write one of k8sService, k8sServiceSelector"),
     (
-        egress(toCIDRSet=[{"cidrGroupRef": "g"}]),
-        "spec.egress[0].toCIDRSet[0].cidrGroupRef",
-        "not supported by this version",
+        egress(toServices=[{"k8sService": {}, "k8sServiceSelector": {"selector": {}}}]),
+        "spec.egress[0].toServices[0]",
+        "write one of k8sService, k8sServiceSelector",
     ),
+    (
+        egress(toServices=[{"k8sService": {"namespace": "shop"}}]),
+        "spec.egress[0].toServices[0].k8sService",
+        "serviceName is missing",
+    ),
+    (
+        egress(toServices=[{"k8sServiceSelector": {"namespace": "shop"}}]),
+        "spec.egress[0].toServices[0].k8sServiceSelector",
+        "selector is missing",
+    ),
+    (
+        egress(toServices=[{"k8sService": {"serviceName": "a", "name": "a"}}]),
+        "spec.egress[0].toServices[0].k8sService.name",
+        "unknown field; did you mean 'namespace'?",
+    ),
+    (
+        egress(toFQDNs=[{"matchName": "a.example", "matchPattern": "*.example"}]),
+        "spec.egress[0].toFQDNs[0]",
+        "both matchName and matchPattern: write an element for each of them",
+    ),
+    (egress(toFQDNs=[{"matchName": "*.example"}]), "spec.egress[0].toFQDNs[0].matchName", "write matchPattern"),
+    (egress(toFQDNs=[{"matchName": "a..example"}]), "spec.egress[0].toFQDNs[0].matchName", "single dots between"),
+    (egress(toFQDNs=[{"matchName": ".a"}]), "spec.egress[0].toFQDNs[0].matchName", "single dots between"),
+    (egress(toFQDNs=[{"matchName": "a" * 256}]), "spec.egress[0].toFQDNs[0].matchName", "256 characters, at most 255"),
+    (egress(toFQDNs=[{"matchPattern": "a[.]b"}]), "spec.egress[0].toFQDNs[0].matchPattern", "'-', '_', '.' and '*'"),
+    (egress(toFQDNs=[{"matchPattern": "*" * 256}]), "spec.egress[0].toFQDNs[0].matchPattern", "at most 255"),
+    (egress(toGroups=[{}]), "spec.egress[0].toGroups[0]", "aws is missing"),
+    (
+        egress(toGroups=[{"aws": {"securityGroupsIds": ["a", 1]}}]),
+        "spec.egress[0].toGroups[0].aws.securityGroupsIds[1]",
+        "a string",
+    ),
+    (egress(toGroups=[{"azure": {}}]), "spec.egress[0].toGroups[0].azure", "unknown field"),
     (
         ingress(**WEB, fromCIDR=["10.0.0.0/8"]),
         "spec.ingress[0]",
         "fromEndpoints and fromCIDR in one element: write an element for each of them",
+    ),
+    *(
+        (
+            egress(**{one: EGRESS_MEMBERS[one], other: EGRESS_MEMBERS[other]}),
+            "spec.egress[0]",
+            " in one element: write an element for each of them",
+        )
+        for one, other in combinations(EGRESS_MEMBERS, 2)
     ),
     # ports
     (port(protocol="TCP"), "spec.ingress[0].toPorts[0].ports[0]", "port is missing"),
@@ -172,7 +301,11 @@ REFUSED = [
     (port(port="65536"), "spec.ingress[0].toPorts[0].ports[0].port", "'65536' is not a port"),
     (port(port="080"), "spec.ingress[0].toPorts[0].ports[0].port", "without leading zeros"),
     (port(port="-1"), "spec.ingress[0].toPorts[0].ports[0].port", "'-1' is not a port"),
-    (port(port="http"), "spec.ingress[0].toPorts[0].ports[0].port", "named port 'http': not supported by this version"),
+    (port(port="80:81"), "spec.ingress[0].toPorts[0].ports[0].port", "'80:81' is not a port"),
+    (port(port="a" * 16), "spec.ingress[0].toPorts[0].ports[0].port", "a container port's name, at most 15 letters"),
+    (port(port="a--b"), "spec.ingress[0].toPorts[0].ports[0].port", "'a--b' is not a port"),
+    (port(port="-a"), "spec.ingress[0].toPorts[0].ports[0].port", "'-a' is not a port"),
+    (port(port="1-2"), "spec.ingress[0].toPorts[0].ports[0].port", "with a letter among them"),
     (
         port(port="80", endPort="90"),
         "spec.ingress[0].toPorts[0].ports[0].endPort",
@@ -181,7 +314,18 @@ REFUSED = [
     (port(port="80", endPort=70000), "spec.ingress[0].toPorts[0].ports[0].endPort", "expected an integer"),
     (port(port="80", endPort=79), "spec.ingress[0].toPorts[0].ports[0].endPort", "79 is below port 80"),
     (port(port="80", protocol="TPC"), "spec.ingress[0].toPorts[0].ports[0].protocol", "did you mean 'TCP'?"),
-    (port(port="0", protocol="VRRP"), "spec.ingress[0].toPorts[0].ports[0].protocol", "not supported by this version"),
+    (port(port="80", protocol="VRRP"), "spec.ingress[0].toPorts[0].ports[0].port", 'VRRP has no ports: write port "0"'),
+    (
+        port(port="http", protocol="IGMP"),
+        "spec.ingress[0].toPorts[0].ports[0].port",
+        'IGMP has no ports: write port "0"',
+    ),
+    (port(port="0", endPort=9, protocol="IGMP"), "spec.ingress[0].toPorts[0].ports[0].port", "IGMP has no ports"),
+    (
+        port(port="8", protocol="ICMPv6"),
+        "spec.ingress[0].toPorts[0].ports[0].protocol",
+        "use icmps in place of toPorts",
+    ),
     (port(port="8", protocol="ICMP"), "spec.ingress[0].toPorts[0].ports[0].protocol", "use icmps in place of toPorts"),
     (ingress(**WEB, toPorts=[{"ports": [{"port": "1"}] * 41}]), "spec.ingress[0].toPorts[0].ports", "at most 40"),
     (ingress(**WEB, toPorts=[{"port": []}]), "spec.ingress[0].toPorts[0].port", "did you mean 'ports'?"),
@@ -208,45 +352,70 @@ def test_a_wrong_document_is_refused_with_the_path_and_what_to_do(document, path
     assert [e for e in refused.value.errors if e.path == path and message in e.message], str(refused.value)
 
 
-UNSUPPORTED = [
-    *(("ingress", field) for field in ("fromGroups", "fromNodes", "authentication")),
-    *(("ingressDeny", field) for field in ("fromGroups", "fromNodes")),
-    *(("egress", field) for field in ("toFQDNs", "toServices", "toGroups", "toNodes", "authentication")),
-    *(("egressDeny", field) for field in ("toServices", "toGroups", "toNodes")),
-]
-
-
-@pytest.mark.parametrize(("section", "field"), UNSUPPORTED)
-def test_what_cannot_be_enforced_yet_is_refused_by_name(section, field):
+def only_error(document):
     with pytest.raises(InvalidPolicy) as refused:
-        policy(cnp(**{section: [{field: [{}]}]}))
-    assert [tuple(e) for e in refused.value.errors] == [(f"spec.{section}[0].{field}", "not supported by this version")]
+        policy(document)
+    (error,) = refused.value.errors
+    return error
+
+
+@pytest.mark.parametrize(
+    ("section", "field"),
+    [("ingress", "fromNodes"), ("ingressDeny", "fromNodes"), ("egress", "toNodes"), ("egressDeny", "toNodes")],
+)
+def test_nodes_have_no_labels_to_select_them_by_and_entities_are_the_way(section, field):
+    path, message = only_error(cnp(**{section: [{field: [{}]}]}))
+    assert path == f"spec.{section}[0].{field}"
+    assert message == "needs the labels of nodes as identities, which are off: use fromEntities or toEntities"
 
 
 @pytest.mark.parametrize("field", ["rules", "listener", "serverNames", "terminatingTLS", "originatingTLS"])
-def test_what_a_port_cannot_have_yet_is_refused_by_name(field):
-    with pytest.raises(InvalidPolicy) as refused:
-        policy(ingress(**WEB, toPorts=[{**ports("80/TCP")[0], field: {}}]))
-    assert refused.value.errors[0].path == f"spec.ingress[0].toPorts[0].{field}"
-    assert "not supported" in refused.value.errors[0].message
+@pytest.mark.parametrize(("section", "member"), [("ingressDeny", "fromEndpoints"), ("egressDeny", "toEndpoints")])
+def test_a_deny_rule_has_only_ports(section, member, field):
+    path, message = only_error(cnp(**{section: [{member: [{}], "toPorts": [{**ports("80/TCP")[0], field: {}}]}]}))
+    assert path == f"spec.{section}[0].toPorts[0].{field}"
+    assert message == "a deny rule drops packets before anybody could read them: remove it"
 
 
-@pytest.mark.parametrize("field", ["rules", "listener", "serverNames"])
-def test_a_deny_rule_has_only_ports(field):
-    with pytest.raises(InvalidPolicy, match=f"toPorts\\[0\\].{field}: unknown field"):
-        policy(cnp(ingressDeny=[{**WEB, "toPorts": [{**ports("80/TCP")[0], field: {}}]}]))
-
-
-@pytest.mark.parametrize(("section", "field"), [("ingressDeny", "authentication"), ("egressDeny", "toFQDNs")])
+@pytest.mark.parametrize(
+    ("section", "field"),
+    [("ingressDeny", "authentication"), ("egressDeny", "authentication"), ("egressDeny", "toFQDNs")],
+)
 def test_a_deny_rule_has_no_authentication_and_no_names(section, field):
-    with pytest.raises(InvalidPolicy, match=f"{field}: unknown field"):
-        policy(cnp(**{section: [{field: []}]}))
+    assert only_error(cnp(**{section: [{field: []}]})) == (
+        f"spec.{section}[0].{field}",
+        "cannot stand in a deny rule: remove it",
+    )
 
 
-@pytest.mark.parametrize(("section", "field"), [("ingress", "fromRequires"), ("egress", "toRequires")])
-def test_requirements_were_removed_from_the_language(section, field):
-    with pytest.raises(InvalidPolicy, match=f"{field}: removed from the language"):
-        policy(cnp(**{section: [{field: []}]}))
+@pytest.mark.parametrize(
+    ("section", "field"),
+    [
+        ("ingress", "fromRequires"),
+        ("ingressDeny", "fromRequires"),
+        ("egress", "toRequires"),
+        ("egressDeny", "toRequires"),
+    ],
+)
+def test_requirements_were_removed_from_the_language_and_an_empty_list_of_them_does_not_matter(section, field):
+    path, message = only_error(cnp(**{section: [{field: [{}]}]}))
+    assert path == f"spec.{section}[0].{field}"
+    assert message.startswith("removed from the language in Cilium 1.19")
+    assert policy(cnp(**{section: [{field: []}]})) == policy(cnp(**{section: [{}]}))
+
+
+@pytest.mark.parametrize(
+    ("section", "member"), [("ingress", "toServices"), ("ingress", "toFQDNs"), ("egress", "fromCIDR")]
+)
+def test_a_member_of_the_other_direction_is_unknown(section, member):
+    assert only_error(cnp(**{section: [{member: []}]}))[1].startswith("unknown field")
+
+
+def test_a_cluster_wide_policy_may_select_nodes():
+    document = ccnp(ingress=[WEB])
+    document["spec"]["nodeSelector"] = document["spec"].pop("endpointSelector")
+    (rule,) = policy(document).rules
+    assert rule.about_nodes
 
 
 def test_all_errors_of_a_document_come_at_once_in_its_order():

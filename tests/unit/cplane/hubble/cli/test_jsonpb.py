@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from cplane.hubble.cli.jsonpb import Writer, quoted
 from cplane.pb.flow import flow_pb2
 from cplane.pb.observer import observer_pb2 as pb
+from tests.support.effort import examples
 from tests.support.responses import TEXTS, any_responses, messages
 
 
@@ -21,7 +22,7 @@ def read(text: str) -> Any:
 
 
 @pytest.mark.slow
-@settings(max_examples=250)
+@settings(max_examples=examples(250))
 @given(any_responses())
 def test_a_response_means_what_the_library_writes(response: pb.GetFlowsResponse):
     written = Writer().message(response)

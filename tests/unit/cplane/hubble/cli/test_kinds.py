@@ -16,6 +16,7 @@ from cplane.hubble.cli.times import LAYOUTS, TimeText
 from cplane.hubble.cli.words import Words
 from cplane.pb.flow import flow_pb2
 from cplane.pb.observer import observer_pb2 as pb
+from tests.support.effort import examples
 from tests.support.flows import record_batches, records, store_of
 from tests.support.responses import any_responses, encoded
 
@@ -72,7 +73,7 @@ def compare(kind: Callable[[Style], Printer], responses: list[bytes], *, colours
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", PRINTERS)
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(batch=record_batches(), masked=st.booleans(), colours=st.booleans())
 def test_flows_of_our_observer(kind: Callable[[Style], Printer], batch: object, masked: bool, colours: bool):
     responses = encoded(store_of(batch), mask=SHOWN_FIELDS if masked else ())
@@ -81,7 +82,7 @@ def test_flows_of_our_observer(kind: Callable[[Style], Printer], batch: object, 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", [CompactPrinter, DictPrinter, JsonPrinter])
-@settings(max_examples=80)
+@settings(max_examples=examples(80))
 @given(responses=st.lists(any_responses(), min_size=1, max_size=4))
 def test_any_flows_at_all(kind: Callable[[Style], Printer], responses: list[pb.GetFlowsResponse]):
     flows = [one.SerializeToString() for one in responses if one.HasField("flow")]
@@ -89,7 +90,7 @@ def test_any_flows_at_all(kind: Callable[[Style], Printer], responses: list[pb.G
 
 
 @pytest.mark.slow
-@settings(max_examples=80)
+@settings(max_examples=examples(80))
 @given(responses=st.lists(any_responses(), min_size=1, max_size=4))
 def test_json_means_what_the_library_writes_however_often_it_was_seen(responses: list[pb.GetFlowsResponse]):
     flows = [one for one in responses if one.HasField("flow")]

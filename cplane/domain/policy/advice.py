@@ -1,0 +1,113 @@
+"""What is legal in a policy and was surely meant otherwise."""
+
+from collections.abc import Iterator, Mapping
+from typing import Final, NamedTuple
+
+from cplane.domain.labels import ANY, K8S, NAMESPACE_KEY
+from cplane.domain.policy.dns import DnsRule
+from cplane.domain.policy.document import shown
+from cplane.domain.policy.overlap import RuleIndex, denying, shadowing
+from cplane.domain.policy.rule import CNP, KNP, Policy, Rule, Term
+from cplane.domain.verdict import Direction
+
+_SECTIONS: Final[Mapping[str, str]] = {
+    "ingress": "write `ingress: [{}]` to deny what no rule allows, or remove it",
+    "egress": "write `egress: [{}]` to deny what no rule allows, or remove it",
+    "ingressDeny": "remove it",
+    "egressDeny": "remove it",
+}
+_NAMESPACE_KEYS: Final[Mapping[str, str]] = {
+    f"{K8S}:{NAMESPACE_KEY}": "is overwritten by the policy's own namespace",
+    f"{ANY}:{NAMESPACE_KEY}": "selects nothing",
+    NAMESPACE_KEY: "selects nothing",
+}
+_SAMPLE: Final = "x"  # what a star of a pattern may stand for
+
+
+class Advice(NamedTuple):
+    """What is odd at `path` of a document, and what to do."""
+
+    path: str
+    message: str
+
+
+def advice(document: Mapping[str, object], policy: Policy, index: RuleIndex) -> Iterator[Advice]:
+    """Everything odd about a policy among others; `document` is what it was read from, `index` has them all."""
+    if policy.ref.kind != KNP:
+        for path, spec in _specs(document):
+            yield from _written(path, spec, policy)
+    for rule in policy.rules:
+        yield from _asked_names(rule, index)
+        for term in rule.terms:
+            yield from _void_names(term)
+            beaten = denying(term, rule, index)
+            if beaten is not None:
+                held, other = beaten
+                yield Advice(term.path, f"allows nothing: {held.ref} {other.path} denies all of it")
+    shadow = shadowing(policy, index)
+    if shadow is not None:
+        yield Advice(policy.rules[0].path, f"adds nothing: {shadow} says all of it; remove one of them")
+
+
+def _specs(document: Mapping[str, object]) -> Iterator[tuple[str, Mapping[str, object]]]:
+    spec, specs = document.get("spec"), document.get("specs")
+    if isinstance(spec, Mapping):
+        yield "spec", spec
+    for index, one in enumerate(specs if isinstance(specs, list) else ()):
+        if isinstance(one, Mapping):
+            yield f"specs[{index}]", one
+
+
+def _written(path: str, spec: Mapping[str, object], policy: Policy) -> Iterator[Advice]:
+    """What only the text shows: the rule has lost it."""
+    for name, remedy in _SECTIONS.items():
+        if spec.get(name) == []:
+            yield Advice(f"{path}.{name}", f"an empty list changes nothing: {remedy}")
+    subject = spec.get("endpointSelector")
+    labels = subject.get("matchLabels") if isinstance(subject, Mapping) else None
+    if not isinstance(labels, Mapping) or policy.ref.kind != CNP:
+        return
+    for key, effect in _NAMESPACE_KEYS.items():
+        if labels.get(key, policy.ref.namespace) != policy.ref.namespace:
+            message = f"namespace {shown(labels[key])} {effect}: a policy is about endpoints of its own namespace"
+            yield Advice(f'{path}.endpointSelector.matchLabels."{key}"', message)
+
+
+def _void_names(term: Term) -> Iterator[Advice]:
+    rules = term.redirect.rules if term.redirect is not None else None
+    for one in rules.rules if rules is not None else ():
+        if isinstance(one, DnsRule) and not one.name and not one.pattern:
+            yield Advice(term.path, 'a DNS rule without a name selects none: write matchPattern: "*" for every name')
+
+
+def _asked_names(rule: Rule, index: RuleIndex) -> Iterator[Advice]:
+    """Names whose addresses are allowed, and that no DNS rule lets the endpoint ask for."""
+    wanted = [
+        (term, peer)
+        for term in rule.terms
+        if term.direction is Direction.EGRESS
+        for peer in term.peers or ()
+        if isinstance(peer, DnsRule)
+    ]
+    rules = [one for held in index.naming(rule) for one in _dns_rules(held.rule)] if wanted else []
+    for term, peer in wanted:
+        if not any(_lets_ask(one, peer) for one in rules):
+            yield Advice(
+                term.path,
+                f"no DNS rule covers {peer}, so its addresses stay unknown: add an egress element with port 53 and "
+                f"rules.dns",
+            )
+
+
+def _dns_rules(rule: Rule) -> Iterator[DnsRule]:
+    for term in rule.terms:
+        rules = term.redirect.rules if term.redirect is not None else None
+        for one in rules.rules if rules is not None else ():
+            if isinstance(one, DnsRule):
+                yield one
+
+
+def _lets_ask(rule: DnsRule, wanted: DnsRule) -> bool:
+    if wanted.pattern:
+        return rule.pattern == wanted.pattern or rule.matches(wanted.pattern.replace("*", _SAMPLE))
+    return rule.matches(wanted.name)

@@ -1,0 +1,90 @@
+"""What rules refer to by name: groups of prefixes, and services."""
+
+from collections.abc import Iterator
+from ipaddress import ip_network
+from typing import NamedTuple
+
+from cplane.domain.cidr import Prefix, contains
+from cplane.domain.labels import FQDN, K8S, NAMESPACE_KEY, LabelSet
+from cplane.domain.policy.dns import DnsRule
+from cplane.domain.policy.rule import CidrGroup, CloudRef, GroupRef, Peer, ServiceRef
+from cplane.domain.selectors import CidrSelector, LabelSelector, Operator, Requirement, Selector
+
+
+class Service(NamedTuple):
+    """A Kubernetes service: the pods of its namespace that `selector` selects or, without one, `addresses`."""
+
+    namespace: str
+    name: str
+    labels: LabelSet = LabelSet()
+    selector: tuple[tuple[str, str], ...] = ()
+    addresses: tuple[str, ...] = ()
+
+
+class Directory:
+    """What exists now. A name that stands for nothing selects nobody."""
+
+    def __init__(self) -> None:
+        self._groups: dict[str, CidrGroup] = {}
+        self._services: dict[tuple[str, str], Service] = {}
+
+    def set_group(self, name: str, group: CidrGroup | None) -> None:
+        """The group reads so now; None: there is none of that name."""
+        if group is None:
+            self._groups.pop(name, None)
+        else:
+            self._groups[name] = group
+
+    def set_service(self, service: Service) -> None:
+        """The service is this one now."""
+        self._services[service.namespace, service.name] = service
+
+    def expand(self, peer: Peer) -> tuple[Selector, ...]:
+        """The selectors that the peer stands for, each once."""
+        return tuple(dict.fromkeys(self._expand(peer)))
+
+    def _expand(self, peer: Peer) -> Iterator[Selector]:
+        match peer:
+            case GroupRef():
+                for group in self._chosen_groups(peer):
+                    for prefix in group.prefixes:
+                        yield CidrSelector(prefix, tuple(hole for hole in peer.excepts if _meet(hole, prefix)))
+            case ServiceRef():
+                for service in self._chosen_services(peer):
+                    yield from _selectors_of(service)
+            case DnsRule():
+                # An address that a name was resolved to has an identity with a label for each name and pattern.
+                if str(peer) != "nothing":
+                    yield LabelSelector((Requirement(FQDN, str(peer), Operator.EXISTS),))
+            case CloudRef():
+                return
+            case _:
+                yield peer
+
+    def _chosen_groups(self, peer: GroupRef) -> Iterator[CidrGroup]:
+        if peer.selector is None:
+            group = self._groups.get(peer.name)
+            if group is not None:
+                yield group
+            return
+        yield from (group for group in self._groups.values() if peer.selector.matches(group.labels))
+
+    def _chosen_services(self, peer: ServiceRef) -> Iterator[Service]:
+        for service in self._services.values():
+            if peer.namespace and service.namespace != peer.namespace:
+                continue
+            if peer.selector.matches(service.labels) if peer.selector is not None else service.name == peer.name:
+                yield service
+
+
+def _selectors_of(service: Service) -> Iterator[Selector]:
+    if service.selector:
+        found = [Requirement(K8S, key, Operator.IN, (value,)) for key, value in service.selector]
+        yield LabelSelector.of((*found, Requirement(K8S, NAMESPACE_KEY, Operator.IN, (service.namespace,))))
+        return
+    for address in service.addresses:
+        yield CidrSelector(ip_network(address))
+
+
+def _meet(one: Prefix, other: Prefix) -> bool:
+    return contains(one, other) or contains(other, one)

@@ -1,0 +1,173 @@
+"""Objects by their kinds, read: what a cluster holds as far as policies are concerned."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from difflib import SequenceMatcher
+from typing import Final, NamedTuple
+
+from cplane.domain.policy import CidrGroup, InvalidPolicy, Policy, parse
+from cplane.domain.policy.document import Place
+from cplane.domain.policy.parse import KINDS
+from cplane.k8s.namespaces import Namespace, implied_namespace, namespace_of
+from cplane.k8s.nodes import Node, node_of
+from cplane.k8s.objects import Finding, Object
+from cplane.k8s.pods import WORKLOADS, Pod, pod_of, workload_pod
+from cplane.k8s.services import EndpointSlice, Service, endpoint_slice_of, service_of
+
+Key = tuple[str, str]  # namespace and name
+
+_GROUPS: Final[Mapping[str, frozenset[str]]] = {
+    **dict.fromkeys(
+        ("Pod", "Namespace", "Node", "Service", "ServiceAccount", "ReplicationController"), frozenset({""})
+    ),
+    **dict.fromkeys(("Deployment", "ReplicaSet", "StatefulSet", "DaemonSet"), frozenset({"apps", "extensions"})),
+    **dict.fromkeys(("Job", "CronJob"), frozenset({"batch"})),
+    "EndpointSlice": frozenset({"discovery.k8s.io"}),
+}
+_TYPING_ERROR: Final = 0.9  # a kind that is so much like one of a policy is meant to be it
+
+
+class Written(NamedTuple):
+    """A policy and the object that it was written as."""
+
+    object: Object
+    policy: Policy
+
+
+@dataclass(slots=True)
+class Manifests:
+    """What the objects say, and what is wrong with them. `ignored`: kinds that mean nothing here, with their number."""
+
+    namespaces: dict[str, Namespace] = field(default_factory=dict)
+    nodes: dict[str, Node] = field(default_factory=dict)
+    pods: dict[Key, Pod] = field(default_factory=dict)
+    workloads: dict[Key, Pod] = field(default_factory=dict)  # by namespace and kind/name
+    services: dict[Key, Service] = field(default_factory=dict)
+    slices: list[EndpointSlice] = field(default_factory=list)
+    policies: list[Written] = field(default_factory=list)
+    groups: list[CidrGroup] = field(default_factory=list)
+    errors: list[Finding] = field(default_factory=list)
+    ignored: Counter[str] = field(default_factory=Counter)
+    documents: int = 0
+
+    def namespace(self, name: str) -> Namespace:
+        """The namespace of that name, described or not."""
+        return self.namespaces.get(name) or implied_namespace(name)
+
+
+def read_manifests(objects: Iterable[Object], *, cluster: str) -> Manifests:
+    """Everything that the objects say, in the cluster of that name; of what is wrong, as much as can be read."""
+    found = Manifests()
+    seen: dict[str, Object] = {}
+    for one in objects:
+        found.documents += 1
+        if _is_policy(one):
+            _read_policy(one, found, cluster)
+        elif not _is_known(one):
+            found.ignored[_kind_text(one)] += 1
+            continue
+        else:
+            _read(one, found)
+        _refuse_twice(one, seen, found)
+    _stand_in(found)
+    return found
+
+
+def _is_policy(one: Object) -> bool:
+    """Whether it is read as a policy; so is what has no kind, or one with a slip in it, and then refused."""
+    if one.kind in KINDS or (one.is_kubernetes and not one.kind):
+        return True
+    return any(SequenceMatcher(None, one.kind.lower(), kind.lower()).ratio() > _TYPING_ERROR for kind in KINDS)
+
+
+def _is_known(one: Object) -> bool:
+    version = one.value.get("apiVersion")
+    group = version.rpartition("/")[0] if isinstance(version, str) else ""
+    return group in _GROUPS.get(one.kind, ())
+
+
+def _kind_text(one: Object) -> str:
+    version = one.value.get("apiVersion")
+    if not one.kind:
+        return "not of Kubernetes"
+    return f"{one.kind} ({version})" if isinstance(version, str) and "/" in version else one.kind
+
+
+def _read_policy(one: Object, found: Manifests, cluster: str) -> None:
+    try:
+        read = parse(one.value, cluster=cluster)
+    except InvalidPolicy as invalid:
+        found.errors.extend(one.findings(invalid.errors))
+        return
+    if isinstance(read, CidrGroup):
+        found.groups.append(read)
+    else:
+        found.policies.append(Written(one, read))
+
+
+def _read(one: Object, found: Manifests) -> None:
+    if not one.name:
+        found.errors.append(one.finding("metadata.name", f"missing: a {one.kind} needs a name"))
+        return
+    reader, place = one.read()
+    if one.kind in WORKLOADS:
+        pod = workload_pod(one.kind, one.namespace, one.name, place)
+        if pod is not None:
+            found.workloads[one.namespace, f"{one.kind}/{one.name}"] = pod
+    elif one.kind in _READERS:
+        _READERS[one.kind](found, (one.namespace, one.name), place)
+    try:
+        reader.result(lambda: None)
+    except InvalidPolicy as invalid:
+        found.errors.extend(one.findings(invalid.errors))
+
+
+def _namespace(found: Manifests, key: Key, place: Place) -> None:
+    found.namespaces[key[1]] = namespace_of(key[1], place)
+
+
+def _node(found: Manifests, key: Key, place: Place) -> None:
+    found.nodes[key[1]] = node_of(key[1], place)
+
+
+def _pod(found: Manifests, key: Key, place: Place) -> None:
+    found.pods[key] = pod_of(*key, place)
+
+
+def _service(found: Manifests, key: Key, place: Place) -> None:
+    found.services[key] = service_of(*key, place)
+
+
+def _slice(found: Manifests, key: Key, place: Place) -> None:
+    found.slices.append(endpoint_slice_of(key[0], place))
+
+
+# What needs only to exist (a ServiceAccount) is known and not read.
+_READERS: Final[Mapping[str, Callable[[Manifests, Key, Place], None]]] = {
+    "EndpointSlice": _slice,
+    "Namespace": _namespace,
+    "Node": _node,
+    "Pod": _pod,
+    "Service": _service,
+}
+
+
+def _stand_in(found: Manifests) -> None:
+    """Workloads are pods too, where none of the pods that they make is there itself."""
+    by_namespace: dict[str, list[Pod]] = {}
+    for pod in found.pods.values():
+        by_namespace.setdefault(pod.namespace, []).append(pod)
+    for one in found.workloads.values():
+        pods = by_namespace.get(one.namespace, ())
+        if not any(one.labels.items() <= pod.labels.items() for pod in pods):
+            found.pods.setdefault((one.namespace, one.name), one)
+
+
+def _refuse_twice(one: Object, seen: dict[str, Object], found: Manifests) -> None:
+    if not one.name:
+        return
+    earlier = seen.setdefault(str(one), one)
+    if earlier is not one:
+        where = ", ".join((earlier.file, f"document {earlier.document}", *([earlier.path] if earlier.path else [])))
+        found.errors.append(one.finding("metadata.name", f"{one} stands in {where} already: keep one of them"))

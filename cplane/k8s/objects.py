@@ -1,0 +1,192 @@
+"""Texts → the objects in them, those of lists one by one, each with where it stands."""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from ipaddress import ip_address
+from typing import Final, NamedTuple
+
+from cplane.config.problems import BadText, Document, join
+from cplane.config.text import read
+from cplane.domain.policy.document import FieldError, Place, Reader, shown
+
+DEFAULT_NAMESPACE: Final = "default"
+CLUSTER_WIDE: Final = frozenset(
+    {"Namespace", "Node", "CiliumClusterwideNetworkPolicy", "CiliumCIDRGroup", "PersistentVolume", "StorageClass"}
+)
+WHOLE: Final = "document"  # what the policy language calls a document as a whole
+_KUBERNETES_FIELDS: Final = frozenset({"apiVersion", "kind", "metadata", "spec", "specs"})
+_WANTED: Final = "an object is wanted: write a mapping with apiVersion, kind and metadata"
+_ADVICE: Final = re.compile(
+    r"(?:;|:) (?=did you mean|write |use |keep |remove |split |name |list |put |leave |change |set |give |add )"
+)
+
+
+class Finding(NamedTuple):
+    """What is to be said of a place in a text; `document` counts from 1, 0 is the text as a whole."""
+
+    file: str
+    document: int
+    path: str
+    message: str
+
+    def __str__(self) -> str:
+        where = [
+            self.file,
+            *([f"document {self.document}"] if self.document else []),
+            *([self.path] if self.path else []),
+        ]
+        return f"{', '.join(where)}: {self.message}"
+
+    def parts(self) -> tuple[str, str]:
+        """What is wrong, and what to do about it; the latter is empty where the message does not say."""
+        found = _ADVICE.search(self.message)
+        return (self.message[: found.start()], self.message[found.end() :]) if found else (self.message, "")
+
+
+class Source(NamedTuple):
+    """A text and what it is called."""
+
+    name: str
+    data: bytes
+
+
+class Object(NamedTuple):
+    """An object and where it stands: `path` is `items[2]` in a list, otherwise empty."""
+
+    file: str
+    document: int
+    path: str
+    value: Mapping[str, object]
+
+    @property
+    def kind(self) -> str:
+        """As it is written; empty where it is not."""
+        kind = self.value.get("kind")
+        return kind if isinstance(kind, str) else ""
+
+    @property
+    def name(self) -> str:
+        """As it is written; empty where it is not."""
+        return self._metadata("name")
+
+    @property
+    def namespace(self) -> str:
+        """The one that it is in; empty for what is in none."""
+        return "" if self.kind in CLUSTER_WIDE else self._metadata("namespace") or DEFAULT_NAMESPACE
+
+    @property
+    def is_kubernetes(self) -> bool:
+        """Whether it looks like an object of Kubernetes at all."""
+        return not _KUBERNETES_FIELDS.isdisjoint(self.value)
+
+    def finding(self, path: str, message: str) -> Finding:
+        """Something to be said of a place in this object."""
+        inner = f"{self.path}.{path}" if self.path and path else self.path or path
+        return Finding(self.file, self.document, inner, message)
+
+    def findings(self, errors: Iterable[FieldError]) -> Iterator[Finding]:
+        """Errors of the object, as places in the text."""
+        for path, message in errors:
+            yield self.finding("" if path == WHOLE else path, message)
+
+    def read(self) -> tuple[Reader, Place]:
+        """For reading it field by field: who keeps the errors, and where to begin."""
+        reader = Reader()
+        return reader, reader.root(self.value)
+
+    def _metadata(self, field: str) -> str:
+        metadata = self.value.get("metadata")
+        text = metadata.get(field) if isinstance(metadata, Mapping) else None
+        return text if isinstance(text, str) else ""
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.namespace}/{self.name}" if self.namespace else f"{self.kind} {self.name}"
+
+
+def read_objects(sources: Iterable[Source]) -> tuple[tuple[Object, ...], tuple[Finding, ...]]:
+    """All objects of the texts, in order, and what is wrong with the texts; a text that cannot be read has none."""
+    objects: list[Object] = []
+    wrong: list[Finding] = []
+    for source in sources:
+        try:
+            documents = read(source.data)
+        except BadText as bad:
+            wrong.extend(Finding(source.name, *problem) for problem in bad.errors)
+            continue
+        for document in documents:
+            _flatten(source.name, document, objects, wrong)
+    return tuple(objects), tuple(wrong)
+
+
+def _flatten(file: str, document: Document, objects: list[Object], wrong: list[Finding]) -> None:
+    value = document.value
+    if isinstance(value, list) and not any(isinstance(one, Mapping) and "kind" in one for one in value):
+        value = {}  # such as a file of tests: nothing of Kubernetes, as is an object without its fields
+    if not isinstance(value, Mapping):
+        wrong.append(Finding(file, document.number, "", _WANTED))
+        return
+    kind, items = value.get("kind"), value.get("items")
+    if not (isinstance(kind, str) and kind.endswith("List") and isinstance(items, list)):
+        objects.append(Object(file, document.number, "", value))
+        return
+    for index, item in enumerate(items):
+        path = join("items", index)
+        if not isinstance(item, Mapping):
+            wrong.append(Finding(file, document.number, path, _WANTED))
+            continue
+        # Items of a list of one kind need not repeat it.
+        own = {} if kind == "List" else {"kind": kind.removesuffix("List"), "apiVersion": value.get("apiVersion")}
+        objects.append(Object(file, document.number, path, {**own, **item}))
+
+
+def field(place: Place | None, *steps: str) -> Place | None:
+    """The value behind these fields; None where one of them is not there or null. What is no object is refused."""
+    for step in steps:
+        if place is None:
+            return None
+        if not isinstance(place.value, Mapping):
+            place.refuse_type("an object")
+            return None
+        value = place.value.get(step)
+        place = place.child(step, value) if value is not None else None
+    return place
+
+
+def items(place: Place | None) -> Iterator[Place]:
+    """The elements of a list that may not be there."""
+    return iter(()) if place is None else place.items()
+
+
+def text(place: Place | None, default: str = "") -> str:
+    """A string that may not be there."""
+    return default if place is None else place.text() or default
+
+
+def number(place: Place | None, low: int, high: int, default: int = 0) -> int:
+    """An integer that may not be there."""
+    found = None if place is None else place.integer(low, high)
+    return default if found is None else found
+
+
+def flag(place: Place | None, *, default: bool) -> bool:
+    """A boolean that may not be there."""
+    found = None if place is None else place.boolean()
+    return default if found is None else found
+
+
+def texts(place: Place | None) -> dict[str, str]:
+    """Labels, or another object of strings, that may not be there."""
+    if place is None:
+        return {}
+    return {name: value for name, one in place.entries() if (value := one.text()) is not None}
+
+
+def address(place: Place | None) -> str:
+    """An IP address in its shortest form; empty where there is none. What is no address is refused."""
+    written = text(place)
+    try:
+        return str(ip_address(written)) if written else ""
+    except ValueError:
+        assert place is not None, "only what is there can be wrong"
+        place.refuse(f"{shown(written)} is not an IP address")
+        return ""

@@ -1,0 +1,38 @@
+"""Traffic as people write it: `80/TCP`, `http/TCP`, `8/ICMP`."""
+
+from typing import Final, NamedTuple
+
+from cplane.domain.policy.document import did_you_mean
+from cplane.k8s.probes import ICMP_PROTOCOLS, PROTOCOLS, BadProbe
+
+_NAMES: Final = {number.name: number for number in PROTOCOLS.values()}
+
+
+class Asked(NamedTuple):
+    """The fields of a probe that say which traffic is meant."""
+
+    protocol: str
+    port: int | str | None = None
+    icmp_type: int | None = None
+
+    def __str__(self) -> str:
+        number = self.port if self.icmp_type is None else self.icmp_type
+        return self.protocol if number is None else f"{number}/{self.protocol}"
+
+
+def parse_port(text: str) -> Asked:
+    """The traffic that a text names; without a protocol it is TCP. Raises BadProbe."""
+    head, slash, name = text.partition("/")
+    if not slash and head.upper() in _NAMES:  # `ICMP`, or the only port of a service that has this protocol
+        head, name = "", head
+    name = (name or "TCP").upper()
+    protocol = _NAMES.get(name)
+    if protocol is None:
+        advice = did_you_mean(name, _NAMES)
+        raise BadProbe(f"{text!r}: unknown protocol {name!r}{advice}; write 80/TCP, http/TCP or 8/ICMP")
+    plain = head.isascii() and head.isdecimal() and len(head) <= 5
+    if protocol in ICMP_PROTOCOLS:
+        if head and not plain:
+            raise BadProbe(f"{text!r}: a type of {name} is a number; write {ICMP_PROTOCOLS[protocol]}/{name}")
+        return Asked(name, icmp_type=int(head) if head else None)
+    return Asked(name, int(head) if plain else head or None)

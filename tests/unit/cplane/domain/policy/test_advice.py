@@ -1,0 +1,153 @@
+"""What is legal and was surely meant otherwise, and which rules say what others say."""
+
+import pytest
+
+from cplane.domain.policy.advice import advice
+from cplane.domain.policy.overlap import RuleIndex
+from tests.support.builders import ccnp, cnp, policy, ports, selector
+
+FROM_WEB = {"fromEndpoints": [selector("app=web")]}
+NAMESPACE = "io.kubernetes.pod.namespace"
+DNS = {"toPorts": [{**ports("53")[0], "rules": {"dns": [{"matchPattern": "*.example"}]}}]}
+
+
+def told(*documents):
+    """The advice about the first of the documents."""
+    policies = [policy(document) for document in documents]
+    return [tuple(one) for one in advice(documents[0], policies[0], RuleIndex(policies))]
+
+
+def paths(*documents):
+    return [path for path, _ in told(*documents)]
+
+
+def knp(**spec):
+    return {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": {"name": "k", "namespace": "shop"},
+        "spec": {"podSelector": {}, **spec},
+    }
+
+
+def test_a_sound_policy_needs_no_advice():
+    assert told(cnp(ingress=[FROM_WEB], egress=[DNS, {"toFQDNs": [{"matchName": "a.example"}]}])) == []
+
+
+@pytest.mark.parametrize("section", ["ingress", "ingressDeny", "egress", "egressDeny"])
+def test_an_empty_section_is_told(section):
+    other = "egress" if section.startswith("ingress") else "ingress"
+    found = told(cnp(**{section: [], other: [{}]}))
+    assert [path for path, _ in found] == [f"spec.{section}"]
+    assert "changes nothing" in found[0][1]
+
+
+def test_sections_of_every_rule_are_looked_at():
+    document = cnp(ingress=[{}])
+    document["specs"] = [cnp(ingress=[], egress=[{}])["spec"]]
+    assert paths(document) == ["specs[0].ingress"]
+
+
+def test_an_empty_list_of_a_network_policy_is_how_it_denies():
+    assert told(knp(ingress=[], policyTypes=["Ingress"])) == []
+
+
+@pytest.mark.parametrize(("key", "effect"), [(f"k8s:{NAMESPACE}", "is overwritten"), (NAMESPACE, "selects nothing")])
+def test_a_foreign_namespace_of_the_subject_is_told(key, effect):
+    ((path, message),) = told(cnp(subject={"matchLabels": {key: "other", "app": "api"}}, ingress=[{}]))
+    assert path == f'spec.endpointSelector.matchLabels."{key}"'
+    assert effect in message
+    assert told(cnp(subject={"matchLabels": {key: "shop"}}, ingress=[{}])) == []
+    assert told(ccnp(subject={"matchLabels": {key: "other"}}, ingress=[{}])) == []
+
+
+def test_a_dns_rule_without_a_name_is_told():
+    term = {"toPorts": [{**ports("53")[0], "rules": {"dns": [{}]}}]}
+    assert paths(cnp(egress=[term])) == ["spec.egress[0].toPorts[0]"]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "covered"),
+    [
+        ({"matchName": "a.example"}, True),
+        ({"matchName": "A.Example."}, True),
+        ({"matchName": "a.b.example"}, False),
+        ({"matchPattern": "*.example"}, True),
+        ({"matchPattern": "a*.example"}, True),
+        ({"matchPattern": "*.other"}, False),
+    ],
+)
+def test_names_need_a_dns_rule_that_covers_them(wanted, covered):
+    found = told(cnp(egress=[DNS, {"toFQDNs": [wanted]}]))
+    assert bool(found) is not covered
+    for path, message in found:
+        assert path == "spec.egress[1]"
+        assert message.startswith("no DNS rule covers ")
+
+
+def test_the_dns_rule_may_be_that_of_a_broader_policy_and_of_no_narrower_one():
+    asking = cnp("a", egress=[{"toFQDNs": [{"matchName": "a.example"}]}])
+    assert told(asking, ccnp("b", egress=[DNS])) == []
+    assert told(asking, cnp("b", subject={}, egress=[DNS])) == []
+    assert paths(asking, cnp("b", subject=selector("app=api", "tier=x"), egress=[DNS])) == ["spec.egress[0]"]
+    assert paths(asking, cnp("b", namespace="other", subject={}, egress=[DNS])) == ["spec.egress[0]"]
+
+
+def test_an_allow_that_a_deny_leaves_nothing_of_is_told():
+    allow = cnp("a", ingress=[{**FROM_WEB, "toPorts": ports("80/TCP")}])
+    ((path, message),) = told(allow, ccnp("b", ingressDeny=[{"toPorts": ports("0/TCP")}]))
+    assert (path, message) == (
+        "spec.ingress[0]",
+        "allows nothing: CiliumClusterwideNetworkPolicy b spec.ingressDeny[0] denies all of it",
+    )
+    assert told(allow, ccnp("b", ingressDeny=[{"toPorts": ports("80/UDP")}])) == []
+    assert told(allow, cnp("b", subject=selector("app=db"), ingressDeny=[{"toPorts": ports("80/TCP")}])) == []
+
+
+@pytest.mark.parametrize(
+    ("narrow", "broad", "shadowed"),
+    [
+        (FROM_WEB, FROM_WEB, True),
+        ({**FROM_WEB, "toPorts": ports("80/TCP")}, FROM_WEB, True),
+        (FROM_WEB, {**FROM_WEB, "toPorts": ports("80/TCP")}, False),
+        ({**FROM_WEB, "toPorts": ports("80/TCP")}, {"toPorts": ports("1-100")}, True),
+        ({**FROM_WEB, "toPorts": ports("80/TCP", "443/TCP")}, {"toPorts": ports("80")}, False),
+        ({"fromEndpoints": [selector("app=web", "tier=x")]}, FROM_WEB, True),
+        ({"fromCIDR": ["10.1.0.0/16"]}, {"fromCIDR": ["10.0.0.0/8"]}, True),
+        ({"fromCIDR": ["10.0.0.0/8"]}, {"fromCIDR": ["10.1.0.0/16"]}, False),
+        ({"fromCIDR": ["10.1.0.0/16"]}, {"fromCIDRSet": [{"cidr": "10.0.0.0/8", "except": ["10.1.2.0/24"]}]}, False),
+        ({**FROM_WEB, "toPorts": [{**ports("80/TCP")[0], "rules": {"http": [{"path": "/"}]}}]}, FROM_WEB, True),
+        (FROM_WEB, {**FROM_WEB, "authentication": {"mode": "required"}}, False),
+        ({}, {}, True),
+    ],
+)
+def test_a_policy_that_another_says_all_of_is_told(narrow, broad, shadowed):
+    found = told(cnp("b", ingress=[narrow]), cnp("a", subject={}, ingress=[broad]))
+    assert bool(found) is shadowed
+    if shadowed:
+        assert found == [("spec", "adds nothing: CiliumNetworkPolicy shop/a says all of it; remove one of them")]
+
+
+def test_a_policy_that_asks_for_more_default_deny_is_not_shadowed():
+    broad = cnp("a", ingress=[FROM_WEB], enableDefaultDeny={"ingress": False})
+    assert told(cnp("b", ingress=[FROM_WEB]), broad) == []
+
+
+def test_of_two_that_say_the_same_one_is_told():
+    one, other = cnp("a", ingress=[FROM_WEB]), cnp("b", ingress=[FROM_WEB])
+    assert told(one, other) == []
+    assert len(told(other, one)) == 1
+
+
+def test_a_policy_that_only_audits_shadows_nothing_and_is_not_shadowed():
+    audited = cnp("a", ingress=[FROM_WEB])
+    audited["metadata"]["annotations"] = {"policy.cplane.io/audit": "true"}
+    assert told(cnp("b", ingress=[FROM_WEB]), audited) == []
+    assert told(audited, cnp("b", ingress=[FROM_WEB])) == []
+
+
+def test_every_rule_of_a_policy_must_be_said_for_it_to_be_shadowed():
+    document = cnp("b", ingress=[FROM_WEB])
+    document["specs"] = [cnp(egress=[{}])["spec"]]
+    assert told(document, cnp("a", ingress=[FROM_WEB])) == []
+    assert len(told(document, cnp("a", ingress=[FROM_WEB], egress=[{}]))) == 1
