@@ -14,7 +14,7 @@ from cplane.cli.manifests import STDIN, Offline, paths_option, reach_of, scene_o
 from cplane.cli.session import REFUSED
 
 if TYPE_CHECKING:
-    from cplane.domain.policy.explanation import Explanation
+    from cplane.domain.policy.explanation import Explanation, RuleHit
     from cplane.k8s.reach import Answer, Reach
 
 _CHUNK_BYTES: Final = 1 << 18
@@ -145,13 +145,39 @@ def _line(answer: "Answer") -> bytes:
 def _side(one: "Explanation") -> bytes:
     import msgspec
 
-    return msgspec.json.encode(side_of(one))
+    reason = msgspec.json.encode(one.reason)
+    return b'{"verdict":"%b","reason":%b,"rules":%b}' % (one.verdict.encode(), reason, _RULES.encoded(one.rules))
+
+
+class _EncodedRules:
+    """The rules of answers as JSON. Most answers share theirs with many, and there can be hundreds in each."""
+
+    def __init__(self) -> None:
+        self._kept: dict[int, tuple[object, bytes]] = {}  # by identity: to compare them takes long
+
+    def encoded(self, rules: "tuple[RuleHit, ...]") -> bytes:
+        kept = self._kept.get(id(rules))
+        if kept is not None:
+            return kept[1]
+        import msgspec
+
+        if len(self._kept) >= _LINES_MAX:
+            self._kept.clear()
+        text = msgspec.json.encode(_rules_of(rules))
+        self._kept[id(rules)] = rules, text  # held, so that nothing else can have its identity
+        return text
+
+
+_RULES: Final = _EncodedRules()
 
 
 def side_of(one: "Explanation") -> dict[str, object]:
     """One side of an answer, as JSON has it."""
-    rules = [{**hit.ref._asdict(), "path": hit.path, "selector": hit.selector} for hit in one.rules]
-    return {"verdict": str(one.verdict), "reason": one.reason, "rules": rules}
+    return {"verdict": str(one.verdict), "reason": one.reason, "rules": _rules_of(one.rules)}
+
+
+def _rules_of(rules: "tuple[RuleHit, ...]") -> list[dict[str, str]]:
+    return [{**hit.ref._asdict(), "path": hit.path, "selector": hit.selector} for hit in rules]
 
 
 def _row(line: bytes, answer: "Answer") -> bytes:

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from difflib import SequenceMatcher
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from cplane.domain.policy import CidrGroup, InvalidPolicy, Policy, parse
@@ -76,9 +77,12 @@ def read_manifests(objects: Iterable[Object], *, cluster: str) -> Manifests:
 
 def _is_policy(one: Object) -> bool:
     """Whether it is read as a policy; so is what has no kind, or one with a slip in it, and then refused."""
-    if one.kind in KINDS or (one.is_kubernetes and not one.kind):
-        return True
-    return any(SequenceMatcher(None, one.kind.lower(), kind.lower()).ratio() > _TYPING_ERROR for kind in KINDS)
+    return one.kind in KINDS or (one.is_kubernetes and not one.kind) or _is_slip(one.kind)
+
+
+@lru_cache(maxsize=256)
+def _is_slip(found: str) -> bool:
+    return any(SequenceMatcher(None, found.lower(), kind.lower()).ratio() > _TYPING_ERROR for kind in KINDS)
 
 
 def _is_known(one: Object) -> bool:

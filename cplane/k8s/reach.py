@@ -13,7 +13,7 @@ from cplane.domain.policy.document import did_you_mean
 from cplane.domain.policy.edges import port_edges
 from cplane.domain.policy.explanation import Explanation, Outcome, Traffic
 from cplane.domain.policy.redirect import Request
-from cplane.domain.policy.why import Case, case_of
+from cplane.domain.policy.why import Case, Judge
 from cplane.domain.ports import Protocol
 from cplane.domain.verdict import Direction
 from cplane.k8s.backends import Target, backends, named_port, service_named
@@ -82,6 +82,7 @@ class Reach:
         self._scene, self._audited = scene, frozenset(audited)
         self._services = {a: one for one in scene.manifests.services.values() for a in one.addresses}
         self._edges: dict[tuple[int, int, Direction, int], tuple[int, ...]] = {}
+        self._judges: dict[int, Judge] = {}  # by their repositories, which the scene keeps
         self._cases: dict[tuple[int, ...], Case] = {}
         self._outside: dict[str, End] = {}
         self._kept: dict[tuple[str, str, str, int | str | None, int | None], tuple[tuple[Route, ...], Answer]] = {}
@@ -161,7 +162,14 @@ class Reach:
         """What the policy of one end makes of it."""
         if not end.subject:
             return Case(Explanation(Outcome.ALLOWED, f"{end} is outside the cluster: its policy is not known here"))
-        repository, other = self._scene.repository(end), self._scene.peer(peer, end)
+        repository = self._scene.repository(end)
+        judge = self._judges.get(id(repository))
+        if judge is None:
+            judge = self._judges[id(repository)] = Judge(repository)
+        open_to_all = judge.open_case(end.subject, traffic.direction)
+        if open_to_all is not None:
+            return open_to_all
+        other = self._scene.peer(peer, end)
         audited = ALL in self._audited or end.name in self._audited
         place = id(repository), end.subject, traffic.direction, traffic.protocol
         edges = self._edges.get(place)
@@ -173,7 +181,7 @@ class Reach:
             return case.at(traffic)
         if len(self._cases) >= _CASES_MAX:
             self._cases.clear()
-        case = self._cases[key] = case_of(repository, end.subject, other, traffic, audited=audited)
+        case = self._cases[key] = judge.case_of(end.subject, other, traffic, audited=audited)
         return case
 
 

@@ -1,7 +1,7 @@
 """What is said of a verdict: the traffic, the peer, the rules that decided, and the reason in words."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import lru_cache
 from typing import Final, NamedTuple
@@ -94,9 +94,9 @@ class Explanation:
 
     verdict: Outcome
     reason: str
-    rules: tuple[RuleHit, ...] = ()
+    rules: tuple[RuleHit, ...] = field(default=(), hash=False)  # they follow from the reason, nearly
     l7: bool = False
-    nearest: Nearest | None = None
+    nearest: Nearest | None = field(default=None, hash=False)
 
 
 def hits(contributions: Iterable[Contribution]) -> tuple[RuleHit, ...]:

@@ -4,7 +4,6 @@ There is no second reading of rules here. The verdict on packets is that of `loo
 what a proxy would do with a request follows from what the same state says of the same traffic.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
 
@@ -25,16 +24,17 @@ from cplane.domain.policy.explanation import (
 from cplane.domain.policy.http import HttpRequest
 from cplane.domain.policy.kafka import API_KEYS, KafkaRequest
 from cplane.domain.policy.lookup import lookup
-from cplane.domain.policy.mapstate import MapState
-from cplane.domain.policy.nearest import nearest
+from cplane.domain.policy.mapstate import MapEntry, MapKey, MapState
+from cplane.domain.policy.nearest import Candidates
 from cplane.domain.policy.redirect import Request
 from cplane.domain.policy.repository import AUDIT_PLANE, Repository
-from cplane.domain.policy.resolve import DENY_LEVEL, Contribution, ResolvedRule, is_redirect
+from cplane.domain.policy.resolve import DENY_LEVEL, Contribution, is_redirect
 from cplane.domain.policy.rule import AuthType, Term
-from cplane.domain.verdict import Direction
+from cplane.domain.verdict import Direction, DropReason
 
 _KAFKA_NAMES: Final = {number: name for name, number in API_KEYS.items()}
 _LOCAL_HOST: Final = "the local host may always reach its endpoints"
+_ENTRIES_MAX: Final = 1_000_000  # kept; beyond, all are forgotten and found again
 
 
 class Denial(NamedTuple):
@@ -99,6 +99,13 @@ class Case:
         return replace(strict, verdict=Outcome.AUDIT, reason=reason, l7=l7)
 
 
+_HOST_REACHES: Final = Case(Explanation(Outcome.ALLOWED, _LOCAL_HOST))
+_NOT_ENFORCED: Final = {
+    one: Case(Explanation(Outcome.ALLOWED, f"not enforced: no policy asks for default deny of {one.name.lower()}"))
+    for one in Direction
+}
+
+
 def explain(
     repository: Repository,
     subject: int,
@@ -113,57 +120,104 @@ def explain(
     `request` is what would be asked over the connection; without one, what a proxy would judge is allowed with `l7`.
     `audited`: the endpoint as a whole is, so it gets packets that are denied it; a proxy refuses requests all the same.
     """
-    return case_of(repository, subject, peer, traffic, audited=audited).explain(request)
+    return Judge(repository).case_of(subject, peer, traffic, audited=audited).explain(request)
 
 
-def case_of(
-    repository: Repository, subject: int, peer: PeerIdentity, traffic: Traffic, *, audited: bool = False
-) -> Case:
-    """The case for `explain`, for asking more than once; it holds while the repository does not change."""
-    state, plane = repository.state(subject), repository.state(subject | AUDIT_PLANE)
-    assert state is not None, f"no policy of subject {subject}"
-    found = _case(repository, subject, state, peer, traffic)
-    if found.packets.verdict is Outcome.DENIED:
-        if not audited:
+class Judge:
+    """The cases of one repository, which stays as it is; what many of them have in common is found once."""
+
+    def __init__(self, repository: Repository) -> None:
+        self._repository = repository
+        self._entries: dict[tuple[int, MapKey], MapEntry | None] = {}
+        self._told: dict[tuple[int, MapKey], Case] = {}
+        self._lengths: dict[tuple[int, Direction], tuple[int, ...]] = {}
+        self._denials: dict[tuple[int, Direction], tuple[tuple[RuleHit, ...], str, Candidates]] = {}
+        self._audits: dict[int, str] = {}
+        self._open: dict[tuple[int, Direction], bool] = {}
+
+    def open_case(self, subject: int, direction: Direction) -> Case | None:
+        """The case for every peer and port, where no rule says anything of the direction and nobody enforces it."""
+        place = subject, direction
+        is_open = self._open.get(place)
+        if is_open is None:
+            planes = (self._repository.state(number) for number in (subject, subject | AUDIT_PLANE))
+            said = (one for resolved in self._repository.about(subject) for one in resolved.contributions)
+            is_open = not any(one is not None and one.is_enforced(direction) for one in planes)
+            is_open = is_open and all(one.direction != direction for one in said)
+            self._open[place] = is_open
+        return _NOT_ENFORCED[direction] if is_open else None
+
+    def case_of(self, subject: int, peer: PeerIdentity, traffic: Traffic, *, audited: bool = False) -> Case:
+        """The case for `explain`, for asking more than once."""
+        state, plane = self._repository.state(subject), self._repository.state(subject | AUDIT_PLANE)
+        assert state is not None, f"no policy of subject {subject}"
+        found = self._case(subject, state, peer, traffic)
+        if found.packets.verdict is Outcome.DENIED:
+            if not audited:
+                return found
+            denial = found.denial._replace(audited=True) if found.denial is not None else None
+            return Case(_as_audited(found.packets), denial=denial)
+        if plane is None:
             return found
-        denial = found.denial._replace(audited=True) if found.denial is not None else None
-        return Case(_as_audited(found.packets), denial=denial)
-    if plane is None:
-        return found
-    audits = sorted({one.ref for one in repository.about(subject) if one.audit})
-    strict = _case(repository, subject | AUDIT_PLANE, plane, peer, traffic)
-    return replace(found, strict=strict, audits=listed(audits, many="policies"))
+        audits = self._audits.get(subject)
+        if audits is None:
+            refs = sorted({one.ref for one in self._repository.about(subject) if one.audit})
+            audits = self._audits[subject] = listed(refs, many="policies")
+        return replace(found, strict=self._case(subject | AUDIT_PLANE, plane, peer, traffic), audits=audits)
 
+    def _case(self, number: int, state: MapState, peer: PeerIdentity, traffic: Traffic) -> Case:
+        """The case by one map state; `number` is that of the subject, or of its audit plane."""
+        place = number, traffic.direction
+        lengths = self._lengths.get(place)
+        if lengths is None:
+            lengths = self._lengths[place] = state.lengths(traffic.direction)
+        kept = self._entries
 
-def _case(repository: Repository, number: int, state: MapState, peer: PeerIdentity, traffic: Traffic) -> Case:
-    """The case by one map state; `number` is that of the subject, or of its audit plane."""
-    decision = lookup(state.entry, peer.number, *traffic, lengths=state.lengths(traffic.direction))
-    if decision.key is None:
-        bound = (one for one in repository.about(number) if not one.audit or number & AUDIT_PLANE)
-        denial = _default_deny(state, bound, peer, traffic)
-        return Case(denial.explain(), denial=denial)
-    entry = state.entry(decision.key)
-    assert entry is not None, "the entry that decided is there"
-    if decision.auth_type:
-        return Case(_unproven(state, peer, traffic, decision.auth_type))
-    if is_redirect(entry.precedence):
-        return _proxied(state, peer, traffic)
-    found = hits(state.makers(decision.key))
-    if entry.deny:
-        return Case(Explanation(Outcome.DENIED, f"denied by {listed(found, many='rules')}", found))
-    if found:
-        return Case(Explanation(Outcome.ALLOWED, f"allowed by {listed(found, many='rules')}", found))
-    if _is_local_host(peer, traffic) and state.is_enforced(traffic.direction):
-        return Case(Explanation(Outcome.ALLOWED, _LOCAL_HOST))
-    return Case(Explanation(Outcome.ALLOWED, f"not enforced: no policy asks for default deny of {_word(traffic)}"))
+        def entry_of(key: MapKey) -> MapEntry | None:
+            where = number, key
+            if where in kept:
+                return kept[where]
+            if len(kept) >= _ENTRIES_MAX:
+                kept.clear()
+            entry = kept[where] = state.entry(key)
+            return entry
 
+        decision = lookup(entry_of, peer.number, *traffic, lengths=lengths)
+        if decision.key is None:
+            denial = self._default_deny(number, state, peer, traffic)
+            return Case(denial.explain(), denial=denial)
+        if decision.auth_type:
+            return Case(_unproven(state, peer, traffic, decision.auth_type))
+        if decision.reason is DropReason.PROXY_REDIRECTION_NOT_SUPPORTED_FOR_PROTOCOL:
+            return _proxied(state, peer, traffic)
+        told = self._told.get((number, decision.key))
+        if told is not None:
+            return told
+        found = hits(state.makers(decision.key))
+        if not found:
+            is_open_host = _is_local_host(peer, traffic) and state.is_enforced(traffic.direction)
+            return _HOST_REACHES if is_open_host else _NOT_ENFORCED[traffic.direction]
+        denied = decision.reason is not None
+        verdict, word = (Outcome.DENIED, "denied") if denied else (Outcome.ALLOWED, "allowed")
+        told = Case(Explanation(verdict, f"{word} by {listed(found, many='rules')}", found))
+        if len(self._told) >= _ENTRIES_MAX:
+            self._told.clear()
+        self._told[number, decision.key] = told
+        return told
 
-def _default_deny(state: MapState, rules: Iterable[ResolvedRule], peer: PeerIdentity, traffic: Traffic) -> Denial:
-    asking = demands(state.demanding(traffic.direction))
-    who = listed((one.ref for one in asking), many="policies")
-    whose = f"no rule of {who} allows" if asking else f"{_word(traffic)} is enforced, and no policy allows"
-    other = f"{'from' if traffic.direction is Direction.INGRESS else 'to'} {peer}"
-    return Denial(traffic, asking, whose, other, nearest(rules, peer, traffic, state.own_ports), audited=False)
+    def _default_deny(self, number: int, state: MapState, peer: PeerIdentity, traffic: Traffic) -> Denial:
+        place = number, traffic.direction
+        found = self._denials.get(place)
+        if found is None:
+            asking = demands(state.demanding(traffic.direction))
+            who = listed((one.ref for one in asking), many="policies")
+            whose = f"no rule of {who} allows" if asking else f"{_word(traffic)} is enforced, and no policy allows"
+            bound = (one for one in self._repository.about(number) if not one.audit or number & AUDIT_PLANE)
+            found = asking, whose, Candidates(bound, traffic.direction, state.own_ports)
+            self._denials[place] = found
+        asking, whose, candidates = found
+        other = f"{'from' if traffic.direction is Direction.INGRESS else 'to'} {peer}"
+        return Denial(traffic, asking, whose, other, candidates.nearest(peer, traffic), audited=False)
 
 
 def _as_audited(found: Explanation) -> Explanation:

@@ -12,7 +12,7 @@ from cplane.domain.policy.kafka import KafkaRequest
 from cplane.domain.policy.lookup import lookup
 from cplane.domain.policy.repository import AUDIT_PLANE, Enforcement, Repository
 from cplane.domain.policy.rule import PolicyRef
-from cplane.domain.policy.why import case_of, explain
+from cplane.domain.policy.why import Judge, explain
 from cplane.domain.ports import parse_named_ports
 from cplane.domain.verdict import Direction, DropReason
 from tests.support.builders import ccnp, cnp, pod_labels, policy, ports, selector
@@ -287,10 +287,11 @@ def test_the_verdict_is_that_of_the_lookup_and_every_deny_says_whose_it_is(found
     found = list({(d["kind"], d["metadata"].get("namespace"), d["metadata"]["name"]): d for d in found}.values())
     repo = repository(*found, subjects=[subject])
     state, plane = repo.state(subject), repo.state(subject | AUDIT_PLANE)
+    judge = Judge(repo)
     for number, (labels, _) in IDENTITIES.items():
         for direction in Direction:
             for protocol, port in packets(found):
-                case = case_of(repo, subject, PeerIdentity(number, labels), Traffic(direction, protocol, port))
+                case = judge.case_of(subject, PeerIdentity(number, labels), Traffic(direction, protocol, port))
                 told = case.explain()
                 decided = lookup(state.entry, number, direction, protocol, port)
                 proxied = DropReason.PROXY_REDIRECTION_NOT_SUPPORTED_FOR_PROTOCOL
@@ -306,5 +307,5 @@ def test_the_verdict_is_that_of_the_lookup_and_every_deny_says_whose_it_is(found
                 # A port that no rule tells from another has its verdict, word for word but for the port.
                 edges = port_edges(repo, subject, direction, protocol, ALL_PORTS)
                 alike = max((edge for edge in edges if edge <= port), default=0)
-                other = case_of(repo, subject, PeerIdentity(number, labels), Traffic(direction, protocol, alike))
+                other = Judge(repo).case_of(subject, PeerIdentity(number, labels), Traffic(direction, protocol, alike))
                 assert other.at(Traffic(direction, protocol, port)).explain() == told
