@@ -6,7 +6,6 @@ who plans or composes deltas can forget it.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import Final, Generic, TypeVar, cast
 
 from datapath.maps.policy import AUDIT_PLANE, PolicyEntry, PolicyKey
@@ -18,34 +17,47 @@ _PROTOCOL_BITS: Final = 8  # of an L4 prefix; those behind them belong to the po
 _PORT_BITS: Final = 16
 
 
-@dataclass(frozen=True, slots=True)
 class Delta(Generic[K, V]):
-    """First `upserts` are written in their order, then `deletes` in theirs.
+    """What makes the rows `before` into the rows `after`, which differ for every key of either.
 
-    A key may stand in both: its row is replaced by a stricter one until its turn to go comes. `before` maps
-    each key that the delta touches to what the table held, if it held anything.
+    First `upserts` are written in their order, then `deletes` in theirs. A key may stand in both: its row is replaced
+    by a stricter one until its turn to go comes. The order is found when it is asked for: of the deltas of a command's
+    events only their composition is ever written.
     """
 
-    upserts: Mapping[K, V] = field(default_factory=dict)
-    deletes: tuple[K, ...] = ()
-    before: Mapping[K, V] = field(default_factory=dict)
+    __slots__ = ("_order", "after", "before")
+
+    def __init__(self, before: Mapping[K, V], after: Mapping[K, V]) -> None:
+        self.before, self.after = before, after
+        self._order: tuple[Mapping[K, V], tuple[K, ...]] | None = None
 
     @classmethod
     def nothing(cls) -> "Delta[K, V]":
         """The delta that changes nothing."""
-        return cls()
+        return cls({}, {})
 
-    @classmethod
-    def between(cls, before: Mapping[K, V], after: Mapping[K, V]) -> "Delta[K, V]":
-        """What makes the rows `before` into the rows `after`, which differ for every key of either."""
-        first = next(iter(after or before), None)
-        if not isinstance(first, PolicyKey):
-            return cls(after, tuple(key for key in before if key not in after), before)
-        upserts, deletes = _policy_order(
-            cast("Mapping[PolicyKey, PolicyEntry]", before),  # the rows of one table are of one type
-            cast("Mapping[PolicyKey, PolicyEntry]", after),
-        )
-        return cls(cast("Mapping[K, V]", upserts), cast("tuple[K, ...]", deletes), before)
+    @property
+    def upserts(self) -> Mapping[K, V]:
+        """Rows to write, in this order."""
+        return self._ordered()[0]
+
+    @property
+    def deletes(self) -> tuple[K, ...]:
+        """Keys to delete after that, in this order."""
+        return self._ordered()[1]
+
+    def _ordered(self) -> tuple[Mapping[K, V], tuple[K, ...]]:
+        if self._order is None:
+            first = next(iter(self.after or self.before), None)
+            if isinstance(first, PolicyKey):
+                upserts, deletes = _policy_order(
+                    cast("Mapping[PolicyKey, PolicyEntry]", self.before),  # the rows of one table are of one type
+                    cast("Mapping[PolicyKey, PolicyEntry]", self.after),
+                )
+                self._order = cast("Mapping[K, V]", upserts), cast("tuple[K, ...]", deletes)
+            else:
+                self._order = self.after, tuple(key for key in self.before if key not in self.after)
+        return self._order
 
     @classmethod
     def composed(cls, deltas: Iterable["Delta[K, V]"]) -> "Delta[K, V]":
@@ -60,22 +72,33 @@ class Delta(Generic[K, V]):
         after: dict[K, V] = {}
         touched: set[K] = set()
         for one in some:
-            before.update((key, row) for key, row in one.before.items() if key not in touched)
-            touched.update(one.before, one.upserts)
-            for key in one.deletes:
-                after.pop(key, None)
-            after.update(_rows_after(one))
-        same = [key for key, row in after.items() if key in before and before[key] == row]
-        for key in same:
+            if touched.isdisjoint(one.before):
+                before.update(one.before)
+            else:
+                before.update((key, row) for key, row in one.before.items() if key not in touched)
+                for key in one.before.keys() - one.after.keys():
+                    after.pop(key, None)
+            touched.update(one.before, one.after)
+            after.update(one.after)
+        for key in [key for key in before.keys() & after.keys() if before[key] == after[key]]:
             del after[key], before[key]
-        return cls.between(before, after)
+        return cls(before, after)
 
     def then(self, later: "Delta[K, V]") -> "Delta[K, V]":
         """Both in one, ordered as one."""
         return Delta.composed((self, later))
 
     def __bool__(self) -> bool:
-        return bool(self.upserts or self.deletes)
+        return bool(self.after or self.before)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Delta) and (self.before, self.after) == (other.before, other.after)
+
+    def __hash__(self) -> int:
+        raise TypeError("a delta holds rows that may change")
+
+    def __repr__(self) -> str:
+        return f"Delta({self.before!r} → {self.after!r})"
 
 
 def plan(desired: Mapping[K, V], actual: Mapping[K, V]) -> Delta[K, V]:
@@ -83,17 +106,12 @@ def plan(desired: Mapping[K, V], actual: Mapping[K, V]) -> Delta[K, V]:
     # Some tables have rows of which there is nothing to say, and None is also what a missing key gives.
     after = {key: row for key, row in desired.items() if key not in actual or actual[key] != row}
     before = {key: row for key, row in actual.items() if key in after or key not in desired}
-    return Delta.between(before, after)
-
-
-def _rows_after(delta: Delta[K, V]) -> dict[K, V]:
-    gone = frozenset(delta.deletes)
-    return {key: row for key, row in delta.upserts.items() if key not in gone}
+    return Delta(before, after)
 
 
 def _policy_order(
     before: Mapping[PolicyKey, PolicyEntry], after: Mapping[PolicyKey, PolicyEntry]
-) -> tuple[dict[PolicyKey, PolicyEntry], tuple[PolicyKey, ...]]:
+) -> tuple[Mapping[PolicyKey, PolicyEntry], tuple[PolicyKey, ...]]:
     """Strict rows go in first and out last.
 
     That alone is not enough. The kernel takes, for the peer and for anyone, the row with the longest L4
@@ -106,8 +124,8 @@ def _policy_order(
     may be asked of the other, whatever its precedence.
     """
     gone = {key: row for key, row in before.items() if key not in after}
-    weakest = min((row.precedence for row in after.values()), default=0)
-    strongest = max((row.precedence for row in after.values()), default=0)
+    levels = {row.precedence for row in {id(row): row for row in after.values()}.values()}  # few rows are not the same
+    weakest, strongest = min(levels, default=0), max(levels, default=0)
     asked = _asked(after)
     covered, asking = {}, {}
     for key, row in gone.items() if weakest < strongest or asked else ():
@@ -134,16 +152,25 @@ def _asked(rows: Mapping[PolicyKey, PolicyEntry]) -> dict[tuple[int, int], int]:
     return found
 
 
-def _by_strictness(rows: Mapping[PolicyKey, PolicyEntry], *, strict_first: bool) -> dict[PolicyKey, PolicyEntry]:
-    return dict(sorted(rows.items(), key=_strictness, reverse=strict_first))
+def _by_strictness(rows: Mapping[PolicyKey, PolicyEntry], *, strict_first: bool) -> Mapping[PolicyKey, PolicyEntry]:
+    found = {id(row): _strictness(row) for row in {id(row): row for row in rows.values()}.values()}
+    if not any(key.policy_id & AUDIT_PLANE for key in rows):
+        if len(set(found.values())) < 2:
+            return rows
+        return dict(sorted(rows.items(), key=lambda item: found[id(item[1])], reverse=strict_first))
+
+    def of_plane(item: tuple[PolicyKey, PolicyEntry]) -> tuple[int, int, bool]:
+        key, row = item
+        section, precedence, asks = found[id(row)]
+        return 1 if key.policy_id & AUDIT_PLANE else section, precedence, asks
+
+    return dict(sorted(rows.items(), key=of_plane, reverse=strict_first))
 
 
-def _strictness(item: tuple[PolicyKey, PolicyEntry]) -> tuple[int, int, bool]:
-    """What drops at once goes in before an audit plane changes, and what passes after it: nobody is told too early."""
-    key, row = item
+def _strictness(row: PolicyEntry) -> tuple[int, int, bool]:
+    """What drops at once (2) goes in before an audit plane (1) changes, what passes after it: nobody is told too early."""
     drops = row.deny or row.auth_type or row.proxy_port  # there is no authentication and no proxy
-    section = 1 if key.policy_id & AUDIT_PLANE else 2 if drops else 0
-    return section, row.precedence, bool(row.auth_type)
+    return 2 if drops else 0, row.precedence, bool(row.auth_type)
 
 
 def _stricter_cover(key: PolicyKey, row: PolicyEntry, after: Mapping[PolicyKey, PolicyEntry]) -> PolicyEntry | None:

@@ -264,7 +264,7 @@ class PolicyMapProjection:
             cookies.keep({row.cookie for row in self._table.values()})
             self._rows = {None: None}
         touched, self._before = self._before, {}
-        return Delta.between(*_changed(touched, self._table))
+        return Delta(*_changed(touched, self._table))
 
     def _write(self, policy_id: int, key: MapKey, row: PolicyEntry | None) -> None:
         full = PolicyKey(policy_id, *key)

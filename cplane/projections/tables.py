@@ -94,4 +94,4 @@ class Tables:
 def _programs(devices: Delta) -> Delta:  # type: ignore[type-arg]
     """Programs come and go with devices; a device whose row changes has them already."""
     came = [key for key in devices.upserts if key not in devices.before]
-    return Delta(dict.fromkeys(came), devices.deletes, dict.fromkeys(devices.deletes))
+    return Delta(dict.fromkeys(devices.deletes), dict.fromkeys(came))

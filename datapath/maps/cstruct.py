@@ -86,4 +86,6 @@ class Layout:
 def _swap(value: int | bytes, size: int) -> int:
     if not isinstance(value, int):
         raise TypeError(f"a big-endian field takes an integer, not {value!r}")
+    if size == 2 and 0 <= value <= 0xFFFF:  # a port, of which there are many
+        return (value & 0xFF) << 8 | value >> 8
     return int.from_bytes(value.to_bytes(size, "big"), "little")

@@ -70,7 +70,9 @@ class MapTarget(Generic[K, V]):
         Raises MapFull with the entries before the first that did not fit written.
         """
         for some in _sliced(entries.items()):
-            self._map.update_batch([key.pack() for key, _ in some], [value.pack() for _, value in some])
+            rows = {id(value): value for _, value in some}  # many rows share one
+            packed = {number: value.pack() for number, value in rows.items()}
+            self._map.update_batch([key.pack() for key, _ in some], [packed[id(value)] for _, value in some])
 
     def delete(self, keys: Collection[K]) -> None:
         """None of the keys is there when this returns; deleted in the order of `keys`. Idempotent."""

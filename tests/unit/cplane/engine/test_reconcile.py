@@ -69,7 +69,7 @@ async def driven():
 
 
 def rows(number, first=0):
-    return Delta(dict.fromkeys(range(first, first + number), "row"))
+    return Delta({}, dict.fromkeys(range(first, first + number), "row"))
 
 
 @pytest.mark.parametrize("table", [POLICY, DEVICES, IPCACHE, LXC])
