@@ -8,7 +8,7 @@ from cplane.domain.identity import RESERVED_BY_NUMBER, NumericIdentity, Reserved
 from cplane.domain.labelfilter import identity_labels
 from cplane.domain.labels import LabelSet
 from cplane.domain.policy import CIDR_GROUP, CidrGroup, Policy, PolicyRef, Rule, parse_text
-from cplane.domain.policy.mapstate import MapEntry, MapKey, MapState, Origin
+from cplane.domain.policy.mapstate import MapEntry, MapState, Origin
 from cplane.domain.policy.repository import AUDIT_PLANE, Enforcement, Repository
 from cplane.domain.policy.resolve import ResolvedRule, is_redirect
 from cplane.domain.ports import NamedPorts, parse_named_ports
@@ -65,7 +65,6 @@ class PolicyMapProjection:
         self._table: dict[PolicyKey, PolicyEntry] = {}
         self._counts: dict[int, int] = {}
         self._rows: dict[MapEntry | None, PolicyEntry | None] = {None: None}  # one object for equal entries
-        self._before: dict[PolicyKey, PolicyEntry | None] = {}  # of rows that the current event has touched
         self._cookies = Cookies()
         self._cluster = _CLUSTER
         self._documents: dict[PolicyRef, str] = {}
@@ -248,39 +247,39 @@ class PolicyMapProjection:
         return found
 
     def _delta(self) -> Delta[PolicyKey, PolicyEntry]:
-        rows, cookies = self._rows, self._cookies
+        rows, cookies, table = self._rows, self._cookies, self._table
+        before: dict[PolicyKey, PolicyEntry] = {}
+        after: dict[PolicyKey, PolicyEntry] = {}
         for policy_id, key, entry in self._repository.changes():
-            if entry is not None:
-                if entry not in rows:
-                    rows[entry] = _row(entry)
-                if entry.cookie and entry.cookie not in cookies:
-                    state = self._repository.state(policy_id)
-                    assert state is not None, f"an entry of policy {policy_id} without its state"
-                    cookies.add(entry.cookie, state.makers(key))
-            self._write(policy_id, key, rows[entry])
-        if not self._before:
-            return Delta.nothing()
-        if cookies.is_full(len(self._table)):
-            cookies.keep({row.cookie for row in self._table.values()})
-            self._rows = {None: None}
-        touched, self._before = self._before, {}
-        return Delta(*_changed(touched, self._table))
-
-    def _write(self, policy_id: int, key: MapKey, row: PolicyEntry | None) -> None:
-        full = PolicyKey(policy_id, *key)
-        held = self._table.get(full)
-        if held == row:
-            return
-        self._before.setdefault(full, held)
-        if row is not None:
-            self._table[full] = row
+            row = rows.get(entry)
+            if row is None and entry is not None:
+                row = rows[entry] = _row(entry)
+            full = PolicyKey(policy_id, *key)
+            held = table.get(full)
+            if held is row or held == row:  # a key that came before has its row already
+                continue
+            if held is not None:
+                before[full] = held
+            if row is None:
+                del table[full]
+                self._count(policy_id, -1)
+                continue
+            after[full] = table[full] = row
             if held is None:
-                self._counts[policy_id] = self._counts.get(policy_id, 0) + 1
-            return
-        del self._table[full]
-        self._counts[policy_id] -= 1
-        if not self._counts[policy_id]:
-            del self._counts[policy_id]
+                self._count(policy_id, 1)
+            if row.cookie and row.cookie not in cookies:
+                state = self._repository.state(policy_id)
+                assert state is not None, f"an entry of policy {policy_id} without its state"
+                cookies.add(row.cookie, state.makers(key))
+        if (before or after) and cookies.is_full(len(table)):
+            cookies.keep({row.cookie for row in table.values()})
+            self._rows = {None: None}
+        return Delta(before, after)
+
+    def _count(self, policy_id: int, change: int) -> None:
+        count = self._counts.pop(policy_id, 0) + change
+        if count:
+            self._counts[policy_id] = count
 
 
 def _drop(index: dict[int, dict[int, None]], key: int, endpoint: int) -> None:
@@ -300,21 +299,6 @@ def _row(entry: MapEntry) -> PolicyEntry:
         auth_said=entry.auth_said,
         audited=entry.audited,
     )
-
-
-def _changed(
-    touched: Mapping[PolicyKey, PolicyEntry | None], table: Mapping[PolicyKey, PolicyEntry]
-) -> tuple[dict[PolicyKey, PolicyEntry], dict[PolicyKey, PolicyEntry]]:
-    """What the rows that differ held before and hold after."""
-    before, after = {}, {}
-    for key, held in touched.items():
-        now = table.get(key)
-        if now != held:
-            if held is not None:
-                before[key] = held
-            if now is not None:
-                after[key] = now
-    return before, after
 
 
 def _prefix(number: int, labels: LabelSet) -> IPv4Network | IPv6Network | None:

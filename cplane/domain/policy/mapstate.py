@@ -8,6 +8,7 @@ What each rule contributes is kept, so every change costs what it changes, and e
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from copy import copy
 from functools import lru_cache
 from typing import Final, NamedTuple
 
@@ -63,11 +64,11 @@ _Table = dict[L4Key, _Cell]
 
 
 class MapState:
-    """Entries of one subject. `changes` says which of them differ since it was asked last."""
+    """Entries of the subjects that have the same rules. `changes` says which of them differ since it was asked last."""
 
     __slots__ = (
-        *("_audited", "_authentic", "_changed", "_demands", "_lengths", "_levels", "_named", "_ports", "_tables"),
-        "own_ports",
+        *("_authentic", "_changed", "_demands", "_lengths", "_levels", "_named", "_ports", "_tables"),
+        *("audited", "enforced", "fingerprint", "members", "own_ports", "rules"),
     )
 
     def __init__(
@@ -77,7 +78,10 @@ class MapState:
 
         `ports` are the named ports that endpoints of each identity have, kept by the owner; `own_ports` the subject's.
         """
-        self._ports, self.own_ports = ports, own_ports
+        self._ports, self.own_ports, self.enforced = ports, own_ports, enforced
+        self.members: dict[int, None] = {}  # the numbers of the subjects, kept by the owner
+        self.rules: dict[ResolvedRule, None] = {}
+        self.fingerprint = 0  # the same for the same rules
         self._tables: tuple[dict[int, _Table], ...] = ({}, {})
         # Prefix lengths and precedences that contributions of a direction may have: what can cover, and whether
         # anything can. One that went is not forgotten; that costs a look, and changes no answer.
@@ -90,14 +94,30 @@ class MapState:
         self._authentic = [False] * len(Direction)  # whether anything of a direction ever asked for authentication
         self._named: dict[Contribution, None] = {}  # those of egress, whose keys depend on the peer's ports
         self._changed: dict[tuple[int, int, L4Key], None] = {}
-        self._audited = False
+        self.audited = False
         self.put(_LOCAL_HOST, (int(Reserved.HOST),))
         if not enforced:
             for one in _ALLOW_ALL:
                 self.put(one, _JUST_ANYONE)
 
+    def another(self) -> "MapState":
+        """One for no subject yet that says the same, and of whose entries the same may differ."""
+        made = copy(self)
+        made.detach()
+        return made
+
+    def detach(self) -> None:
+        """Nothing is held together with the state that this one is a copy of."""
+        self.members, self.rules = {}, dict(self.rules)
+        self._tables = tuple({number: dict(table) for number, table in tables.items()} for tables in self._tables)
+        self._lengths, self._levels = tuple(map(set, self._lengths)), tuple(map(set, self._levels))
+        self._demands = tuple(map(dict, self._demands))
+        self._authentic, self._named, self._changed = list(self._authentic), dict(self._named), dict(self._changed)
+
     def add_rule(self, resolved: ResolvedRule) -> None:
-        """The rule is about this subject."""
+        """The rule is about these subjects."""
+        self.rules[resolved] = None
+        self.fingerprint ^= id(resolved)
         for one in resolved.contributions:
             self._levels[one.direction].add(one.precedence)
             self._lengths[one.direction].update(one.lengths)
@@ -111,7 +131,9 @@ class MapState:
                 self.take(_ALLOW_ALL[direction], _JUST_ANYONE)
 
     def remove_rule(self, resolved: ResolvedRule) -> None:
-        """The rule is no longer about this subject; its selectors must still be as they were."""
+        """The rule is no longer about these subjects; its selectors must still be as they were."""
+        del self.rules[resolved]
+        self.fingerprint ^= id(resolved)
         for one in resolved.contributions:
             self._named.pop(one, None)
             self.take(one, one.peer.numbers if one.peer is not None else _JUST_ANYONE)
@@ -173,10 +195,14 @@ class MapState:
 
     def set_audited(self, audited: bool) -> None:  # noqa: FBT001  # what it is set to
         """Whether what is allowed is looked up in the audit plane too."""
-        if audited != self._audited:
-            self._audited = audited
+        if audited != self.audited:
+            self.audited = audited
             for key in self.keys():
                 self._changed[key.identity, key.direction, L4Key(key.protocol, key.port, key.l4_bits)] = None
+
+    def pending(self) -> Iterator[MapKey]:
+        """The keys that `changes` would give."""
+        return (MapKey(number, direction, *key) for number, direction, key in self._changed)
 
     def changes(self) -> Iterator[tuple[MapKey, MapEntry | None]]:
         """Every key whose entry may differ since the last call, each once, and what it holds now."""
@@ -257,7 +283,7 @@ class MapState:
             return None
         auth, said = self._auth(number, direction, key, cell) if self._authentic[direction] else (0, False)
         cookie = cell[0].origin if len(cell) == 1 else _cookie(cell)
-        return _map_entry(level, key.bits, auth, said, cookie, self._audited)
+        return _map_entry(level, key.bits, auth, said, cookie, self.audited)
 
     def _is_covered(self, table: _Table, direction: int, key: L4Key, level: int) -> bool:
         for bits in self._lengths[direction]:

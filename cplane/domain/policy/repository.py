@@ -13,6 +13,7 @@ from cplane.domain.policy.resolve import Contribution, ResolvedRule
 from cplane.domain.policy.rule import CidrGroup, Policy, PolicyRef
 from cplane.domain.policy.ruleset import RuleChange, RuleSet
 from cplane.domain.policy.selectorcache import SelectorCache
+from cplane.domain.policy.states import States
 from cplane.domain.ports import NamedPorts
 
 AUDIT_PLANE: Final = 1 << 31
@@ -51,10 +52,8 @@ class Repository:
         self._rules = RuleSet(subjects=self._subjects, peers=self._peers, directory=self._directory)
         self._ports: dict[int, NamedPorts] = {}
         self._labels: dict[int, LabelSet] = {}  # of subjects
-        self._states: dict[int, MapState] = {}
+        self._states = States(self._ports)
         self._audited: dict[int, dict[ResolvedRule, None]] = {}  # subject → rules about it that are only audited
-        self._changed: dict[int, None] = {}
-        self._gone: dict[tuple[int, MapKey], None] = {}
 
     @property
     def revision(self) -> int:
@@ -79,16 +78,7 @@ class Repository:
 
     def changes(self) -> Iterator[tuple[int, MapKey, MapEntry | None]]:
         """Every key of every state whose entry may differ since the last call, and what it holds now."""
-        gone, self._gone = self._gone, {}
-        for subject, key in gone:
-            state = self._states.get(subject)
-            yield subject, key, state.entry(key) if state is not None else None
-        changed, self._changed = self._changed, {}
-        for subject in changed:
-            state = self._states.get(subject)
-            if state is not None:
-                for key, entry in state.changes():
-                    yield subject, key, entry
+        return self._states.changes()
 
     def add_identity(self, number: int, labels: LabelSet, prefix: Prefix | None = None) -> None:
         """An identity exists, as a peer; `prefix`: what it stands for outside the cluster."""
@@ -108,31 +98,25 @@ class Repository:
         """Endpoints with this identity have these named ports, all of them together."""
         if self._ports.get(number, _NO_PORTS) == ports:
             return
-        again = [
-            (subject, state, named) for subject, state in self._states.items() if (named := state.named_at(number))
-        ]
-        for _, state, named in again:
+        again = [(state, named) for state in self._states if (named := state.named_at(number))]
+        for state, named in again:
             for one in named:
                 state.take(one, (number,))
         if ports:
             self._ports[number] = ports
         else:
             self._ports.pop(number, None)
-        for subject, state, named in again:
-            self._changed[subject] = None
+        for state, named in again:
+            self._states.of(state.members)
             for one in named:
                 state.put(one, (number,))
 
     def add_subject(self, number: int, labels: LabelSet, ports: NamedPorts = _NO_PORTS) -> None:
         """A subject has its first endpoint here. One without labels yet is never without default deny."""
         self._labels[number] = labels
-        state = self._make(number, ports)
-        audited = self._audited[number] = {}
-        for resolved in self._about(self._rules.about(self._subjects.add(number, labels))):
-            if resolved.audit:
-                audited[resolved] = None
-            else:
-                state.add_rule(resolved)
+        about = tuple(self._about(self._rules.about(self._subjects.add(number, labels))))
+        self._audited[number] = {one: None for one in about if one.audit}
+        self._make(number, (one for one in about if not one.audit), ports)
         self._settle_audit(number)
 
     def remove_subject(self, number: int) -> None:
@@ -140,7 +124,7 @@ class Repository:
         self._subjects.remove(number)
         del self._labels[number], self._audited[number]
         for subject in (number, number | AUDIT_PLANE):
-            self._drop(subject)
+            self._states.remove(subject)
 
     def upsert(self, policy: Policy) -> None:
         """The policy has these rules."""
@@ -166,72 +150,58 @@ class Repository:
             return
         self._enforcement = enforcement
         for number, labels in tuple(self._labels.items()):
-            ports = self._states[number].own_ports
+            state = self._states.get(number)
+            assert state is not None, "a subject has a state"
             self.remove_subject(number)
-            self.add_subject(number, labels, ports)
+            self.add_subject(number, labels, state.own_ports)
 
-    def _make(self, number: int, ports: NamedPorts) -> MapState:
+    def _make(self, number: int, rules: Iterable[ResolvedRule], ports: NamedPorts) -> None:
         init = _INIT in self._labels[number & ~AUDIT_PLANE]
         enforced = self._enforcement is Enforcement.ALWAYS or (init and self._enforcement is Enforcement.DEFAULT)
-        state = self._states[number] = MapState(self._ports, enforced=enforced, own_ports=ports)
-        self._changed[number] = None
-        return state
-
-    def _drop(self, number: int) -> None:
-        state = self._states.pop(number, None)
-        self._changed.pop(number, None)
-        if state is not None:
-            for key in (*(key for key, _ in state.changes()), *state.keys()):
-                self._gone[number, key] = None
+        self._states.add(number, rules, enforced=enforced, own_ports=ports)
 
     def _about(self, found: Iterable[T]) -> Iterable[T]:
         """Rules or subjects that were found, unless rules bind nobody."""
         return () if self._enforcement is Enforcement.NEVER else found
 
-    def _obeying(self, one: Contribution) -> Iterator[MapState]:
+    def _obeying(self, one: Contribution) -> Iterable[MapState]:
         """The states of all subjects that the contribution is about; they will have changed."""
         assert one.subject is not None, "a rule has a subject"
-        for number in self._about(one.subject.numbers):
-            yield from self._bound(number, audit=one.audit)
+        return self._states.of(_planes(self._about(one.subject.numbers), audit=one.audit))
 
     def _follow(self, change: RuleChange) -> None:
         touched: dict[int, None] = {}
         for resolved in self._about(change.added):
-            for number in resolved.subject.numbers:
-                touched[number] = None
-                if resolved.audit:
-                    self._audited[number][resolved] = None
-                for state in self._bound(number, audit=resolved.audit):
-                    state.add_rule(resolved)
+            touched.update(dict.fromkeys(resolved.subject.numbers))
+            for number in resolved.subject.numbers if resolved.audit else ():
+                self._audited[number][resolved] = None
+            self._states.add_rule(resolved, _planes(resolved.subject.numbers, audit=resolved.audit))
         for resolved in self._about(change.removed):
-            for number in resolved.subject.numbers:
-                touched[number] = None
-                if resolved.audit:
-                    del self._audited[number][resolved]
-                for state in self._bound(number, audit=resolved.audit):
-                    state.remove_rule(resolved)
+            touched.update(dict.fromkeys(resolved.subject.numbers))
+            for number in resolved.subject.numbers if resolved.audit else ():
+                del self._audited[number][resolved]
+            self._states.remove_rule(resolved, _planes(resolved.subject.numbers, audit=resolved.audit))
         for number in touched:
             self._settle_audit(number)
-
-    def _bound(self, number: int, *, audit: bool) -> Iterator[MapState]:
-        """The states of a subject that a rule binds; they will have changed."""
-        for subject in (number | AUDIT_PLANE,) if audit else (number, number | AUDIT_PLANE):
-            state = self._states.get(subject)
-            if state is not None:
-                self._changed[subject] = None
-                yield state
+        self._states.unite(_planes(touched, audit=False))
 
     def _settle_audit(self, number: int) -> None:
         """The audit plane is there exactly while a rule about the subject is only audited."""
-        plane, state = number | AUDIT_PLANE, self._states[number]
+        plane, state = number | AUDIT_PLANE, self._states.get(number)
+        assert state is not None, "a subject has a state"
         wanted = bool(self._audited[number])
         if wanted == (plane in self._states):
             return
-        self._changed[number] = None
-        state.set_audited(wanted)
-        if not wanted:
-            self._drop(plane)
-            return
-        made = self._make(plane, state.own_ports)
-        for resolved in self._rules.about(self._subjects.selecting(number)):
-            made.add_rule(resolved)
+        self._states.set_audited(number, wanted)
+        if wanted:
+            self._make(plane, self._rules.about(self._subjects.selecting(number)), state.own_ports)
+        else:
+            self._states.remove(plane)
+
+
+def _planes(numbers: Iterable[int], *, audit: bool) -> Iterator[int]:
+    """The numbers under which a rule binds the subjects: in their audit planes alone if it is only audited."""
+    for number in numbers:
+        if not audit:
+            yield number
+        yield number | AUDIT_PLANE

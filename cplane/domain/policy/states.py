@@ -1,0 +1,163 @@
+"""Which subjects share a map state: those with the same rules do, however they came to have them.
+
+Most endpoints of a node obey the same policies, and what these say is worked out and kept once for all of them.
+"""
+
+from collections.abc import Collection, Iterable, Iterator, Mapping
+
+from cplane.domain.policy.mapstate import MapEntry, MapKey, MapState
+from cplane.domain.policy.resolve import ResolvedRule
+from cplane.domain.ports import NamedPorts
+
+_Kind = tuple[int, int, bool, bool, NamedPorts]
+
+
+class States:
+    """Map states by the numbers of subjects; what differs for each of them is told by `changes`."""
+
+    def __init__(self, ports: Mapping[int, NamedPorts]) -> None:
+        """`ports` are the named ports that endpoints of each identity have, kept by the owner."""
+        self._ports = ports
+        self._of: dict[int, MapState] = {}
+        self._alike: dict[_Kind, list[MapState]] = {}
+        self._changed: dict[MapState, None] = {}
+        # Of subjects that went, and of those that came to a state with others: the keys that may differ for them alone.
+        self._moved: dict[tuple[int, MapKey], None] = {}
+
+    def get(self, number: int) -> MapState | None:
+        """The state of a subject, to be read."""
+        return self._of.get(number)
+
+    def __contains__(self, number: int) -> bool:
+        return number in self._of
+
+    def __iter__(self) -> Iterator[MapState]:
+        """Every state, once."""
+        for alike in self._alike.values():
+            yield from alike
+
+    def of(self, numbers: Iterable[int]) -> list[MapState]:
+        """The states of those of the subjects that there are, each once, to be changed alike for all who share it."""
+        found = dict.fromkeys(state for number in numbers if (state := self._of.get(number)) is not None)
+        self._changed.update(found)
+        return list(found)
+
+    def add(self, number: int, rules: Iterable[ResolvedRule], *, enforced: bool, own_ports: NamedPorts) -> None:
+        """The subject is there and has these rules; for `enforced` and `own_ports` see MapState."""
+        wanted = dict.fromkeys(rules)
+        fingerprint = 0
+        for one in wanted:
+            fingerprint ^= id(one)
+        for held in self._alike.get((fingerprint, len(wanted), enforced, False, own_ports), ()):
+            if held.rules.keys() == wanted.keys():
+                self._moved.update(((number, key), None) for key in held.keys())  # noqa: SIM118  # a method of its own
+                break
+        else:
+            held = MapState(self._ports, enforced=enforced, own_ports=own_ports)
+            for one in wanted:
+                held.add_rule(one)
+            self._enter(held)
+        held.members[number] = None
+        self._of[number] = held
+        self._changed[held] = None
+
+    def remove(self, number: int) -> None:
+        """The subject is not there."""
+        state = self._of.pop(number, None)
+        if state is not None:
+            self._moved.update(((number, key), None) for key in (*state.pending(), *state.keys()))
+            self._leave(state, number)
+
+    def add_rule(self, resolved: ResolvedRule, numbers: Iterable[int]) -> None:
+        """The rule is about these of the subjects, and about no others that it was not about."""
+        for state in self._apart(numbers):
+            state.add_rule(resolved)
+            self._enter(state)
+
+    def remove_rule(self, resolved: ResolvedRule, numbers: Iterable[int]) -> None:
+        """The rule is no longer about these of the subjects; its selectors must still be as they were."""
+        for state in self._apart(numbers):
+            state.remove_rule(resolved)
+            self._enter(state)
+
+    def set_audited(self, number: int, audited: bool) -> None:  # noqa: FBT001  # what it is set to
+        """Whether what is allowed to the subject is looked up in its audit plane too."""
+        if self._of[number].audited == audited:
+            return
+        for state in self._apart((number,)):
+            state.set_audited(audited)
+            self._enter(state)
+
+    def unite(self, numbers: Iterable[int]) -> None:
+        """Of these subjects and all others, those that have come to have the same rules share a state again."""
+        for state in self.of(numbers):
+            for other in self._alike[_kind(state)] if state.members else ():
+                if other is not state and other.rules.keys() == state.rules.keys():
+                    less, more = sorted((state, other), key=lambda one: len(one.members))
+                    self._join(less, more)
+                    break
+
+    def changes(self) -> Iterator[tuple[int, MapKey, MapEntry | None]]:
+        """Every key of every subject whose entry may differ since the last call, and what it holds now."""
+        moved, self._moved = self._moved, {}
+        for number, key in moved:
+            state = self._of.get(number)
+            yield number, key, state.entry(key) if state is not None else None
+        changed, self._changed = self._changed, {}
+        for state in changed:
+            members = tuple(state.members)
+            for key, entry in state.changes():
+                for number in members:
+                    yield number, key, entry
+
+    def _apart(self, numbers: Iterable[int]) -> list[MapState]:
+        """States of these subjects and no others, out of the index: to be changed, and entered again."""
+        groups: dict[MapState, list[int]] = {}
+        for number in numbers:
+            state = self._of.get(number)
+            if state is not None:
+                groups.setdefault(state, []).append(number)
+        return [self._alone(state, some) for state, some in groups.items()]
+
+    def _alone(self, state: MapState, some: Collection[int]) -> MapState:
+        if len(some) == len(state.members):
+            self._withdraw(state)
+        else:
+            state, shared = state.another(), state
+            for number in some:
+                del shared.members[number]
+                state.members[number] = None
+                self._of[number] = state
+        self._changed[state] = None
+        return state
+
+    def _join(self, less: MapState, more: MapState) -> None:
+        """Both say the same now; what may differ for the subjects of the one need not for those of the other."""
+        pending = tuple(less.pending())
+        for number in less.members:
+            self._moved.update(((number, key), None) for key in pending)
+            more.members[number] = None
+            self._of[number] = more
+        less.members = {}
+        self._withdraw(less)
+        self._changed.pop(less, None)
+
+    def _leave(self, state: MapState, number: int) -> None:
+        del state.members[number]
+        if not state.members:
+            self._withdraw(state)
+            self._changed.pop(state, None)
+
+    def _enter(self, state: MapState) -> None:
+        self._alike.setdefault(_kind(state), []).append(state)
+
+    def _withdraw(self, state: MapState) -> None:
+        kind = _kind(state)
+        alike = self._alike[kind]
+        alike.remove(state)
+        if not alike:
+            del self._alike[kind]
+
+
+def _kind(state: MapState) -> _Kind:
+    return state.fingerprint, len(state.rules), state.enforced, state.audited, state.own_ports
