@@ -6,6 +6,7 @@ from typing import Final
 
 _M_MMAP_THRESHOLD: Final = -3  # malloc.h of glibc
 _MAPPED_BYTES: Final = 256 << 10
+_NEW_OBJECTS: Final = 10_000  # a look for garbage among them takes well under a millisecond
 
 
 def give_back() -> None:
@@ -29,5 +30,7 @@ def starting() -> None:
 
 
 def started() -> None:
-    """Garbage is looked for again."""
+    """Garbage is looked for again, but not in what the start made, nor for each few hundred rows that come to stay."""
+    gc.freeze()
+    gc.set_threshold(_NEW_OBJECTS, 20, 20)
     gc.enable()

@@ -8,7 +8,7 @@ from cplane.domain.identity import RESERVED_BY_NUMBER, NumericIdentity, Reserved
 from cplane.domain.labelfilter import identity_labels
 from cplane.domain.labels import LabelSet
 from cplane.domain.policy import CIDR_GROUP, CidrGroup, Policy, PolicyRef, Rule, parse_text
-from cplane.domain.policy.mapstate import MapEntry, MapState, Origin
+from cplane.domain.policy.mapstate import MapEntry, MapKey, MapState, Origin
 from cplane.domain.policy.repository import AUDIT_PLANE, Enforcement, Repository
 from cplane.domain.policy.resolve import ResolvedRule, is_redirect
 from cplane.domain.ports import NamedPorts, parse_named_ports
@@ -53,6 +53,39 @@ class _Endpoint(NamedTuple):
     ports: NamedPorts
 
 
+class _Rows(Mapping[PolicyKey, PolicyEntry]):
+    """The rows that follow from what states have told. They are made when they are read: most are shared by many."""
+
+    def __init__(self, states: Mapping[int, MapState]) -> None:
+        self._states = states
+        self._made: dict[MapEntry, PolicyEntry] = {}  # one object for equal entries
+
+    def row(self, entry: MapEntry) -> PolicyEntry:
+        """The row that an entry is."""
+        found = self._made.get(entry)
+        if found is None:
+            found = self._made[entry] = _row(entry)
+        return found
+
+    def cookies(self) -> set[int]:
+        """Those of all rows, and rows that were made earlier are forgotten."""
+        self._made = {}
+        return {entry.cookie for state in set(self._states.values()) for entry in state.told.values()}
+
+    def __getitem__(self, key: PolicyKey) -> PolicyEntry:
+        state = self._states.get(key.policy_id)
+        entry = state.told.get(MapKey(*key[1:])) if state is not None else None
+        if entry is None:
+            raise KeyError(key)
+        return self.row(entry)
+
+    def __iter__(self) -> Iterator[PolicyKey]:
+        return (PolicyKey(number, *key) for number, state in self._states.items() for key in state.told)
+
+    def __len__(self) -> int:
+        return sum(len(state.told) for state in self._states.values())
+
+
 class PolicyMapProjection:
     """Rows of `cplane_policy`; `policy_id` is the identity of the endpoints that obey the policy.
 
@@ -62,9 +95,7 @@ class PolicyMapProjection:
 
     def __init__(self) -> None:
         self._repository = Repository()
-        self._table: dict[PolicyKey, PolicyEntry] = {}
-        self._counts: dict[int, int] = {}
-        self._rows: dict[MapEntry | None, PolicyEntry | None] = {None: None}  # one object for equal entries
+        self._rows = _Rows(self._repository.states())
         self._cookies = Cookies()
         self._cluster = _CLUSTER
         self._documents: dict[PolicyRef, str] = {}
@@ -81,16 +112,18 @@ class PolicyMapProjection:
 
     def table(self) -> Mapping[PolicyKey, PolicyEntry]:
         """All rows."""
-        return self._table
+        return self._rows
 
     def entries_by_policy(self) -> Mapping[int, int]:
         """How many rows each policy has, its audit plane apart."""
-        return self._counts
+        return {number: len(state.told) for number, state in self._repository.states().items()}
 
     def over_capacity(self, limit: int) -> tuple[Overflow, ...]:
         """The policies that need more than `limit` rows, by number."""
         return tuple(
-            Overflow(policy_id, needed, limit) for policy_id, needed in sorted(self._counts.items()) if needed > limit
+            Overflow(policy_id, needed, limit)
+            for policy_id, needed in sorted(self.entries_by_policy().items())
+            if needed > limit
         )
 
     def state(self, policy_id: int) -> MapState | None:
@@ -247,39 +280,22 @@ class PolicyMapProjection:
         return found
 
     def _delta(self) -> Delta[PolicyKey, PolicyEntry]:
-        rows, cookies, table = self._rows, self._cookies, self._table
+        row, cookies = self._rows.row, self._cookies
         before: dict[PolicyKey, PolicyEntry] = {}
         after: dict[PolicyKey, PolicyEntry] = {}
-        for policy_id, key, entry in self._repository.changes():
-            row = rows.get(entry)
-            if row is None and entry is not None:
-                row = rows[entry] = _row(entry)
+        for policy_id, key, was, now in self._repository.changes():
             full = PolicyKey(policy_id, *key)
-            held = table.get(full)
-            if held is row or held == row:  # a key that came before has its row already
-                continue
-            if held is not None:
-                before[full] = held
-            if row is None:
-                del table[full]
-                self._count(policy_id, -1)
-                continue
-            after[full] = table[full] = row
-            if held is None:
-                self._count(policy_id, 1)
-            if row.cookie and row.cookie not in cookies:
-                state = self._repository.state(policy_id)
-                assert state is not None, f"an entry of policy {policy_id} without its state"
-                cookies.add(row.cookie, state.makers(key))
-        if (before or after) and cookies.is_full(len(table)):
-            cookies.keep({row.cookie for row in table.values()})
-            self._rows = {None: None}
+            if was is not None:
+                before[full] = row(was)
+            if now is not None:
+                after[full] = row(now)
+                if now.cookie and now.cookie not in cookies:
+                    state = self._repository.state(policy_id)
+                    assert state is not None, f"an entry of policy {policy_id} without its state"
+                    cookies.add(now.cookie, state.makers(key))
+        if (before or after) and cookies.is_full(len(self._rows)):
+            cookies.keep(self._rows.cookies())
         return Delta(before, after)
-
-    def _count(self, policy_id: int, change: int) -> None:
-        count = self._counts.pop(policy_id, 0) + change
-        if count:
-            self._counts[policy_id] = count
 
 
 def _drop(index: dict[int, dict[int, None]], key: int, endpoint: int) -> None:

@@ -104,7 +104,8 @@ class Changing:
 
     def drain(self) -> None:
         """Follows the changes since the last time."""
-        for subject, key, entry in self.repository.changes():
+        for subject, key, was, entry in self.repository.changes():
+            assert self.rows.get((subject, key)) == was
             if entry is None:
                 self.rows.pop((subject, key), None)
             else:

@@ -68,7 +68,7 @@ class MapState:
 
     __slots__ = (
         *("_authentic", "_changed", "_demands", "_lengths", "_levels", "_named", "_ports", "_tables"),
-        *("audited", "enforced", "fingerprint", "members", "own_ports", "rules"),
+        *("audited", "enforced", "fingerprint", "members", "own_ports", "rules", "told"),
     )
 
     def __init__(
@@ -82,6 +82,7 @@ class MapState:
         self.members: dict[int, None] = {}  # the numbers of the subjects, kept by the owner
         self.rules: dict[ResolvedRule, None] = {}
         self.fingerprint = 0  # the same for the same rules
+        self.told: dict[MapKey, MapEntry] = {}  # the entries as `changes` has told them
         self._tables: tuple[dict[int, _Table], ...] = ({}, {})
         # Prefix lengths and precedences that contributions of a direction may have: what can cover, and whether
         # anything can. One that went is not forgotten; that costs a look, and changes no answer.
@@ -108,7 +109,7 @@ class MapState:
 
     def detach(self) -> None:
         """Nothing is held together with the state that this one is a copy of."""
-        self.members, self.rules = {}, dict(self.rules)
+        self.members, self.rules, self.told = {}, dict(self.rules), dict(self.told)
         self._tables = tuple({number: dict(table) for number, table in tables.items()} for tables in self._tables)
         self._lengths, self._levels = tuple(map(set, self._lengths)), tuple(map(set, self._levels))
         self._demands = tuple(map(dict, self._demands))
@@ -201,14 +202,23 @@ class MapState:
                 self._changed[key.identity, key.direction, L4Key(key.protocol, key.port, key.l4_bits)] = None
 
     def pending(self) -> Iterator[MapKey]:
-        """The keys that `changes` would give."""
+        """The keys whose entries may differ from those that were told."""
         return (MapKey(number, direction, *key) for number, direction, key in self._changed)
 
-    def changes(self) -> Iterator[tuple[MapKey, MapEntry | None]]:
-        """Every key whose entry may differ since the last call, each once, and what it holds now."""
+    def changes(self) -> Iterator[tuple[MapKey, MapEntry | None, MapEntry | None]]:
+        """Every key whose entry differs from the one that was told last, that one, and what it holds now."""
         changed, self._changed = self._changed, {}
+        told = self.told
         for number, direction, key in changed:
-            yield MapKey(number, direction, *key), self._entry(number, direction, key)
+            full = MapKey(number, direction, *key)
+            was, now = told.get(full), self._entry(number, direction, key)
+            if now == was:
+                continue
+            if now is not None:
+                told[full] = now
+            else:
+                del told[full]
+            yield full, was, now
 
     def entry(self, key: MapKey) -> MapEntry | None:
         """The entry under exactly this key."""

@@ -1,6 +1,6 @@
 """All policy of a node: identities, rules and subjects come and go, and every map state follows."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from enum import StrEnum
 from typing import Final, TypeVar
 
@@ -76,8 +76,12 @@ class Repository:
         """The rules about a subject, those that are only audited too; none while rules bind nobody."""
         return tuple(self._about(self._rules.about(self._subjects.selecting(subject & ~AUDIT_PLANE))))
 
-    def changes(self) -> Iterator[tuple[int, MapKey, MapEntry | None]]:
-        """Every key of every state whose entry may differ since the last call, and what it holds now."""
+    def states(self) -> Mapping[int, MapState]:
+        """All states by the numbers of subjects, and of their audit planes, to be read."""
+        return self._states.by_number()
+
+    def changes(self) -> Iterator[tuple[int, MapKey, MapEntry | None, MapEntry | None]]:
+        """Every key of every state whose entry differs from the one that was told last, that one, and the present."""
         return self._states.changes()
 
     def add_identity(self, number: int, labels: LabelSet, prefix: Prefix | None = None) -> None:

@@ -4,12 +4,14 @@ Most endpoints of a node obey the same policies, and what these say is worked ou
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from typing import Final
 
 from cplane.domain.policy.mapstate import MapEntry, MapKey, MapState
 from cplane.domain.policy.resolve import ResolvedRule
 from cplane.domain.ports import NamedPorts
 
 _Kind = tuple[int, int, bool, bool, NamedPorts]
+_NO_KEYS: Final[Mapping[MapKey, MapEntry | None]] = {}
 
 
 class States:
@@ -21,8 +23,8 @@ class States:
         self._of: dict[int, MapState] = {}
         self._alike: dict[_Kind, list[MapState]] = {}
         self._changed: dict[MapState, None] = {}
-        # Of subjects that went, and of those that came to a state with others: the keys that may differ for them alone.
-        self._moved: dict[tuple[int, MapKey], None] = {}
+        # What was told of a subject is what was told of its state, except under these keys: it came from elsewhere.
+        self._moved: dict[int, dict[MapKey, MapEntry | None]] = {}
 
     def get(self, number: int) -> MapState | None:
         """The state of a subject, to be read."""
@@ -30,6 +32,10 @@ class States:
 
     def __contains__(self, number: int) -> bool:
         return number in self._of
+
+    def by_number(self) -> Mapping[int, MapState]:
+        """All of them, to be read; one that is shared stands under every number that shares it."""
+        return self._of
 
     def __iter__(self) -> Iterator[MapState]:
         """Every state, once."""
@@ -50,7 +56,7 @@ class States:
             fingerprint ^= id(one)
         for held in self._alike.get((fingerprint, len(wanted), enforced, False, own_ports), ()):
             if held.rules.keys() == wanted.keys():
-                self._moved.update(((number, key), None) for key in held.keys())  # noqa: SIM118  # a method of its own
+                self._was_told(number, (*held.told, *held.pending()), {})
                 break
         else:
             held = MapState(self._ports, enforced=enforced, own_ports=own_ports)
@@ -65,7 +71,7 @@ class States:
         """The subject is not there."""
         state = self._of.pop(number, None)
         if state is not None:
-            self._moved.update(((number, key), None) for key in (*state.pending(), *state.keys()))
+            self._was_told(number, state.told, state.told)
             self._leave(state, number)
 
     def add_rule(self, resolved: ResolvedRule, numbers: Iterable[int]) -> None:
@@ -97,18 +103,29 @@ class States:
                     self._join(less, more)
                     break
 
-    def changes(self) -> Iterator[tuple[int, MapKey, MapEntry | None]]:
-        """Every key of every subject whose entry may differ since the last call, and what it holds now."""
+    def changes(self) -> Iterator[tuple[int, MapKey, MapEntry | None, MapEntry | None]]:
+        """Every key of every subject whose entry differs from the one that was told last, that one, and the present."""
         moved, self._moved = self._moved, {}
-        for number, key in moved:
+        for number, keys in moved.items():
             state = self._of.get(number)
-            yield number, key, state.entry(key) if state is not None else None
+            for key, was in keys.items():
+                now = state.entry(key) if state is not None else None
+                if now != was:
+                    yield number, key, was, now
         changed, self._changed = self._changed, {}
         for state in changed:
-            members = tuple(state.members)
-            for key, entry in state.changes():
-                for number in members:
-                    yield number, key, entry
+            members = tuple((number, moved.get(number, _NO_KEYS)) for number in state.members)
+            for key, was, now in state.changes():
+                for number, elsewhere in members:
+                    if key not in elsewhere:
+                        yield number, key, was, now
+
+    def _was_told(self, number: int, keys: Iterable[MapKey], told: Mapping[MapKey, MapEntry]) -> None:
+        """Under these keys the subject was told so; what it was told before that still stands."""
+        moved = self._moved.setdefault(number, {})
+        for key in keys:
+            if key not in moved:
+                moved[key] = told.get(key)
 
     def _apart(self, numbers: Iterable[int]) -> list[MapState]:
         """States of these subjects and no others, out of the index: to be changed, and entered again."""
@@ -132,10 +149,10 @@ class States:
         return state
 
     def _join(self, less: MapState, more: MapState) -> None:
-        """Both say the same now; what may differ for the subjects of the one need not for those of the other."""
-        pending = tuple(less.pending())
+        """Both say the same now; where one of them has not been told yet, what was told can differ."""
+        pending = (*less.pending(), *more.pending())
         for number in less.members:
-            self._moved.update(((number, key), None) for key in pending)
+            self._was_told(number, pending, less.told)
             more.members[number] = None
             self._of[number] = more
         less.members = {}

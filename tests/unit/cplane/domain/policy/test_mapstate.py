@@ -44,7 +44,10 @@ class Subject:
 
     def follow(self):
         """The changes, which must lead to what the state says it holds."""
-        changes = dict(self.state.changes())
+        changes = {}
+        for key, was, now in self.state.changes():
+            assert self.rows.get(key) == was
+            changes[key] = now
         for key, entry in changes.items():
             if entry is None:
                 self.rows.pop(key, None)
@@ -283,7 +286,7 @@ def test_an_audited_state_says_so_of_what_it_allows():
     subject.follow()
     assert {entry.deny: entry.audited for entry in subject.rows.values()} == {False: True, True: False}
     subject.state.set_audited(True)
-    assert not dict(subject.state.changes())
+    assert not list(subject.state.changes())
     subject.state.set_audited(False)
     subject.follow()
     assert not any(entry.audited for entry in subject.rows.values())

@@ -50,7 +50,7 @@ def test_a_subject_meets_the_rules_that_were_there_before_it():
     repo.remove_subject(301)
     assert repo.state(301) is None
     repo.remove_identity(300)
-    assert all(entry is None for _, _, entry in repo.changes())
+    assert all(entry is None for _, _, _, entry in repo.changes())
     assert not drained(repo)
 
 
@@ -61,7 +61,7 @@ def test_an_endpoint_without_labels_is_closed_but_for_the_host():
 
 
 def drained(repo):
-    return [(subject, key) for subject, key, _ in repo.changes()]
+    return [(subject, key) for subject, key, _, _ in repo.changes()]
 
 
 WEB, API, PLANE = 300, 301, 301 | AUDIT_PLANE
@@ -81,7 +81,8 @@ def world(*documents):
 
 
 def follow(repo, rows):
-    for subject, key, entry in repo.changes():
+    for subject, key, was, entry in repo.changes():
+        assert rows.get((subject, key)) == was
         if entry is None:
             rows.pop((subject, key), None)
         else:
@@ -101,7 +102,8 @@ def test_a_policy_that_is_only_audited_is_in_a_plane_of_its_own():
 
 
 def test_a_policy_that_comes_to_be_enforced_leaves_no_plane_and_no_trace_of_one():
-    rows = follow(repo := world(), {})
+    repo = world()
+    rows = {(API, key): entry for key, entry in repo.state(API).entries().items()}
     document = cnp("a", ingress=[FROM_WEB])
     repo.upsert(policy(audited(document)))
     assert {subject for subject, _ in follow(repo, rows)} == {API, PLANE}
