@@ -14,7 +14,7 @@ from cplane.engine.reconcile import AnyDelta, AnyTable, AnyTarget, Reconciler, R
 from cplane.errors import CplaneError, Unavailable
 from cplane.events.catalog import Event
 from cplane.events.envelope import Proposed
-from cplane.projections.delta import Delta
+from cplane.projections.delta import Composition
 from cplane.projections.policymap import PolicyMapProjection
 from cplane.projections.tables import UPSERT_ORDER, Tables
 from cplane.reactors.reaction import settle
@@ -157,11 +157,11 @@ class Engine:
         return Proposed(events=decided, expected=expected, actor=request.actor, cause=request.cause)
 
     def _project(self, decided: Decision) -> dict[str, AnyDelta]:
-        deltas: dict[str, list[AnyDelta]] = {}
+        made: dict[str, Composition[Any, Any]] = {}
         for _, event in decided:
             for name, delta in self._tables.apply(event).items():
-                deltas.setdefault(name, []).append(delta)
-        return {name: Delta.composed(changes) for name, changes in deltas.items()}
+                made.setdefault(name, Composition()).add(delta)
+        return {name: composition.delta() for name, composition in made.items()}
 
     async def _all_tables(self) -> tuple[int, Mapping[str, AnyTable]]:
         async with self._ahead:

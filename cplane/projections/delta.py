@@ -65,24 +65,10 @@ class Delta(Generic[K, V]):
 
         The cost is that of the rows they touch, however many deltas they are in: a command may lead to thousands.
         """
-        some = [one for one in deltas if one]
-        if len(some) < 2:
-            return some[0] if some else cls.nothing()
-        before: dict[K, V] = {}
-        after: dict[K, V] = {}
-        touched: set[K] = set()
-        for one in some:
-            if touched.isdisjoint(one.before):
-                before.update(one.before)
-            else:
-                before.update((key, row) for key, row in one.before.items() if key not in touched)
-                for key in one.before.keys() - one.after.keys():
-                    after.pop(key, None)
-            touched.update(one.before, one.after)
-            after.update(one.after)
-        for key in [key for key in before.keys() & after.keys() if before[key] == after[key]]:
-            del after[key], before[key]
-        return cls(before, after)
+        made: Composition[K, V] = Composition()
+        for one in deltas:
+            made.add(one)
+        return made.delta()
 
     def then(self, later: "Delta[K, V]") -> "Delta[K, V]":
         """Both in one, ordered as one."""
@@ -99,6 +85,47 @@ class Delta(Generic[K, V]):
 
     def __repr__(self) -> str:
         return f"Delta({self.before!r} → {self.after!r})"
+
+
+class Composition(Generic[K, V]):
+    """Deltas, one after another, as they become one; none of them needs to be kept for that."""
+
+    def __init__(self) -> None:
+        self._only: Delta[K, V] | None = Delta.nothing()  # as long as there is at most one
+        self._before: dict[K, V] = {}
+        self._after: dict[K, V] = {}
+
+    def add(self, one: Delta[K, V]) -> None:
+        """The delta follows those before it."""
+        if not one:
+            return
+        if self._only is not None:
+            if not self._only:
+                self._only = one
+                return
+            first, self._only = self._only, None
+            self._follow(first)
+        self._follow(one)
+
+    def delta(self) -> Delta[K, V]:
+        """All in one, after which this is of no more use."""
+        if self._only is not None:
+            return self._only
+        before, after = self._before, self._after
+        for key in [key for key in before.keys() & after.keys() if before[key] == after[key]]:
+            del after[key], before[key]
+        return Delta(before, after)
+
+    def _follow(self, one: Delta[K, V]) -> None:
+        before, after = self._before, self._after
+        if before.keys().isdisjoint(one.before) and after.keys().isdisjoint(one.before):
+            before.update(one.before)
+        else:
+            # What is only in `after` came with an earlier delta: before the first of them it was not there.
+            before.update((key, row) for key, row in one.before.items() if key not in before and key not in after)
+            for key in one.before.keys() - one.after.keys():
+                after.pop(key, None)
+        after.update(one.after)
 
 
 def plan(desired: Mapping[K, V], actual: Mapping[K, V]) -> Delta[K, V]:
