@@ -24,11 +24,12 @@ from cplane.events.endpoint import EndpointDeleted
 from cplane.events.identity import IdentityReleased
 from cplane.events.policy import PolicyDeleted
 from cplane.projections.tables import Tables
-from tests.support.builders import allocated, policy, upserted
-from tests.support.scale import Scale, drain
+from tests.support.builders import allocated, ccnp, policy, ports, upserted
+from tests.support.scale import Scale, drain, many_entries
 
 _REPETITIONS: Final = 25
 _SCRATCHES: Final = 3
+_ENTRIES: Final = 16_000  # of one policy
 
 
 def main() -> int:
@@ -42,17 +43,19 @@ def main() -> int:
     built_s = perf_counter() - began
     gc.collect()
     gc.freeze()  # as an agent does after its start
-    found = {
+    found: dict[str, float] = {
         "identities": scale.identities,
         "rules": scale.rules,
         "endpoints": len(scale.subject_indices()),
         "rows": len(tables.table("policy")),
         "built_s": built_s,
         "rss_mb": _resident_mb(),
-        **{f"{name}_ms": _cost_ms(tables, *changes) for name, changes in _changes(scale).items()},
     }
+    for name, (change, back) in _changes(scale).items():
+        found[f"{name}_add_ms"], found[f"{name}_remove_ms"] = _cost_ms(tables, change, back)
     del tables, world
     found["scratch_ms"] = _scratch_ms(scale)
+    found["entries_ms"] = _entries_ms()
     print(json.dumps(found))
     return 0
 
@@ -64,27 +67,47 @@ def _changes(scale: Scale) -> dict[str, tuple[Event, Event]]:
     ref = policy(document).ref
     endpoint = scale.endpoint(len(scale.subject_indices()) + 1, index)
     return {
-        "identity_add": (allocated(number, labels), IdentityReleased(number=number)),
-        "rule_add": (upserted(document), PolicyDeleted(kind=ref.kind, namespace=ref.namespace, name=ref.name)),
-        "endpoint_add": (endpoint, EndpointDeleted(endpoint=endpoint.endpoint)),
+        "identity": (allocated(number, labels), IdentityReleased(number=number)),
+        "rule": (upserted(document), PolicyDeleted(kind=ref.kind, namespace=ref.namespace, name=ref.name)),
+        "endpoint": (endpoint, EndpointDeleted(endpoint=endpoint.endpoint)),
     }
 
 
-def _cost_ms(tables: Tables, change: Event, back: Event) -> float:
-    taken = []
+def _cost_ms(tables: Tables, change: Event, back: Event) -> tuple[float, float]:
+    """Of the change, and of taking it back."""
+    there: list[float] = []
+    again: list[float] = []
     for _ in range(_REPETITIONS):
-        began = perf_counter()
-        written = tables.apply(change)
-        taken.append((perf_counter() - began) * 1e3)
-        assert written, "a change that changes nothing costs nothing"
-        tables.apply(back)
-    return median(taken)
+        for event, taken in ((change, there), (back, again)):
+            began = perf_counter()
+            written = tables.apply(event)
+            taken.append((perf_counter() - began) * 1e3)
+            assert written, "a change that changes nothing costs nothing"
+    return median(there), median(again)
 
 
 def _scratch_ms(scale: Scale) -> float:
     """All entries of all subjects from what has been read already, which is what a change costs without increments."""
     policies, identities = list(scale.policies()), list(_identities(scale))
     return median(_timed_ms(lambda: drain(_from_scratch(scale, policies, identities))) for _ in range(_SCRATCHES))
+
+
+def _entries_ms() -> float:
+    """A policy of one rule and many entries, from its rule to the last entry."""
+    found, number = many_entries(_ENTRIES)
+    (all_of_it,) = {one.ref for one in found.about(number)}
+    again = policy(ccnp(all_of_it.name, ingress=[{"fromEndpoints": [{}], "toPorts": ports("81/TCP")}]))
+
+    def apply() -> None:
+        found.upsert(again)
+        assert drain(found) > _ENTRIES
+
+    taken = []
+    for _ in range(_SCRATCHES):
+        found.delete(all_of_it)
+        drain(found)
+        taken.append(_timed_ms(apply))
+    return median(taken)
 
 
 def _from_scratch(
