@@ -1,6 +1,6 @@
 """The datapath that an agent drives: the kernel's, or one in memory; either way the same tables and records."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -27,6 +27,7 @@ from datapath.maps import conntrack as conntrack_maps
 from datapath.maps import endpoints, ipcache, policy
 from datapath.maps.endpoints import DeviceInfo, DeviceKey, EndpointInfo, EndpointKey
 from datapath.maps.ipcache import IpcacheInfo, IpcacheKey
+from datapath.maps.metrics import MetricsKey, MetricsValue
 from datapath.maps.policy import PolicyEntry, PolicyKey
 from datapath.maps.state import MonitorFlags
 from datapath.netlink.memory import MemoryPlumbing
@@ -58,6 +59,7 @@ class Datapath:
     position: Callable[[], int]  # what was published last, also by an earlier agent; 0: nothing
     drain: Callable[[int], npt.NDArray[np.void]]
     lost: Callable[[], int]
+    traffic: Callable[[], Mapping[MetricsKey, MetricsValue]]  # what became of packets, since the maps were made
     plumbing: Plumbing
     prepare_node: Callable[[Sequence[str], Sequence[str]], None]
     local_addresses: Callable[[], tuple[str, ...]]
@@ -105,6 +107,7 @@ def _kernel(config: AgentConfig, name_of: Callable[[int], str]) -> Datapath:
         position=lambda: opened.position,
         drain=opened.ring.drain,
         lost=lambda: opened.lost,
+        traffic=opened.traffic,
         plumbing=plumbing,
         prepare_node=plumbing.prepare_node,
         local_addresses=plumbing.local_addresses,
@@ -140,6 +143,7 @@ def _memory(clock: SystemClock) -> Datapath:
         position=lambda: 0,  # nothing is left of an earlier one
         drain=opened.drain,
         lost=lambda: opened.lost,
+        traffic=opened.traffic,
         plumbing=plumbing,
         prepare_node=plumbing.prepare_node,
         local_addresses=plumbing.local_addresses,

@@ -1,7 +1,7 @@
 """What the flow parser asks: who is behind an address, a number or a verdict, by the state of this moment."""
 
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from itertools import islice
 
@@ -13,6 +13,7 @@ from cplane.domain.policy.repository import AUDIT_PLANE
 from cplane.domain.verdict import Direction
 from cplane.engine.engine import Engine
 from cplane.hubble.attribution import NO_POLICY, POLICIES_MAX, Attribution, PolicyMeta
+from cplane.hubble.endpoint import Service
 from cplane.hubble.parser.getters import EndpointInfo
 from cplane.projections.tables import LXC
 from datapath.maps.endpoints import EndpointKey
@@ -52,6 +53,18 @@ class Observed:
         row = self._engine.desired(LXC).get(key)
         return None if row is None else self.endpoint_by_id(row.lxc_id)
 
+    def names_of(self, family: int, address: bytes) -> Mapping[int, tuple[str, ...]]:  # the port's shape
+        """Nobody's: an agent learns no DNS answers, so it knows no names of addresses."""
+        return {}
+
+    def services_at(self, family: int, address: bytes) -> Mapping[tuple[int, int], Service]:
+        """None: an agent translates no service addresses."""
+        return {}
+
+    def addresses_of_cgroup(self, cgroup: int) -> tuple[bytes, ...]:
+        """None: our programs know pods by their devices, so nobody tells an agent of control groups."""
+        return ()
+
     def interface_name(self, index: int) -> str:
         """Name of the device; empty for an unknown one."""
         return _name_of(index, self._engine.head)
@@ -90,6 +103,7 @@ class Observed:
             namespace=endpoint.namespace,
             pod_name=endpoint.pod,
             cluster=self._engine.world.cluster,
+            identity=endpoint.identity,
         )
 
 

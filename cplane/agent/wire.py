@@ -14,7 +14,10 @@ from cplane import __version__
 from cplane.agent import memory
 from cplane.agent.boot import agree, boot, collect_often, keep_addresses
 from cplane.agent.datapaths import Datapath, doctor, open_datapath
+from cplane.agent.flows import History, flow_history
 from cplane.agent.observed import Observed
+from cplane.agent.timed import TimedLog
+from cplane.agent.told import Telling
 from cplane.api.cni.service import CniService
 from cplane.api.errors import refuse
 from cplane.api.ports import Agent, Monitor, Verified
@@ -34,7 +37,7 @@ from cplane.telemetry.clock import SystemClock
 from cplane.telemetry.log import line, logger
 from cplane.transport.address import TcpAddress, UnixAddress
 from cplane.transport.grpc import serve
-from cplane.transport.tls import server_context
+from cplane.transport.tls import BadCertificate, ReloadingContext
 
 log = logger("agent")
 
@@ -44,7 +47,8 @@ async def run(config: AgentConfig) -> None:
     clock = SystemClock()
     await to_thread.run_sync(_make_folders, config)
     started_ns = clock.monotonic_ns()
-    async with _event_log(config, clock) as event_log:
+    async with _event_log(config, clock) as opened, flow_history(config, clock) as history:
+        event_log = TimedLog(opened, clock.monotonic_ns)
         world, tables = await replay(event_log)
         observed: Observed
         datapath = await to_thread.run_sync(
@@ -55,7 +59,11 @@ async def run(config: AgentConfig) -> None:
         )
         try:
             agree(config, event_log.head, datapath.position())
-            engine = Engine(event_log, datapath.targets, datapath.publish, started=world, tables=tables)
+            telling = Telling(config, clock)
+            engine = Engine(
+                event_log, datapath.targets, datapath.publish, started=world, tables=tables, told=telling.turn
+            )
+            telling.started(world)
             observed = Observed(engine)
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(_until_told, tasks.cancel_scope)
@@ -63,14 +71,14 @@ async def run(config: AgentConfig) -> None:
                 await boot(config, engine, datapath)
                 memory.started()
                 tasks.start_soon(engine.drive)
-                flows = FlowStore(
-                    cluster=config.cluster_name,
-                    node=config.node_name,
-                    seed=clock.new_id(),
-                    capacity=config.hubble.ring_records,
-                )
+                tasks.start_soon(telling.agent_events.follow, engine)
+                flows = history.store
                 await _serve(config, engine, datapath, flows, clock, tasks)
-                await _observe(config, datapath, observed, flows, clock, tasks)
+                await _observe(config, datapath, observed, telling, history, clock, tasks)
+                if config.is_metered:
+                    from cplane.agent.metered import meter  # what it imports costs every other agent 10 MB
+
+                    await meter(config, engine, datapath, flows, event_log, clock, tasks)
                 await engine.wait(engine.head)
                 tasks.start_soon(collect_often, datapath)  # only now: before, a sweep could take what is still wanted
                 took_ms = (clock.monotonic_ns() - started_ns) / 1e6
@@ -103,11 +111,13 @@ async def _observe(
     config: AgentConfig,
     datapath: Datapath,
     observed: Observed,
-    flows: FlowStore,
+    telling: Telling,
+    history: History,
     clock: SystemClock,
     tasks: TaskGroup,
 ) -> None:
     """Records become flows, and flows can be read."""
+    flows = history.store
     parser = Parser(flows, observed)
     tasks.start_soon(
         partial(
@@ -120,13 +130,27 @@ async def _observe(
             offset_ns=clock.boot_offset_ns,
         )
     )
+    if history.closing is not None:
+        tasks.start_soon(history.closing.run)
     addresses: list[UnixAddress | TcpAddress] = [UnixAddress(config.hubble_socket)]
     if config.hubble.tcp:
         given = config.hubble
-        tls = server_context(given.tls_cert, given.tls_key, given.tls_client_ca) if given.tls_cert else None
+        files = (given.tls_cert, given.tls_key, given.tls_client_ca)
+        tls = ReloadingContext.of(*files, failed=_keep_certificate) if given.tls_cert else None
         addresses.append(TcpAddress(*config.hubble.tcp, tls))
-    services = hubble_services(flows, clock, version=__version__)
+    services = hubble_services(
+        flows,
+        clock,
+        version=__version__,
+        agent_events=telling.ring,
+        peers=telling.peers,
+        archive=history.archive,
+    )
     await tasks.start(partial(serve, services, addresses, refuse=refuse))
+
+
+def _keep_certificate(error: BadCertificate) -> None:
+    log.error(line("hubble", kind="certificate", path=error.path, error=str(error), detail="the old one stays in use"))
 
 
 def _make_folders(config: AgentConfig) -> None:

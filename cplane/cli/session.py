@@ -33,12 +33,11 @@ class Session:
 
     def call(self, ask: "Callable[[ClientChannel], Awaitable[T]]", *, patience_s: float | None = ANSWER_S) -> T:
         """What `ask` returns over a channel to the agent; ends the process when it cannot."""
-        import anyio
-
         from cplane.errors import CplaneError, Unavailable
+        from cplane.terminal.interrupt import run_until_interrupted
 
         try:
-            return anyio.run(partial(self._ask, ask, patience_s))
+            return run_until_interrupted(partial(self._ask, ask, patience_s))
         except TimeoutError:
             fail(f"{self.server} did not answer within {patience_s:g} s", code=UNREACHABLE)
         except Unavailable as error:

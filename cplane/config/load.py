@@ -33,7 +33,7 @@ class Key(NamedTuple):
     """One thing that can be told: `hubble.ring_records`, with its kind and its help."""
 
     name: str
-    kind: type[str] | type[int] | type[bool]
+    kind: type[str] | type[int] | type[bool] | type[tuple[str, ...]]
     choices: tuple[str, ...]
     help: str
     default: object
@@ -63,7 +63,8 @@ def _keys(model: type[AgentConfig | HubbleConfig], prefix: str = "") -> Iterator
             continue
         hint = _without_none(hint)
         choices = typing.get_args(hint) if typing.get_origin(hint) is Literal else ()
-        yield Key(prefix + one.name, str if choices else hint, choices, one.metadata["help"], one.default)
+        kind = str if choices else typing.get_origin(hint) or hint
+        yield Key(prefix + one.name, kind, choices, one.metadata["help"], one.default)
 
 
 def _without_none(hint: Any) -> Any:  # Any: what typing gives  # noqa: ANN401
@@ -158,6 +159,10 @@ def _entries(tree: object, path: str, faults: list[Fault]) -> Iterator[tuple[str
         key = _BY_NAME.get(name)
         if key is None:
             faults.append(Fault(name, f"unknown key{_suggest(name, _BY_NAME)} ({path})"))
+        elif key.kind is tuple and isinstance(value, str):
+            yield name, tuple(value.split())
+        elif key.kind is tuple and isinstance(value, list) and all(isinstance(one, str) for one in value):
+            yield name, tuple(value)
         elif isinstance(value, key.kind) and not (key.kind is int and isinstance(value, bool)):
             yield name, value
         else:
@@ -198,6 +203,8 @@ def _from_flags(flags: Mapping[str, object], faults: list[Fault]) -> Iterator[tu
 def _from_text(key: Key, text: str, source: str, faults: list[Fault]) -> Iterator[tuple[str, object]]:
     if key.kind is str:
         yield key.name, text
+    elif key.kind is tuple:
+        yield key.name, tuple(text.split())
     elif key.kind is int and text.isascii() and text.isdecimal() and len(text) < 20:
         yield key.name, int(text)
     elif key.kind is bool and text.lower() in _TRUE | _FALSE:
@@ -207,7 +214,7 @@ def _from_text(key: Key, text: str, source: str, faults: list[Fault]) -> Iterato
 
 
 def _kind(key: Key) -> str:
-    return {str: "text", int: "a whole number", bool: "true or false"}[key.kind]
+    return {str: "text", int: "a whole number", bool: "true or false", tuple: "a list of texts"}[key.kind]
 
 
 def _suggest(name: str, known: Mapping[str, object]) -> str:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from ipaddress import AddressValueError, IPv4Network, IPv6Network, NetmaskValueError, ip_address, ip_network
 from typing import Final, Literal, NamedTuple
 
+from cplane.config.metrics import BadMetric, WantedMetric, parse_metrics
 from cplane.errors import Rejected
 
 _NODE_NAME: Final = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
@@ -49,6 +50,23 @@ class HubbleConfig:
     ring_records: int = field(
         default=1 << 20, metadata={"help": "flows that are kept, a power of two from 1024 to 16777216"}
     )
+    ring_path: str | None = field(
+        default=None,
+        metadata={
+            "help": "file that the flows are in, 115 bytes for each, so that they survive a restart; empty: memory "
+            "(default: <state_dir>/flows.ring)"
+        },
+    )
+    archive_path: str = field(
+        default="",
+        metadata={"help": "folder of Parquet files with older flows (needs the extra `archive`); empty: none are kept"},
+    )
+    archive_max_mb: int = field(
+        default=1024, metadata={"help": "megabytes of files in hubble.archive_path; the oldest go beyond that"}
+    )
+    archive_max_hours: int = field(
+        default=168, metadata={"help": "hours after which a file in hubble.archive_path goes; 0: never"}
+    )
     monitor: Literal["medium", "drops", "off"] = field(
         default="medium",
         metadata={"help": "what the kernel records: new connections and verdicts, drops only, or nothing"},
@@ -71,20 +89,60 @@ class HubbleConfig:
         metadata={"help": "serve hubble.listen_tcp without TLS: who reaches it, reads"},
     )
 
+    metrics: tuple[str, ...] = field(
+        default=(),
+        metadata={
+            "help": "metrics of flows, in upstream's words, such as drop:sourceContext=pod;destinationContext=pod|dns: "
+            "dns, drop, flow, flows-to-world, http, httpV2, icmp, kafka, policy, port-distribution, tcp"
+        },
+    )
+    metrics_listen: str = field(
+        default="", metadata={"help": "host:port of /metrics for them, without a host every address; empty: off"}
+    )
+    metrics_sets_max: int = field(
+        default=10_000, metadata={"help": "label sets that one metric of flows may have, 100 to 1000000"}
+    )
+    export_file_path: str = field(
+        default="", metadata={"help": "file that flows are appended to as lines of JSON; empty: none"}
+    )
+    export_file_max_size_mb: int = field(
+        default=10, metadata={"help": "megabytes at which the file is put aside; 0: never"}
+    )
+    export_file_max_backups: int = field(
+        default=5, metadata={"help": "files put aside that are kept, the newest; 0: all"}
+    )
+    export_file_compress: bool = field(default=False, metadata={"help": "compress files that are put aside"})
+    export_allowlist: str = field(
+        default="", metadata={"help": "flows that are exported: filters as JSON, one after the other; empty: all"}
+    )
+    export_denylist: str = field(default="", metadata={"help": "flows that are not exported, likewise"})
+    export_fieldmask: tuple[str, ...] = field(
+        default=(), metadata={"help": "fields of a flow that are exported; none given: all"}
+    )
+    flowlogs_config_path: str = field(
+        default="",
+        metadata={"help": "YAML file with further exports (flowLogs), read again when it changes; empty: none"},
+    )
+
     @property
     def tcp(self) -> tuple[str, int] | None:
         """Host and port to listen on; None: nowhere. An empty host is every address, with TLS only."""
         if not self.listen_tcp:
             return None
-        host, _, port = self.listen_tcp.rpartition(":")
-        host = host.removeprefix("[").removesuffix("]")
-        return (host or ("" if self.tls_cert else "127.0.0.1"), int(port))
+        host, port = host_port(self.listen_tcp)
+        return (host or ("" if self.tls_cert else "127.0.0.1"), port)
 
     def faults(self) -> Iterator[Fault]:
         """Everything that is wrong here, keys relative to this section."""
         ring = self.ring_records
         if not 1024 <= ring <= 1 << 24 or ring & (ring - 1):
             yield Fault("ring_records", f"{ring} is not a power of two from 1024 to 16777216")
+        for key in ("ring_path", "archive_path"):
+            path = getattr(self, key)
+            if path and not path.startswith("/"):
+                yield Fault(key, f"{path!r} is not an absolute path")
+        if self.archive_max_mb < 1:
+            yield Fault("archive_max_mb", "0 leaves no room; to keep no older flows, leave out hubble.archive_path")
         if self.listen_tcp:
             yield from _host_port("listen_tcp", self.listen_tcp)
             if not self.tls_cert and not self.allow_plaintext_tcp:
@@ -97,6 +155,34 @@ class HubbleConfig:
             yield Fault(absent, "a certificate and its key are given together")
         if self.tls_client_ca and not self.tls_cert:
             yield Fault("tls_client_ca", "clients show certificates over TLS only: give hubble.tls_cert too")
+        yield from self._metrics_faults()
+        yield from self._export_faults()
+
+    @property
+    def wanted_metrics(self) -> tuple[WantedMetric, ...]:
+        """The metrics, understood."""
+        return parse_metrics(self.metrics)
+
+    def _metrics_faults(self) -> Iterator[Fault]:
+        try:
+            parse_metrics(self.metrics)
+        except BadMetric as bad:
+            yield Fault("metrics", str(bad))
+        if self.metrics_listen:
+            yield from _host_port("metrics_listen", self.metrics_listen)
+        elif self.metrics:
+            yield Fault("metrics", "nobody could read them: give hubble.metrics_listen too, such as :9965")
+        if not 100 <= self.metrics_sets_max <= 1_000_000:
+            yield Fault("metrics_sets_max", f"{self.metrics_sets_max} is not from 100 to 1000000")
+
+    def _export_faults(self) -> Iterator[Fault]:
+        for key in ("export_file_path", "flowlogs_config_path"):
+            path = getattr(self, key)
+            if path and not path.startswith("/"):
+                yield Fault(key, f"{path!r} is not an absolute path")
+        for key, most in (("export_file_max_size_mb", 1_000_000), ("export_file_max_backups", 10_000)):
+            if getattr(self, key) > most:
+                yield Fault(key, f"{getattr(self, key)} is more than {most}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,6 +221,10 @@ class AgentConfig:
         default="info", metadata={"help": "what is worth a line on standard error"}
     )
     log_format: Literal["text", "json"] = field(default="text", metadata={"help": "how such a line looks"})
+    metrics_listen: str = field(
+        default="",
+        metadata={"help": "host:port of the agent's own /metrics and /healthz, such as 127.0.0.1:9962; empty: off"},
+    )
     hubble: HubbleConfig = field(default_factory=HubbleConfig)
 
     def __post_init__(self) -> None:
@@ -150,6 +240,18 @@ class AgentConfig:
     def log_path(self) -> str:
         """The log's file; empty when it is kept in memory."""
         return self.log.removeprefix("sqlite:///") if self.log != "memory" else ""
+
+    @property
+    def ring_path(self) -> str:
+        """The flows' file; empty when they are kept in memory."""
+        given = self.hubble.ring_path
+        return f"{self.state_dir.rstrip('/')}/flows.ring" if given is None else given
+
+    @property
+    def is_metered(self) -> bool:
+        """Whether metrics are served or flows are exported."""
+        given = self.hubble
+        return bool(self.metrics_listen or given.metrics_listen or given.export_file_path or given.flowlogs_config_path)
 
     @property
     def admin_socket(self) -> str:
@@ -189,6 +291,8 @@ class AgentConfig:
         derived = self.log_path.startswith(self.state_dir)  # then the folder is what is wrong
         if self.log != "memory" and not derived and not self.log.startswith("sqlite:////"):
             yield Fault("log", f"{self.log!r} is neither memory nor sqlite:///PATH with an absolute path")
+        if self.metrics_listen:
+            yield from _host_port("metrics_listen", self.metrics_listen)
         yield from _one_of("hubble.monitor", self.hubble.monitor, ("medium", "drops", "off"))
         yield from (Fault(f"hubble.{fault.key}", fault.message) for fault in self.hubble.faults())
 
@@ -199,6 +303,12 @@ class AgentConfig:
             yield from _cidr("ipv4_pod_cidr", self.ipv4_pod_cidr, 4)
         if self.ipv6_pod_cidr:
             yield from _cidr("ipv6_pod_cidr", self.ipv6_pod_cidr, 6)
+
+
+def host_port(text: str) -> tuple[str, int]:
+    """Host (empty in `:9965`) and port of an address that has been checked."""
+    host, _, port = text.rpartition(":")
+    return host.removeprefix("[").removesuffix("]"), int(port)
 
 
 def _one_of(key: str, value: str, allowed: tuple[str, ...]) -> Iterator[Fault]:

@@ -34,6 +34,20 @@ class Committed:
     events: tuple[Event, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What one command changed: the worlds around it, its events, and what they change in each table."""
+
+    before: World
+    after: World
+    events: tuple[Event, ...]
+    deltas: Mapping[str, AnyDelta]
+
+
+def tell_nobody(_turn: Turn) -> None:
+    """Nobody wants to know."""
+
+
 @dataclass(slots=True)
 class _Request:
     command: Command
@@ -44,7 +58,11 @@ class _Request:
 
 
 class Engine:
-    """One writer over one log. `run` serves `submit`, `drive` serves `wait`."""
+    """One writer over one log. `run` serves `submit`, `drive` serves `wait`.
+
+    `told` is called with every command that changed something, in order and once its events are durable. It must be
+    quick and raise nothing: commands wait for it.
+    """
 
     def __init__(
         self,
@@ -54,8 +72,10 @@ class Engine:
         *,
         started: World,
         tables: Tables,
+        told: Callable[[Turn], None] = tell_nobody,
     ) -> None:
         self.log = event_log
+        self._told = told
         self.targets = targets
         self.world = started
         self._tables = tables
@@ -85,6 +105,11 @@ class Engine:
     def failure(self) -> str:
         """Why the datapath could not be written the last time; empty when it could."""
         return self._reconciler.failure
+
+    @property
+    def failures(self) -> int:
+        """How often the datapath could not be written since the start."""
+        return self._reconciler.failures
 
     def desired(self, table: str) -> Mapping[Any, Any]:
         """What a table should contain at `head`."""
@@ -146,11 +171,13 @@ class Engine:
                 # Tables depend on facts only, so those of the old world are what there was before.
                 self._tables = Tables(facts(self.world))
                 raise
+            turn = Turn(self.world, world, tuple(event for _, event in decided), deltas)
             self.world = world
             self._reconciler.enqueue(Round(world.position, deltas))
+        self._told(turn)
         kind = type(request.command).__name__
         log.info(line("command", kind=kind, actor=request.actor, events=len(decided), position=world.position))
-        return Committed(world.position, tuple(event for _, event in decided))
+        return Committed(world.position, turn.events)
 
     def _propose(self, decided: Decision, request: _Request) -> Proposed:
         expected = {stream: self.world.versions.get(stream, 0) for stream, _ in decided}

@@ -69,6 +69,7 @@ class Reconciler:
         self.applied = 0
         self.in_sync = False
         self.failure = ""
+        self.failures = 0  # since the start
 
     def enqueue(self, one: Round) -> None:
         """The round will be written: a small one whose turn it is has been, when this returns.
@@ -131,6 +132,7 @@ class Reconciler:
     def _failed(self, error: Unavailable, again: str) -> None:
         """What is in the kernel is not known any more: everything will be compared."""
         self.in_sync, self.failure = False, str(error)
+        self.failures += 1
         self._compare_all = True
         log.warning(line("reconcile", kind="failed", error=self.failure, detail=f"again {again}"))
 

@@ -11,9 +11,19 @@ class Workload(NamedTuple):
     kind: str
 
 
+class Service(NamedTuple):
+    """What is reached at an address and a port."""
+
+    name: str
+    namespace: str
+
+
 @dataclass(frozen=True, slots=True)
 class EndpointMeta:
-    """An end of a flow as it was when the packet passed. `labels` are texts in Hubble's form, sorted."""
+    """An end of a flow as it was when the packet passed. `labels` are texts in Hubble's form, sorted.
+
+    `names` are those by which the other end got to know the address, `service` is the one of its port.
+    """
 
     endpoint_id: int = 0
     identity: int = 0
@@ -22,6 +32,8 @@ class EndpointMeta:
     pod_name: str = ""
     labels: tuple[str, ...] = ()
     workloads: tuple[Workload, ...] = ()
+    names: tuple[str, ...] = ()
+    service: Service | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from cplane.domain.verdict import Verdict
 from cplane.hubble.attribution import Attribution
+from cplane.hubble.detail import NO_DETAIL, Detail
 from cplane.hubble.endpoint import EndpointMeta
 from cplane.hubble.parser.ends import address_text
 from cplane.hubble.ring import COLUMNS, Reply, Span
@@ -44,6 +45,7 @@ class Key(NamedTuple):
     dst_meta: int
     link: int
     attribution: int
+    detail: int
     proxy_port: int
     line: int
     macs: bytes
@@ -121,8 +123,9 @@ class FlowBuilder:
         """What all flows of a key have in common: no time, no uuid, no ports, no extension."""
         flow = flow_pb2.Flow(
             verdict=key.verdict,  # type: ignore[arg-type]  # enumerations are open: any number goes
-            Type=flow_pb2.L3_L4,
+            Type=flow_pb2.SOCK if key.type == RecordType.SOCKET else flow_pb2.L3_L4,
             node_name=self._store.node_name,
+            node_labels=self._store.node_labels,
             event_type=flow_pb2.CiliumEventType(type=key.type, sub_type=key.subtype),
             traffic_direction=key.direction,  # type: ignore[arg-type]
             policy_match_type=key.match_type,
@@ -134,7 +137,10 @@ class FlowBuilder:
         self._network(flow, key)
         self._place(flow, key)
         _attribute(flow, key, self._store.attributions[key.attribution])
-        _transport(flow, key)
+        detail = self._store.details[key.detail]
+        _transport(flow, key, detail)
+        if detail is not NO_DETAIL:
+            _tell(flow, detail)
         if key.reply != Reply.UNKNOWN:
             flow.is_reply.value = key.reply == Reply.YES
             flow.reply = flow.is_reply.value
@@ -147,8 +153,14 @@ class FlowBuilder:
             flow.IP.source = address_text(key.ip_version, key.src_hi, key.src_lo)
             flow.IP.destination = address_text(key.ip_version, key.dst_hi, key.dst_lo)
             flow.IP.ipVersion = key.ip_version  # type: ignore[assignment]
-        _end(flow.source, self._store.endpoints[key.src_meta])
-        _end(flow.destination, self._store.endpoints[key.dst_meta])
+        source, destination = self._store.endpoints[key.src_meta], self._store.endpoints[key.dst_meta]
+        _end(flow.source, source)
+        _end(flow.destination, destination)
+        flow.source_names.extend(source.names)
+        flow.destination_names.extend(destination.names)
+        for service, message in ((source.service, "source_service"), (destination.service, "destination_service")):
+            if service is not None:
+                getattr(flow, message).name, getattr(flow, message).namespace = service
 
     def _place(self, flow: flow_pb2.Flow, key: Key) -> None:
         link = self._store.links[key.link]
@@ -158,6 +170,10 @@ class FlowBuilder:
             flow.trace_observation_point = (
                 flow_pb2.TO_ENDPOINT if key.subtype == _TO_ENDPOINT else key.subtype  # type: ignore[assignment]
             )
+        if key.type == RecordType.CAPTURE:
+            flow.debug_capture_point = key.subtype  # type: ignore[assignment]
+        if key.type == RecordType.SOCKET:
+            flow.sock_xlate_point = key.subtype  # type: ignore[assignment]
         if key.type == RecordType.DROP and key.file:
             flow.file.name, flow.file.line = file_name(key.file), key.line
 
@@ -183,22 +199,49 @@ def _end(message: flow_pb2.Endpoint, meta: EndpointMeta) -> None:
     message.SetInParent()
 
 
-def _transport(flow: flow_pb2.Flow, key: Key) -> None:
+def _tell(flow: flow_pb2.Flow, detail: Detail) -> None:
+    flow.socket_cookie, flow.cgroup_id = detail.socket_cookie, detail.cgroup_id
+    flow.auth_type = detail.auth_type  # type: ignore[assignment]
+    if flow.HasField("IP"):
+        flow.IP.encrypted, flow.IP.source_xlated = detail.encrypted, detail.source_xlated
+    if detail.trace_id:
+        flow.ip_trace_id.trace_id = detail.trace_id
+    tunnel = detail.tunnel
+    if tunnel is not None:
+        flow.tunnel.protocol, flow.tunnel.vni = tunnel.protocol, tunnel.vni  # type: ignore[assignment]
+        flow.tunnel.IP.source, flow.tunnel.IP.destination = tunnel.source, tunnel.destination
+        flow.tunnel.IP.ipVersion = tunnel.ip_version  # type: ignore[assignment]
+        flow.tunnel.l4.UDP.source_port, flow.tunnel.l4.UDP.destination_port = tunnel.sport, tunnel.dport
+
+
+def _transport(flow: flow_pb2.Flow, key: Key, detail: Detail) -> None:
     if not key.ip_version:
         return
     match key.protocol:
+        case 6 if key.type == RecordType.SOCKET:
+            flow.l4.TCP.SetInParent()
+            flow.Summary = "TCP"
         case 6:
             flow.l4.TCP.flags.SetInParent()
             for name, bit in TCP_FLAGS:
                 if key.tcp_flags & bit:
                     setattr(flow.l4.TCP.flags, name, True)
             flow.Summary = tcp_summary(key.tcp_flags)
+            if detail.nonce_sum:
+                flow.l4.TCP.flags.NS = True
+                flow.Summary += ", NS" if key.tcp_flags else "NS"
         case 17:
             flow.l4.UDP.SetInParent()
             flow.Summary = "UDP"
         case 132:
             flow.l4.SCTP.SetInParent()
             flow.Summary = "SCTP"
+        case _:
+            _unported(flow, key, detail)
+
+
+def _unported(flow: flow_pb2.Flow, key: Key, detail: Detail) -> None:
+    match key.protocol:
         case 1:
             flow.l4.ICMPv4.type, flow.l4.ICMPv4.code = key.icmp_type, key.icmp_code
             flow.l4.ICMPv4.SetInParent()
@@ -207,3 +250,10 @@ def _transport(flow: flow_pb2.Flow, key: Key) -> None:
             flow.l4.ICMPv6.type, flow.l4.ICMPv6.code = key.icmp_type, key.icmp_code
             flow.l4.ICMPv6.SetInParent()
             flow.Summary = icmp_summary(6, key.icmp_type, key.icmp_code)
+        case 112 if detail.vrrp is not None:
+            vrrp = flow.l4.VRRP
+            vrrp.type, vrrp.vrid, vrrp.priority = detail.vrrp
+            flow.Summary = "VRRP"
+        case 2 if detail.igmp is not None:
+            flow.l4.IGMP.type, flow.l4.IGMP.group_address = detail.igmp
+            flow.Summary = "IGMP"

@@ -9,7 +9,6 @@ import numpy as np
 import numpy.typing as npt
 
 from cplane.hubble.parser.threefour import Parser
-from cplane.hubble.ring import LossSource
 from cplane.hubble.store import FlowStore
 
 BATCH: Final = 4096  # records taken at a time
@@ -23,7 +22,8 @@ class LossLedger:
 
     def __init__(self, store: FlowStore, lost: Callable[[], int]) -> None:
         self._store, self._lost = store, lost
-        self._known = lost()  # what was lost before we came is not ours to tell
+        self._known = lost()
+        store.resume(self._known)  # what was lost before we came is told as our absence, or is not ours to tell
         self._pending, self._first_ns, self._told_ns = 0, 0, -_NS
 
     def check(self, now_ns: int) -> bool:
@@ -37,7 +37,7 @@ class LossLedger:
             self._pending += new
         if not self._pending or abs(now_ns - self._told_ns) < _NS:
             return False
-        self._store.ring.add_loss(LossSource.KERNEL_RING, self._pending, self._first_ns, now_ns)
+        self._store.lose(self._pending, self._first_ns, now_ns, kernel_lost=total)
         self._pending, self._told_ns = 0, now_ns
         return True
 

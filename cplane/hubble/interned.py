@@ -1,6 +1,6 @@
 """Values that many rows share, by number, for as long as a row names them."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Final, Generic, TypeVar
 
 import numpy as np
@@ -24,6 +24,7 @@ class Interned(Generic[T]):
         self._numbers: dict[T, int] = {empty: 0}
         self._free: list[int] = []
         self._collect_at = _COLLECT_FROM
+        self._fresh: list[int] = []
         self.generation = 0
 
     def number(self, value: T) -> int:
@@ -38,7 +39,35 @@ class Interned(Generic[T]):
             number = len(self._values)
             self._values.append(value)
         self._numbers[value] = number
+        self._fresh.append(number)
         return number
+
+    def take_fresh(self) -> list[tuple[int, T]]:
+        """Numbers that have got a value since this was asked last, with their values."""
+        if not self._fresh:
+            return []
+        fresh, self._fresh = self._fresh, []
+        return [(number, self._values[number]) for number in fresh]
+
+    def entries(self) -> Iterator[tuple[int, T]]:
+        """Every number that is not free, but 0, with its value."""
+        free = frozenset(self._free)
+        return ((n, value) for n, value in enumerate(self._values) if n and n not in free)
+
+    def restore(self, entries: Iterable[tuple[int, T]]) -> None:
+        """The table has these values under these numbers, later ones in the place of earlier ones, and no others."""
+        given = dict(entries)
+        empty = self._values[0]
+        self._values = [empty] * (max(given, default=0) + 1)
+        for number, value in given.items():
+            self._values[number] = value
+        self._values[0] = empty
+        # of two numbers for one value, which a crash can leave, rows may name both; new ones get the later one
+        self._numbers = {empty: 0, **{value: number for number, value in given.items() if number}}
+        self._free = [n for n in range(1, len(self._values)) if n not in given]
+        self._fresh = []
+        self._collect_at = max(_COLLECT_FROM, 2 * len(self._numbers))
+        self.generation += 1
 
     def __getitem__(self, number: int) -> T:
         return self._values[number]
@@ -63,6 +92,7 @@ class Interned(Generic[T]):
             live[numbers] = True
         self._numbers = {value: n for value, n in self._numbers.items() if live[n]}
         self._free = np.flatnonzero(~live).tolist()
+        self._fresh = [number for number in self._fresh if live[number]]
         empty = self._values[0]
         for number in self._free:
             self._values[number] = empty

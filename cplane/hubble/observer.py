@@ -1,5 +1,6 @@
 """The observer service, wire-compatible with Hubble's."""
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol, TypeVar
 
 import anyio.lowlevel
@@ -8,13 +9,19 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from grpclib.const import Cardinality, Handler, Status
 from grpclib.exceptions import GRPCError
 
-from cplane.hubble.encode import Encoders
+from cplane.hubble.archive.folder import Archive
+from cplane.hubble.archive.past import ArchivedPast
+from cplane.hubble.encode import Encoder, Encoders
+from cplane.hubble.eventring import EventReading, EventRing, Wanted
 from cplane.hubble.fieldmask import PATHS_MAX, parse_mask
-from cplane.hubble.filters import BadFilter, compile_filters
+from cplane.hubble.filters import ROWS, BadFilter, compile_filters, has_expressions
 from cplane.hubble.flow import TYPE_URL
+from cplane.hubble.peer import Peer, peer_name
 from cplane.hubble.selection import CHUNK, Query, Reading
 from cplane.hubble.store import FlowStore
+from cplane.pb.flow import flow_pb2
 from cplane.pb.observer import observer_pb2 as pb
+from cplane.pb.relay import relay_pb2
 
 if TYPE_CHECKING:
     from grpclib.server import Stream
@@ -40,10 +47,22 @@ class Clock(Protocol):
 
 
 class Observer:
-    """Answers from one store. What an agent does not have is unimplemented: nodes, agent and debug events."""
+    """Answers from one store and two rings of events. `reached` is how others reach this node's observer, now."""
 
-    def __init__(self, store: FlowStore, clock: Clock, *, version: str) -> None:
+    def __init__(
+        self,
+        store: FlowStore,
+        clock: Clock,
+        *,
+        version: str,
+        agent_events: EventRing[flow_pb2.AgentEvent],
+        debug_events: EventRing[flow_pb2.DebugEvent],
+        reached: Callable[[], Peer | None],
+        archive: Archive | None = None,
+    ) -> None:
         self._store, self._clock, self._version = store, clock, version
+        self._agent_events, self._debug_events, self._reached = agent_events, debug_events, reached
+        self._archive = archive
         self._encoders = Encoders(store)
         self._started = clock.monotonic_ns()
 
@@ -52,9 +71,9 @@ class Observer:
         unary, stream = Cardinality.UNARY_UNARY, Cardinality.UNARY_STREAM
         methods = (
             ("GetFlows", self.get_flows, stream),
-            ("GetAgentEvents", _unimplemented, stream),
-            ("GetDebugEvents", _unimplemented, stream),
-            ("GetNodes", _unimplemented, unary),
+            ("GetAgentEvents", self.get_agent_events, stream),
+            ("GetDebugEvents", self.get_debug_events, stream),
+            ("GetNodes", self.get_nodes, unary),
             ("GetNamespaces", self.get_namespaces, unary),
             ("ServerStatus", self.server_status, unary),
         )
@@ -74,13 +93,61 @@ class Observer:
             if len(request.field_mask.paths) > PATHS_MAX:
                 _refuse(f"field_mask has more than {PATHS_MAX} paths")
             mask = parse_mask(request.field_mask.paths)
-        encoder = self._encoders.get(mask, origin=request.extensions.type_url == TYPE_URL)
+        origin = request.extensions.type_url == TYPE_URL
+        encoder = self._encoders.get(mask, origin=origin)
+        past = None
+        if self._archive is not None:
+            past = ArchivedPast(
+                self._archive, query, encoder, lambda one: (_query(request, one), Encoder(one, mask, origin=origin))
+            )
         await self._greet(stream)
-        reading = Reading(self._store, query, encoder)
-        while (data := await reading.next()) is not None:
+        reading = Reading(self._store, query, encoder, past)
+        while (data := await _next(reading)) is not None:
             # grpclib can only write one message at a time; its stream below has the flow control
             await stream._stream.send_data(data)  # noqa: SLF001
             await anyio.lowlevel.checkpoint()  # a write that need not wait would starve the others
+
+    async def get_agent_events(self, stream: "Stream[pb.GetAgentEventsRequest, pb.GetAgentEventsResponse]") -> None:
+        """What the agent did."""
+        request = await _request(stream)
+        wanted = _wanted(request)
+        await self._greet(stream)
+        reading = EventReading(self._agent_events, wanted)
+        while (held := await reading.next()) is not None:
+            response = pb.GetAgentEventsResponse(agent_event=held.told(), node_name=self._store.node_name)
+            response.time.FromNanoseconds(held.time_ns)
+            await stream.send_message(response)
+
+    async def get_debug_events(self, stream: "Stream[pb.GetDebugEventsRequest, pb.GetDebugEventsResponse]") -> None:
+        """What the datapath said to those who debug it; nothing, unless its programs are built to."""
+        request = await _request(stream)
+        wanted = _wanted(request)
+        await self._greet(stream)
+        reading = EventReading(self._debug_events, wanted)
+        while (held := await reading.next()) is not None:
+            response = pb.GetDebugEventsResponse(debug_event=held.told(), node_name=self._store.node_name)
+            response.time.FromNanoseconds(held.time_ns)
+            await stream.send_message(response)
+
+    async def get_nodes(self, stream: "Stream[pb.GetNodesRequest, pb.GetNodesResponse]") -> None:
+        """This node alone: it is the only one whose state an agent knows."""
+        await _request(stream)
+        await self._greet(stream)
+        cluster, _, node = self._store.node_name.partition("/")
+        me, status = self._reached(), self._status()
+        answer = pb.Node(
+            name=peer_name(cluster, node),
+            version=self._version,
+            address=me.address if me is not None else "",
+            state=relay_pb2.NODE_CONNECTED,
+            uptime_ns=status.uptime_ns,
+            num_flows=status.num_flows,
+            max_flows=status.max_flows,
+            seen_flows=status.seen_flows,
+        )
+        answer.tls.enabled = me is not None and bool(me.tls_name)
+        answer.tls.server_name = me.tls_name if me is not None else ""
+        await stream.send_message(pb.GetNodesResponse(nodes=[answer]))
 
     async def get_namespaces(self, stream: "Stream[pb.GetNamespacesRequest, pb.GetNamespacesResponse]") -> None:
         """Namespaces seen within the last hour."""
@@ -95,17 +162,19 @@ class Observer:
         """How much there is, and how fast it comes."""
         await _request(stream)
         await self._greet(stream)
+        status = self._status()
+        status.version = self._version
+        status.flows_rate = flows_rate(self._store, self._clock.now_ns(), status.uptime_ns)
+        await stream.send_message(status)
+
+    def _status(self) -> pb.ServerStatusResponse:
+        """What is counted. The numbers of nodes stay unset: they are a relay's."""
         ring = self._store.ring
-        uptime = self._clock.monotonic_ns() - self._started
-        await stream.send_message(
-            pb.ServerStatusResponse(
-                num_flows=len(ring),
-                max_flows=ring.capacity,
-                seen_flows=ring.written,
-                uptime_ns=uptime,
-                version=self._version,
-                flows_rate=flows_rate(self._store, self._clock.now_ns(), uptime),
-            )
+        return pb.ServerStatusResponse(
+            num_flows=len(ring),
+            max_flows=ring.capacity,
+            seen_flows=ring.written,
+            uptime_ns=self._clock.monotonic_ns() - self._started,
         )
 
     async def _greet(self, stream: "Stream[Any, Any]") -> None:  # Any: every method's messages
@@ -131,17 +200,19 @@ def flows_rate(store: FlowStore, now_ns: int, uptime_ns: int) -> float:
     return count * _NS / max(min(uptime_ns, _RATE_S * _NS), _NS)
 
 
-async def _unimplemented(stream: "Stream[Any, Any]") -> None:  # Any: whatever is asked
-    """Said here, because grpclib's own words for an absent method lack a header that clients insist on."""
-    await _request(stream)
-    raise GRPCError(Status.UNIMPLEMENTED, "not implemented by an agent")
-
-
 async def _request(stream: "Stream[T, Any]") -> T:  # Any: the answer does not matter here
     request = await stream.recv_message()
     if request is None:
         raise GRPCError(Status.INVALID_ARGUMENT, "the request has no message")
     return request
+
+
+async def _next(reading: Reading) -> bytes | None:
+    """More of an answer; a filter may prove to be too dear only when flows are judged."""
+    try:
+        return await reading.next()
+    except BadFilter as error:
+        _refuse(str(error))
 
 
 def _query(request: pb.GetFlowsRequest, store: FlowStore) -> Query:
@@ -158,6 +229,19 @@ def _query(request: pb.GetFlowsRequest, store: FlowStore) -> Query:
         since_ns=_instant(request.since) if request.HasField("since") else None,
         until_ns=_instant(request.until) if request.HasField("until") else None,
         predicate=predicate,
+        chunk=ROWS if has_expressions((*request.whitelist, *request.blacklist)) else CHUNK,
+    )
+
+
+def _wanted(request: "pb.GetAgentEventsRequest | pb.GetDebugEventsRequest") -> Wanted:
+    if request.first and request.follow:
+        _refuse("first cannot be specified with follow")
+    return Wanted(
+        number=request.number,
+        first=request.first,
+        follow=request.follow,
+        since_ns=_instant(request.since) if request.HasField("since") else None,
+        until_ns=_instant(request.until) if request.HasField("until") else None,
     )
 
 

@@ -5,10 +5,10 @@ A row is a flow in the encoding that filters compare: small numbers, addresses a
 """
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from enum import IntEnum
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +30,7 @@ COLUMNS: Final[Mapping[str, np.dtype[Any]]] = {  # Any: as above
         "dst_meta": "u4",
         "link": "u4",  # number in the table of devices
         "attribution": "u4",  # number in the table of attributions
+        "detail": "u4",  # number in the table of details
         "cookie": "u4",  # of the policy entry that decided
         "sport": "u2",
         "dport": "u2",
@@ -66,6 +67,7 @@ class Reply(IntEnum):
 class LossSource(IntEnum):
     """Who lost flows, as `flow.LostEventSource` numbers it."""
 
+    UNKNOWN = 0  # nobody was there to lose them
     KERNEL_RING = 1
     QUEUE = 2
     FLOW_RING = 3
@@ -73,7 +75,7 @@ class LossSource(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """`count` flows are missing just before the flow at `position`."""
+    """`count` flows are missing just before the flow at `position`; 0: nobody knows how many."""
 
     position: int
     source: LossSource
@@ -83,15 +85,17 @@ class Loss:
 
 
 class Span:
-    """The rows of positions `start` to `stop` (exclusive): views into the ring, valid until they are overwritten."""
+    """The rows of positions `start` to `stop` (exclusive): views into columns, in which they begin at row `at`.
+
+    A span of the ring is valid until its rows are overwritten.
+    """
 
     __slots__ = ("_columns", "_from", "_to", "start", "stop")
 
-    def __init__(self, columns: Mapping[str, Array], start: int, stop: int, capacity: int) -> None:
+    def __init__(self, columns: Mapping[str, Array], start: int, stop: int, at: int) -> None:
         self._columns = columns
         self.start, self.stop = start, stop
-        self._from = start & (capacity - 1)
-        self._to = self._from + (stop - start)
+        self._from, self._to = at, at + stop - start
 
     def __getitem__(self, name: str) -> Array:
         return self._columns[name][self._from : self._to]
@@ -100,22 +104,48 @@ class Span:
         return self.stop - self.start
 
 
-class FlowRing:
-    """The last `capacity` flows (a power of two). Memory is taken when it is first written."""
+class Place(Protocol):
+    """Where rows outlive the process; `cplane.hubble.ringfile.RingFile` fits."""
 
-    def __init__(self, capacity: int = 1 << 18) -> None:
+    @property
+    def columns(self) -> Mapping[str, Array]:
+        """An array of the ring's capacity for each column."""
+        ...
+
+    @property
+    def written(self) -> int:
+        """Position of the next flow."""
+        ...
+
+    @property
+    def oldest(self) -> int:
+        """Position of the oldest row that is whole."""
+        ...
+
+    def commit(self, position: int) -> None:
+        """Rows below `position` are written."""
+        ...
+
+
+class FlowRing:
+    """The last `capacity` flows (a power of two), in memory that is taken when it is first written, or in a `place`."""
+
+    def __init__(self, capacity: int = 1 << 18, place: Place | None = None, *, start: int = 0) -> None:
         if capacity < 1 or capacity & (capacity - 1):
             raise ValueError(f"hubble.ring_records: {capacity} is not a power of two")
         self.capacity = capacity
-        self.written = 0  # position of the next flow, and so the number of flows ever seen
+        self.written = start if place is None else place.written  # position of the next flow
         self.overwritten_unread = 0  # flows that a reader was told it will never see
-        self._columns: dict[str, Array] = {name: np.zeros(capacity, kind) for name, kind in COLUMNS.items()}
+        self.told: Callable[[Loss], None] = lambda _: None  # who else wants to know of losses
+        self._floor = start if place is None else place.oldest
+        self._place = place
+        self._columns = _in_memory(capacity) if place is None else dict(place.columns)
         self._losses: deque[Loss] = deque()
 
     @property
     def oldest(self) -> int:
         """Position of the oldest flow that is still there; `written` when there is none."""
-        return max(0, self.written - self.capacity)
+        return max(self._floor, self.written - self.capacity)
 
     def __len__(self) -> int:
         return self.written - self.oldest
@@ -132,6 +162,26 @@ class FlowRing:
             if skipped + head < count:
                 column[: count - skipped - head] = rows[skipped + head :]
         self.written += count
+        if self._place is not None:
+            self._place.commit(self.written)
+
+    def leave(self) -> None:
+        """The rows are in memory from now on; the place is told of positions still."""
+        present = self._spread(self.oldest, self.written)
+        kept, self._columns = self._columns, _in_memory(self.capacity)
+        for name, column in self._columns.items():
+            for part in present:
+                column[part] = kept[name][part]
+
+    def _spread(self, start: int, stop: int) -> list[slice]:
+        """Where the rows from `start` to `stop` lie: in one or two parts."""
+        parts = []
+        while start < stop:
+            end = min(stop, self.contiguous(start))
+            at = start & (self.capacity - 1)
+            parts.append(slice(at, at + end - start))
+            start = end
+        return parts
 
     def contiguous(self, position: int) -> int:
         """The end of the longest span that may start at `position`: where the ring wraps, or `written`."""
@@ -140,16 +190,30 @@ class FlowRing:
     def span(self, start: int, stop: int) -> Span:
         """Rows from `start` to `stop`, all of them present, `stop` at most `contiguous(start)`."""
         assert self.oldest <= start <= stop <= self.contiguous(start), (self.oldest, start, stop, self.written)
-        return Span(self._columns, start, stop, self.capacity)
+        return Span(self._columns, start, stop, start & (self.capacity - 1))
 
-    def live(self, name: str) -> Array:
-        """Every present row's value in a column, in no order."""
-        return self._columns[name][: min(self.written, self.capacity)]
+    def live(self, name: str) -> list[Array]:
+        """Every present row's value in a column, in one or two parts."""
+        return [self._columns[name][part] for part in self._spread(self.oldest, self.written)]
 
     def add_loss(self, source: LossSource, count: int, first_ns: int, last_ns: int) -> None:
         """`count` flows are missing between the newest flow and the next one."""
+        loss = Loss(self.written, source, count, first_ns, last_ns)
+        self._add_loss(loss)
+        self.told(loss)
+
+    def restore_losses(self, losses: Iterable[Loss]) -> None:
+        """Losses of flows that are in the ring already, in their order."""
+        for loss in losses:
+            self._add_loss(loss)
+
+    def all_losses(self, start: int = 0, stop: int | None = None) -> tuple[Loss, ...]:
+        """Losses before flows from `start` to `stop` (exclusive; None: to the end), in order."""
+        return tuple(loss for loss in self._losses if start <= loss.position and (stop is None or loss.position < stop))
+
+    def _add_loss(self, loss: Loss) -> None:
         self._forget_losses()
-        self._losses.append(Loss(self.written, source, count, first_ns, last_ns))
+        self._losses.append(loss)
 
     def losses(self, position: int) -> tuple[Loss, ...]:
         """Losses just before the flow at `position`."""
@@ -166,3 +230,7 @@ class FlowRing:
         if len(losses) >= MARKS_MAX:
             first, second = losses.popleft(), losses.popleft()
             losses.appendleft(replace(second, count=first.count + second.count, first_ns=first.first_ns))
+
+
+def _in_memory(capacity: int) -> dict[str, Array]:
+    return {name: np.zeros(capacity, kind) for name, kind in COLUMNS.items()}

@@ -1,15 +1,19 @@
 """Everything that observers read: the ring, its tables, and the signal that there is more."""
 
-from collections.abc import Iterable
-from typing import Final
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Generic, Protocol, TypeVar
 
 import anyio
 
 from cplane.hubble.attribution import NO_POLICY, Attribution
+from cplane.hubble.detail import NO_DETAIL, Detail
 from cplane.hubble.endpoint import NO_LINK, NOBODY, EndpointMeta, Link
 from cplane.hubble.ids import FlowIds
 from cplane.hubble.interned import Interned
-from cplane.hubble.ring import Array, FlowRing
+from cplane.hubble.ring import Array, FlowRing, LossSource
+
+T = TypeVar("T")
 
 _HOUR_NS: Final = 3600 * 1_000_000_000
 _NAMESPACES_MAX: Final = 16_384
@@ -56,36 +60,111 @@ class Signal:
         await self._event.wait()
 
 
-class FlowStore:
-    """The flows of one node. `seed` (32 hexadecimal digits) makes uuids; `capacity` is a power of two."""
+@dataclass(frozen=True, slots=True)
+class Table(Generic[T]):
+    """Values that rows name by number: which ones, in which columns, and of which type."""
 
-    def __init__(self, *, cluster: str, node: str, seed: str, capacity: int = 1 << 18) -> None:
+    values: Interned[T]
+    columns: tuple[str, ...]
+    kind: type[T]
+
+    def collect(self, ring: FlowRing) -> None:
+        """Numbers that no row has are free."""
+        self.values.collect(part for name in self.columns for part in ring.live(name))
+
+
+class Keeper(Protocol):
+    """What lets a store outlive its process; `cplane.hubble.kept.Kept` fits."""
+
+    kernel_lost: int  # the kernel's count of lost records, as far as they are told
+
+    @property
+    def works(self) -> bool:
+        """Whether flows are kept; if not, they are in memory until the end."""
+        ...
+
+    def prepare(self, count: int) -> None:
+        """All that rows name is kept, and the next `count` of them will be."""
+        ...
+
+    def tidy(self) -> None:
+        """Values that no row names are kept no longer."""
+        ...
+
+    def close(self) -> None:
+        """Everything is kept, whatever happens to the machine. No row may come after this."""
+        ...
+
+
+class FlowStore:
+    """The flows of one node. `seed` (32 hexadecimal digits) makes uuids; `capacity` is a power of two.
+
+    `ring` is given where there are flows already, or where positions do not begin at 0.
+    """
+
+    def __init__(
+        self, *, cluster: str, node: str, seed: str, capacity: int = 1 << 18, ring: FlowRing | None = None
+    ) -> None:
         self.cluster = cluster
         self.node_name = f"{cluster}/{node}"
-        self.ring = FlowRing(capacity)
+        self.seed = seed
+        self.ring = FlowRing(capacity) if ring is None else ring
         self.ids = FlowIds(seed)
         self.endpoints: Interned[EndpointMeta] = Interned(NOBODY)
         self.links: Interned[Link] = Interned(NO_LINK)
         self.attributions: Interned[Attribution] = Interned(NO_POLICY)
+        self.details: Interned[Detail] = Interned(NO_DETAIL)
+        self.tables: Mapping[str, Table[Any]] = {  # Any: each has values of its own type
+            "endpoints": Table(self.endpoints, ("src_meta", "dst_meta"), EndpointMeta),
+            "links": Table(self.links, ("link",), Link),
+            "attributions": Table(self.attributions, ("attribution",), Attribution),
+            "details": Table(self.details, ("detail",), Detail),
+        }
         self.namespaces = Namespaces()
+        self.node_labels: tuple[str, ...] = ()  # texts in Hubble's form, sorted; set before the first flow is told
         self.changed = Signal()
+        self.keeper: Keeper | None = None
+        self._absence: tuple[int, int] | None = None  # flows lost and since when, until the first flow says to when
 
     @property
-    def generation(self) -> tuple[int, int, int]:
+    def generation(self) -> tuple[int, ...]:
         """Changes when a number in a column may mean something else."""
-        return self.endpoints.generation, self.links.generation, self.attributions.generation
+        return tuple(table.values.generation for table in self.tables.values())
+
+    def resume(self, kernel_lost: int) -> None:
+        """An observer is there again, and the kernel has counted so many lost records until now.
+
+        Before the first flow from now on there will be a loss: nobody knows what passed meanwhile, only what the
+        kernel counted. A count that went back belongs to another ring, and started from 0.
+        """
+        if self.keeper is None:
+            return
+        before, self.keeper.kernel_lost = self.keeper.kernel_lost, kernel_lost
+        if len(self.ring):
+            last = self.ring.span(self.ring.written - 1, self.ring.written)
+            missed = kernel_lost - before if kernel_lost >= before else kernel_lost
+            self._absence = (missed, int(last["time_ns"][0]))
+
+    def lose(self, count: int, first_ns: int, last_ns: int, *, kernel_lost: int) -> None:
+        """The kernel could not write `count` records before the next flow; its counter is at `kernel_lost` now."""
+        self.ring.add_loss(LossSource.KERNEL_RING, count, first_ns, last_ns)
+        if self.keeper is not None:
+            self.keeper.kernel_lost = kernel_lost
 
     def append(self, batch: dict[str, Array]) -> None:
         """The rows of `batch` are in the ring; `changed` is left to the caller, once for many batches."""
+        if self._absence is not None and len(batch["time_ns"]):
+            (count, since_ns), self._absence = self._absence, None
+            self.ring.add_loss(LossSource.UNKNOWN, count, since_ns, max(since_ns, int(batch["time_ns"][0])))
+        if self.keeper is not None:
+            self.keeper.prepare(len(batch["time_ns"]))
         self.ring.append(batch)
 
     def collect(self) -> bool:
         """Whether numbers were freed. Only between batches: a batch in the making has numbers of its own."""
-        before = self.generation
-        if self.endpoints.is_full:
-            self.endpoints.collect((self.ring.live("src_meta"), self.ring.live("dst_meta")))
-        if self.links.is_full:
-            self.links.collect((self.ring.live("link"),))
-        if self.attributions.is_full:
-            self.attributions.collect((self.ring.live("attribution"),))
-        return self.generation != before
+        full = [table for table in self.tables.values() if table.values.is_full]
+        for table in full:
+            table.collect(self.ring)
+        if full and self.keeper is not None:
+            self.keeper.tidy()
+        return bool(full)

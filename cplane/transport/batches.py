@@ -4,7 +4,7 @@ grpclib gives one message for each turn of the loop, which costs more than the m
 thousands come in a second. Here whole frames are taken from its buffer, and the messages are cut out of them.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any, Final
 
 from grpclib.client import Stream
@@ -22,15 +22,24 @@ async def batches(stream: Stream[Any, Any]) -> AsyncIterator[list[bytes]]:  # An
     The request has been sent; the server's status is read when the call is closed. Raises GRPCError for what is
     no series of messages, and what grpclib raises when the connection breaks.
     """
-    if stream.initial_metadata is None:
-        await stream.recv_initial_metadata()
     rest = b""
-    while data := await _arrived(stream):
+    async for data in chunks(stream):
         messages, rest = _cut(rest + data if rest else data)
         if messages:
             yield messages
     if rest:
         raise GRPCError(Status.INTERNAL, "the stream ends in the middle of a message")
+
+
+async def chunks(stream: Stream[Any, Any]) -> AsyncGenerator[bytes, None]:  # Any: as above
+    """The bytes of the stream, headers of messages and all, in pieces that are never empty and end anywhere.
+
+    As `batches` for the rest; what the pieces hold is not looked at.
+    """
+    if stream.initial_metadata is None:
+        await stream.recv_initial_metadata()
+    while data := await _arrived(stream):
+        yield data
 
 
 async def _arrived(stream: Stream[Any, Any]) -> bytes:

@@ -7,7 +7,7 @@ call, a client that goes ends its own call, and no handler runs in a task that g
 """
 
 import socket
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Collection, Iterator, Sequence
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -23,12 +23,13 @@ from cplane.transport.address import BadAddress, TcpAddress, UnixAddress, parse_
 from cplane.transport.calls import Calls, Limits, Refusal, Refuse, caller, refuse_nothing
 from cplane.transport.codec import Codec
 from cplane.transport.reflection import with_health_and_reflection
-from cplane.transport.sockets import AddressInUse, CannotListen, inode_of, listen_unix, remove_unix
+from cplane.transport.sockets import AddressInUse, CannotListen, inode_of, listen_tcp, listen_unix, remove_unix
 
 if TYPE_CHECKING:
     from asyncio import BaseTransport, Transport
 
     from grpclib._typing import IServable
+    from grpclib.health.check import CheckBase
 
 __all__ = [
     "AddressInUse",
@@ -62,6 +63,7 @@ async def serve(
     *,
     refuse: Refuse = refuse_nothing,
     limits: Limits = Limits(),  # noqa: B008  # frozen
+    ready: "Collection[CheckBase]" = (),
     task_status: TaskStatus[tuple[UnixAddress | TcpAddress, ...]] = anyio.TASK_STATUS_IGNORED,
 ) -> None:
     """The services answer on every address until this is cancelled.
@@ -69,10 +71,11 @@ async def serve(
     Then every call has ended, and the names of the sockets are removed.
 
     `task_status` reports the addresses, with the port that was taken in place of a port 0. `refuse` says how
-    an error of a handler is told to the client; what it returns None for is logged as a bug. Raises
-    AddressInUse or CannotListen, before anything is served.
+    an error of a handler is told to the client; what it returns None for is logged as a bug. The health service
+    tells that we serve while all checks of `ready` pass. Raises AddressInUse or CannotListen, before anything is
+    served.
     """
-    handlers = with_health_and_reflection(services)
+    handlers = with_health_and_reflection(services, ready)
     with ExitStack() as sockets:
         bound = [sockets.enter_context(_bound(address)) for address in addresses]
         async with anyio.create_task_group() as group, AsyncExitStack() as servers:
@@ -94,7 +97,7 @@ class _Bound(NamedTuple):
 def _bound(address: UnixAddress | TcpAddress) -> Iterator[_Bound]:
     """The address is ours inside the block. Raises AddressInUse and CannotListen."""
     if isinstance(address, TcpAddress):
-        with _listen_tcp(address) as listener:
+        with listen_tcp(address) as listener:
             yield _Bound(listener, TcpAddress(address.host, listener.getsockname()[1], address.tls))
         return
     listener = listen_unix(address)
@@ -119,18 +122,6 @@ async def _serving(handlers: "list[IServable]", bound: _Bound, calls: Calls, lim
             server.close()
             await server.wait_closed()
             server.close_connections()
-
-
-def _listen_tcp(address: TcpAddress) -> socket.socket:
-    try:
-        if not address.host and socket.has_dualstack_ipv6():
-            return socket.create_server(("", address.port), family=socket.AF_INET6, dualstack_ipv6=True)
-        family, _, _, _, where = socket.getaddrinfo(
-            address.host or None, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        return socket.create_server(where[:2], family=family)
-    except OSError as error:
-        raise CannotListen(str(address), error) from error
 
 
 class _Server(Server):

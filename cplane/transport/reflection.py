@@ -1,6 +1,6 @@
 """What every server tells about itself: health, and reflection over both protobuf libraries' descriptors."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Final
 
 from google.protobuf import descriptor_pool
@@ -12,6 +12,7 @@ from cplane.pb.google_proto_descriptor_pool import default_google_proto_descript
 
 if TYPE_CHECKING:
     from grpclib._typing import ICheckable, IServable
+    from grpclib.health.check import CheckBase
 
 _POOLS: Final = (default_google_proto_descriptor_pool, descriptor_pool.Default())
 
@@ -58,11 +59,14 @@ class DescriptorPools:
         return []
 
 
-def with_health_and_reflection(services: "Sequence[IServable]") -> "list[IServable]":
+def with_health_and_reflection(
+    services: "Sequence[IServable]", ready: "Collection[CheckBase]" = ()
+) -> "list[IServable]":
     """The services, and grpc.health.v1 and grpc.reflection.v1 and v1alpha beside them.
 
-    A service is SERVING as long as the process answers: readiness is a question to the status service.
+    A service is SERVING while all checks of `ready` pass; without any as long as the process answers: readiness is
+    then a question to the status service.
     """
-    checks: dict[ICheckable, tuple[()]] = {OVERALL: ()}
-    checks.update(dict.fromkeys(services, ()))
+    checks: dict[ICheckable, Collection[CheckBase]] = {OVERALL: ready}
+    checks.update(dict.fromkeys(services, ready))
     return ServerReflection.extend([*services, Health(checks)], pool=DescriptorPools())

@@ -1,4 +1,4 @@
-"""Listening unix sockets: ours to replace when nobody listens, never when somebody does."""
+"""Listening sockets; names of unix sockets are ours to replace when nobody listens, never when somebody does."""
 
 import os
 import socket
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from cplane.errors import Conflict, Unavailable
-from cplane.transport.address import UnixAddress
+from cplane.transport.address import TcpAddress, UnixAddress
 
 _BACKLOG: Final = 128
 _PROBE_TIMEOUT_S: Final = 1.0
@@ -53,6 +53,19 @@ def listen_unix(address: UnixAddress) -> socket.socket:
         listener.close()
         raise CannotListen(str(address), error) from error
     return listener
+
+
+def listen_tcp(address: TcpAddress) -> socket.socket:
+    """A listening socket; without a host it takes IPv4 and IPv6. Raises CannotListen."""
+    try:
+        if not address.host and socket.has_dualstack_ipv6():
+            return socket.create_server(("", address.port), family=socket.AF_INET6, dualstack_ipv6=True)
+        family, _, _, _, where = socket.getaddrinfo(
+            address.host or None, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        return socket.create_server(where[:2], family=family)
+    except OSError as error:
+        raise CannotListen(str(address), error) from error
 
 
 def remove_unix(listener: socket.socket, address: UnixAddress, inode: int) -> None:

@@ -1,8 +1,9 @@
 """TLS contexts from certificate files."""
 
 import ssl
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from cplane.errors import Rejected
 
@@ -32,6 +33,79 @@ def server_context(certificate: str, key: str, client_authority: str = "") -> ss
         _load_authority(context, client_authority)
         context.verify_mode = ssl.CERT_REQUIRED
     return context
+
+
+class _Version(NamedTuple):
+    """What tells one content of a file from another without reading it. Kubelet swaps links: another inode."""
+
+    inode: int
+    size: int
+    changed_ns: int
+
+
+class ReloadingContext(ssl.SSLContext):
+    """A server's context that follows its files: each new connection meets what they hold then.
+
+    Files that cannot be used (one of them is written and the others are not yet) leave what was there before in
+    force; they are tried again at the next connection, and `failed` is told once for each such state. A connection
+    keeps what it began with. [`load_cert_chain` again on the same context: an authority that was taken away would
+    be trusted for ever.]
+    """
+
+    _files: tuple[str, str, str]
+    _seen: tuple[_Version | None, ...]
+    _current: ssl.SSLContext
+    _failed: Callable[[BadCertificate], None]
+    _told: tuple[_Version | None, ...]
+
+    @classmethod
+    def of(
+        cls, certificate: str, key: str, client_authority: str = "", *, failed: Callable[[BadCertificate], None]
+    ) -> "ReloadingContext":
+        """The arguments are those of `server_context`. Raises BadCertificate when the files cannot be used now."""
+        made = cls(ssl.PROTOCOL_TLS_SERVER)
+        made._files = (certificate, key, client_authority)
+        made._failed = failed
+        made._seen = made._told = _versions(made._files)
+        made._current = server_context(certificate, key, client_authority)
+        return made
+
+    def wrap_bio(
+        self,
+        incoming: ssl.MemoryBIO,
+        outgoing: ssl.MemoryBIO,
+        server_side: bool = False,  # noqa: FBT001, FBT002  # the standard library's signature
+        server_hostname: str | bytes | None = None,
+        session: ssl.SSLSession | None = None,
+    ) -> ssl.SSLObject:
+        """What asyncio asks for at the start of every connection."""
+        self._refresh()
+        return self._current.wrap_bio(incoming, outgoing, server_side, server_hostname, session)
+
+    def _refresh(self) -> None:
+        now = _versions(self._files)
+        if now == self._seen:
+            return
+        try:
+            self._current = server_context(*self._files)
+        except BadCertificate as error:
+            if now != self._told:
+                self._told = now
+                self._failed(error)
+            return
+        self._seen = self._told = now
+
+
+def _versions(paths: Sequence[str]) -> tuple[_Version | None, ...]:
+    return tuple(_version(path) for path in paths if path)
+
+
+def _version(path: str) -> _Version | None:
+    try:
+        found = Path(path).stat()
+    except OSError:
+        return None
+    return _Version(found.st_ino, found.st_size, found.st_mtime_ns)
 
 
 def client_context(

@@ -18,7 +18,8 @@ from datapath.kernel.maps import KernelMap
 from datapath.kernel.pin import Pins
 from datapath.kernel.ringbuf import Ring
 from datapath.kernel.state import State
-from datapath.maps import catalog, state
+from datapath.maps import catalog, metrics, state
+from datapath.maps.metrics import MetricsDirection, MetricsKey, MetricsValue
 from datapath.maps.spec import MapSpec
 from datapath.maps.state import MonitorFlags, StateSlot
 
@@ -122,6 +123,18 @@ class KernelDatapath:
     def lost(self) -> int:
         """Records that found the ring buffer full since the maps were made."""
         return self.numbers.lost
+
+    def traffic(self) -> dict[MetricsKey, MetricsValue]:
+        """What became of packets since the maps were made: those reasons and directions that there were."""
+        counters = self.maps[metrics.SPEC.name]
+        found = {}
+        for reason in (metrics.REASON_FORWARDED, *metrics.DROP_REASONS):
+            for direction in MetricsDirection:
+                key = MetricsKey(reason, direction)
+                counted = MetricsValue.total(counters.lookup(key.pack()) or b"")
+                if counted.packets:
+                    found[key] = counted
+        return found
 
     def close(self) -> None:
         """This process holds nothing; the kernel goes on. Idempotent."""

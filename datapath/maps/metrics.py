@@ -7,6 +7,7 @@ from datapath.maps.cstruct import Field, Layout
 from datapath.maps.spec import MapKind, MapSpec
 
 REASON_FORWARDED: Final = 0
+DROP_REASONS: Final = range(130, 256)
 SLOTS: Final = 1024  # 256 reasons, 4 directions
 
 KEY: Final = Layout("metrics_key", (Field("index", "u32"),))

@@ -59,8 +59,15 @@ class RecordType(IntEnum):
     """Cilium's monitor message types."""
 
     DROP = 1
+    DEBUG = 2
+    CAPTURE = 3
     TRACE = 4
     POLICY_VERDICT = 5
+    SOCKET = 7
+
+
+EMITTED: Final = frozenset({RecordType.DROP, RecordType.TRACE, RecordType.POLICY_VERDICT})
+"""What our programs write. The others are Cilium's alone, and come as samples of its perf ring."""
 
 
 class RecordFlags(IntFlag):
@@ -82,9 +89,14 @@ class TracePoint(IntEnum):
     TO_STACK = 3
     TO_OVERLAY = 4
     FROM_ENDPOINT = 5
+    FROM_PROXY = 6
     FROM_HOST = 7
     FROM_STACK = 8
+    FROM_OVERLAY = 9
     FROM_NETWORK = 10
+    TO_NETWORK = 11
+    FROM_CRYPTO = 12
+    TO_CRYPTO = 13
 
 
 class TraceReason(IntEnum):

@@ -12,6 +12,7 @@ from types import FrameType
 from typing import Final
 
 import agent
+import hubble
 import log
 import net
 import policy
@@ -26,6 +27,7 @@ SUITES: Final[Mapping[str, Callable[[Rig], Iterator[Result]]]] = {
     "agent": agent.measure,
     "log": log.measure,
     "policy": policy.measure,
+    "hubble": hubble.measure,
 }
 FAILURES: Final = (WrongError, AssertionError, CplaneError, GRPCError, OSError, subprocess.SubprocessError)
 """What ends a suite, and not the run: a number that would lie, an agent that does not answer, a tool that fails."""

@@ -82,7 +82,7 @@ def test_scripts_can_be_run_and_say_what_they_do():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("command", ["cplane", "cplane-agent", "hubble"])
+@pytest.mark.parametrize("command", ["cplane", "cplane-agent", "hubble", "hubble-relay"])
 def test_a_console_script_explains_itself(command):
     entry = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"][command]
     module, _, function = entry.partition(":")

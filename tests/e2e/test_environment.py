@@ -156,7 +156,7 @@ def test_a_wrong_flag_ends_the_agent_with_2_and_its_key(idle: Agent, options: tu
     ("text", "told"),
     [
         ("stat_dir: /x", "stat_dir: unknown key; did you mean state_dir? ("),
-        ("hubble: {ring: 1}", "hubble.ring: unknown key; did you mean hubble.ring_records? ("),
+        ("hubble: {ring_record: 1}", "hubble.ring_record: unknown key; did you mean hubble.ring_records? ("),
         ("hubble: {ring_records: many}", "hubble.ring_records: a whole number is wanted, not 'many' ("),
         ("cluster_name: 5", "cluster_name: text is wanted, not 5 ("),
         ("cluster_name: a\ncluster_name: b", "cluster_name: the key stands there twice ("),

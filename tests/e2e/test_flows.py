@@ -117,7 +117,7 @@ def test_what_the_node_says_on_a_pods_link_is_no_flow(place: Site) -> None:
 
 
 def test_flows_are_there_again_after_a_kill(place: Site) -> None:
-    """Those to come; the ring of an agent that was killed is gone with it."""
+    """Those to come; `test_history.py` is about those that were."""
     place.agent.kill()
     place.agent.start()
     assert place["visitor"].reach(place["backend"].ipv6)

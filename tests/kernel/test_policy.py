@@ -5,6 +5,7 @@ import random
 import numpy as np
 import pytest
 
+from datapath.maps.metrics import MetricsDirection, MetricsKey, MetricsValue
 from datapath.maps.policy import PolicyEntry, PolicyKey
 from datapath.maps.state import MonitorFlags
 from datapath.notify.records import RecordFlags, RecordType, TracePoint
@@ -409,3 +410,17 @@ def test_an_established_packet_without_an_entry_is_judged_like_a_first_one(net: 
     net.rule(A, EGRESS, 0, TCP, 80)
     assert net.out(frame(A.ipv4, WORLD4, TCP, tcp(1, 80, ACK))).action == PASS
     assert net.out(frame(A.ipv4, WORLD4, TCP, tcp(1, 81, ACK))).action == DROP
+
+
+def test_what_becomes_of_packets_is_counted_with_their_bytes(net: Node) -> None:
+    before = net.datapath.traffic()
+    net.out(frame(A.ipv4, WORLD4, TCP, tcp(1000, 80)))
+    net.out(frame(A.ipv4, WORLD4, TCP, tcp(1001, 80)))
+    after = net.datapath.traffic()
+    denied = MetricsKey(133, MetricsDirection.EGRESS)
+    known = before.get(denied, MetricsValue(0, 0))
+    assert after[denied].packets - known.packets == 2
+    assert after[denied].byte_count - known.byte_count >= 2 * 40
+    assert {key: value for key, value in after.items() if key != denied} == {
+        key: value for key, value in before.items() if key != denied
+    }

@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 
 from cplane.hubble.attribution import NO_POLICY, Attribution, PolicyMeta
 from cplane.hubble.encode import Encoder, frames
-from cplane.hubble.endpoint import Workload
+from cplane.hubble.endpoint import Service, Workload
 from cplane.hubble.parser.getters import EndpointInfo
 from cplane.hubble.parser.threefour import Parser
 from cplane.hubble.store import FlowStore
 from cplane.pb.cplane.flow.v1 import extension_pb2
 from cplane.pb.observer import observer_pb2
-from datapath.notify.records import DTYPE, RecordFlags, RecordType
+from datapath.notify.records import DTYPE, EMITTED, RecordFlags, RecordType
 
 START_NS = 1_721_815_331_000_000_000  # 2024-07-24T10:02:11Z
 SEED = "0123456789abcdef0123456789abcdef"
@@ -65,6 +65,9 @@ class World:
     addresses: dict[str, int] = field(default_factory=lambda: dict(ADDRESSES))
     devices: dict[int, str] = field(default_factory=lambda: {7: "lxc7", 8: "lxc8"})
     cookies: dict[int, Attribution] = field(default_factory=lambda: dict(COOKIES))
+    names: dict[str, dict[int, tuple[str, ...]]] = field(default_factory=dict)
+    services: dict[str, dict[tuple[int, int], Service]] = field(default_factory=dict)
+    cgroups: dict[int, tuple[bytes, ...]] = field(default_factory=dict)
     denying: frozenset[int] = frozenset({11, 12})
     revision: int = 0
     asked: int = 0
@@ -83,6 +86,15 @@ class World:
     def endpoint_by_address(self, family: int, address: bytes) -> EndpointInfo | None:
         assert len(address) == (4 if family == 4 else 16)
         return self.pods.get(self.addresses.get(str(ip_address(address)), 0))
+
+    def names_of(self, family: int, address: bytes) -> Mapping[int, tuple[str, ...]]:
+        return self.names.get(str(ip_address(address)), {})
+
+    def services_at(self, family: int, address: bytes) -> Mapping[tuple[int, int], Service]:
+        return self.services.get(str(ip_address(address)), {})
+
+    def addresses_of_cgroup(self, cgroup: int) -> tuple[bytes, ...]:
+        return self.cgroups.get(cgroup, ())
 
     def interface_name(self, index: int) -> str:
         return self.devices.get(index, "")
@@ -166,7 +178,7 @@ def record_batches(draw: st.DrawFn, max_size: int = 12) -> np.ndarray:
         addresses = draw(st.sampled_from([_V4, _V6]))
         ends = [(0, 0), (0, 1), (0, 2), (11, WEB), (12, API), (13, DB), (99, 4242)]
         source, target = draw(st.sampled_from(ends)), draw(st.sampled_from(ends))
-        kind = draw(st.sampled_from(list(RecordType)))
+        kind = draw(st.sampled_from(sorted(EMITTED)))
         return {
             "time_ns": draw(st.integers(0, 10**12)),
             "position": draw(st.integers(0, 2**40)),

@@ -34,11 +34,16 @@ class StillClock:
 
 @asynccontextmanager
 async def observed(
-    store: FlowStore, path: Path, clock: StillClock | None = None, *, version: str = "1.2.3"
+    store: FlowStore,
+    path: Path,
+    clock: StillClock | None = None,
+    *,
+    version: str = "1.2.3",
+    **others: Any,  # those of `services`
 ) -> AsyncIterator[Channel]:
     """A channel to an observer of `store`."""
     async with (
-        served(*services(store, clock or StillClock(), version=version), path=path) as address,
+        served(*services(store, clock or StillClock(), version=version, **others), path=path) as address,
         connect(address) as channel,
     ):
         yield channel

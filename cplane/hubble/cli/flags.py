@@ -1,6 +1,6 @@
 """The filter flags of `hubble observe`: their names, what they select, and what a shell may complete."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final, NamedTuple, TypeVar
 
 import click
@@ -19,7 +19,7 @@ EVENT_TYPES: Final = {"capture": 3, "drop": 1, "l7": 129, "policy-verdict": 5, "
 TRACE: Final = EVENT_TYPES["trace"]
 VERDICTS: Final = ("FORWARDED", "DROPPED", "AUDIT", "REDIRECTED", "ERROR", "TRACED", "TRANSLATED")
 IDENTITIES: Final = tuple(one.label_key for one in Reserved)
-_PROTOCOLS: Final = ("icmp", "icmpv4", "icmpv6", "sctp", "tcp", "udp", "dns", "http", "kafka")
+_PROTOCOLS: Final = ("icmp", "icmpv4", "icmpv6", "sctp", "tcp", "udp", "vrrp", "igmp", "dns", "http", "kafka")
 _TYPES: Final = (*EVENT_TYPES, *(f"trace:{point}" for point in TRACE_POINTS))
 _METHODS: Final = ("CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE")
 _POINTS: Final = ", ".join(TRACE_POINTS)
@@ -109,13 +109,15 @@ def filter_options(command: AnyCommand) -> AnyCommand:
             sole=flag.sole,
             help=flag.help,
             section="Filters; repeated ones are alternatives, different ones must all hold",
-            shell_complete=_complete(flag.values),
+            shell_complete=complete(flag.values),
         )(command)
     return command
 
 
-def _complete(values: Sequence[str]) -> Callable[[click.Context, click.Parameter, str], list[CompletionItem]]:
-    def complete(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+def complete(values: Iterable[str]) -> Callable[[click.Context, click.Parameter, str], list[CompletionItem]]:
+    """What completes an option that takes one of the values."""
+
+    def matching(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
         return [CompletionItem(value) for value in values if value.startswith(incomplete)]
 
-    return complete
+    return matching

@@ -14,10 +14,13 @@ from cplane import __version__
 from cplane.hubble.cli.config import config
 from cplane.hubble.cli.failure import complain
 from cplane.hubble.cli.listing import listing
-from cplane.hubble.cli.observe import observe
+from cplane.hubble.cli.observe import Observe, observe
 from cplane.hubble.cli.options import Command, Group, global_options, server_options
 from cplane.hubble.cli.output import ReaderGone
+from cplane.hubble.cli.overview import graph, top
+from cplane.hubble.cli.reflecting import reflect
 from cplane.hubble.cli.status import status
+from cplane.hubble.cli.watching import watch
 from cplane.terminal.completion import completion_command
 
 EPILOG: Final = """\b
@@ -98,13 +101,15 @@ def explain(ctx: click.Context, words: tuple[str, ...]) -> None:
     for word in words:
         command = context.command
         found = command.get_command(context, word) if isinstance(command, click.Group) else None
+        if isinstance(command, Observe):
+            found = command.others.get(word)
         if found is None:
             raise click.UsageError(f"No such command {word!r}.")
         context = click.Context(found, info_name=word, parent=context)
     click.echo(context.get_help())
 
 
-for command in (completion_command("hubble"), config, listing, observe, status):
+for command in (completion_command("hubble"), config, graph, listing, observe, reflect, status, top, watch):
     cli.add_command(command)
 
 

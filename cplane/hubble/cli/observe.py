@@ -1,118 +1,44 @@
-"""`hubble observe`: its options. What they do is in `observing`."""
+"""`hubble observe`: its options. What they do is in `observing` and `observing_happenings`."""
 
-from collections.abc import Callable
-from typing import Any, Final, TypeVar
+from collections.abc import Mapping
+from typing import Any, Final
 
 import click
 
-from cplane.hubble.cli.flags import filter_options
-from cplane.hubble.cli.options import (
-    Command,
-    Option,
-    Switch,
-    filters_of,
-    global_options,
-    note,
-    server_options,
-    settings_of,
+from cplane.hubble.cli.flags import complete, filter_options
+from cplane.hubble.cli.options import Command, filters_of, global_options, server_options, settings_of, spelled
+from cplane.hubble.cli.selectors import (
+    common_formatting,
+    from_file,
+    option,
+    quiet,
+    raw_filters,
+    section,
+    selectors,
+    switch,
 )
-from cplane.hubble.cli.times import LAYOUTS
-from cplane.hubble.cli.wanted import JSON, TABLE, Wanted
+from cplane.hubble.cli.wanted import AGENT_TYPES, Wanted
 
-AnyCommand = TypeVar("AnyCommand", bound=Callable[..., object])
+_HELP: Final = """Show flows: what was sent from whom to whom, and what became of it.
 
-_FORMATS: Final = ("compact", "dict", *JSON, *TABLE)
+Without selectors these are the last 20. Filters select flows for which one value at least of each flag holds;
+after --not they leave out flows for which it does.
+
+\b
+  hubble observe --follow --namespace shop --verdict DROPPED
+  hubble observe --since 5m --to-pod shop/api --not --protocol icmp
+  hubble observe --last 1000 -o json > flows.json
+  hubble observe --input-file flows.json --port 53
+"""
 _COLORS: Final = ("auto", "always", "never")
-_DATES: Final = "2006-01-02, 2006-01-02T15Z, 2006-01-02T15:04:05.999Z or Mon, 02 Jan 2006 15:04:05 -0700"
 
 
-class _Count(click.ParamType[int]):
-    """How many; 0 is as good as nothing given."""
-
-    name = "n"
-
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """The number, of 64 bits at most."""
-        text = str(value)
-        if not (text.isascii() and text.isdecimal() and int(text) < 1 << 64):
-            self.fail(f"{text!r} is not a number of flows.", param, ctx)
-        return int(text)
-
-
-def _section(name: str, *options: Callable[[AnyCommand], AnyCommand]) -> Callable[[AnyCommand], AnyCommand]:
-    """The command takes the options, below that heading."""
-
-    def decorate(command: AnyCommand) -> AnyCommand:
-        for option in reversed(options):
-            command = option(command)
-        for param in getattr(command, "__click_params__", [])[-len(options) :]:
-            param.section = name
-        return command
-
-    return decorate
-
-
-def _option(*names: str, **settings: Any) -> Callable[[AnyCommand], AnyCommand]:  # noqa: ANN401  # click's own
-    return click.option(*names, cls=Option, **settings)
-
-
-def _switch(*names: str, **settings: Any) -> Callable[[AnyCommand], AnyCommand]:  # noqa: ANN401  # click's own
-    return click.option(*names, cls=Switch, **settings)
-
-
-def _raw(name: str, text: str) -> Callable[[AnyCommand], AnyCommand]:
-    return _option(f"--{name}", multiple=True, expose_value=False, callback=note, metavar="JSON", help=text)
-
-
-_selectors = _section(
-    "Selectors",
-    _option(
-        "--last",
-        type=_Count(),
-        default=0,
-        metavar="N",
-        help="The last N flows, of each node where a relay is asked.  [default: 20, or all where a time is given]",
-    ),
-    _option("--first", type=_Count(), default=0, metavar="N", help="The first N flows that the server still has."),
-    _switch("--all", "everything", help="All flows that the server still has."),
-    _switch("-f", "--follow", help="Go on with the flows to come, until interrupted."),
-    _option(
-        "--since",
-        default="",
-        metavar="TIME",
-        help=f"Flows since then: so long ago, e.g. 3s, 4m or 1h43m, or {_DATES}.",
-    ),
-    _option("--until", default="", metavar="TIME", help="Flows until then; without effect where they are followed."),
-)
-_raw_filters = _section(
-    "Raw filters",
-    _raw("allowlist", "FlowFilters of which one must match."),
-    _raw("denylist", "FlowFilters of which none may match."),
-    _switch("--print-raw-filters", "raw_only", help="Print all filters, as a configuration file takes them, and end."),
-)
-_formatting = _section(
+_formatting = section(
     "Formatting",
-    _option(
-        "-o",
-        "--output",
-        type=click.Choice(_FORMATS, case_sensitive=False),
-        default="compact",
-        show_default=True,
-        help="json is short for jsonpb, tab for table.",
-    ),
-    _option(
-        "--time-format",
-        type=click.Choice(list(LAYOUTS), case_sensitive=False),
-        default="StampMilli",
-        show_default=True,
-        metavar="LAYOUT",
-        help=f"How times are written, always in UTC: {', '.join(LAYOUTS)}. JSON has a way of its own.",
-    ),
-    _switch("--print-node-name", "node_name", help="Show where a flow was seen."),
-    _switch("--print-policy-names", "policy_names", help="Show which policies allowed or denied it."),
-    _switch("--numeric", help="Show addresses in place of names."),
-    _switch("--ip-translation", "names", default=True, help="Show names in place of addresses; on, unless =false."),
-    _option(
+    switch("--print-policy-names", "policy_names", help="Show which policies allowed or denied it."),
+    switch("--numeric", help="Show addresses in place of names."),
+    switch("--ip-translation", "names", default=True, help="Show names in place of addresses; on, unless =false."),
+    option(
         "--color",
         type=click.Choice(_COLORS, case_sensitive=False),
         default="auto",
@@ -120,16 +46,18 @@ _formatting = _section(
         help="Colours, for compact and dict.",
     ),
 )
-_other = _section(
+_other = section(
     "Other",
-    _switch("-s", "--silent-errors", "silent", help="No warnings, and no news of nodes that fail."),
-    _option(
+    option(
         "--field-mask",
+        "--experimental-field-mask",
+        "field_mask",
         multiple=True,
         metavar="FIELDS",
         help="Fields of flows to ask for, with commas in between; for JSON only.",
     ),
-    _switch(
+    switch(
+        "--experimental-use-default-field-masks",
         "--use-default-field-masks",
         "default_mask",
         default=True,
@@ -138,27 +66,106 @@ _other = _section(
 )
 
 
-@click.command(cls=Command)
+_agent_types = section(
+    "Filters",
+    option(
+        "-t",
+        "--type",
+        "types",
+        multiple=True,
+        metavar="TYPE",
+        shell_complete=complete(AGENT_TYPES),
+        help=f"Only events of this type: {', '.join(AGENT_TYPES)}; agent: may stand before it.",
+    ),
+)
+
+
+class Observe(Command):
+    """Shows flows, unless one of `others` (name → command) is named among the arguments."""
+
+    others: Mapping[str, click.Command] = {}
+
+    def make_context(
+        self,
+        info_name: str | None,
+        args: list[str],
+        parent: click.Context | None = None,
+        **extra: Any,  # noqa: ANN401  # click's own
+    ) -> click.Context:
+        """The context of the command that is meant; its options may stand on either side of its name."""
+        word = self._word(args, parent)
+        if word is None:
+            return super().make_context(info_name, args, parent, **extra)
+        rest = list(args)
+        rest.remove(word)
+        return self.others[word].make_context(f"{info_name} {word}", rest, parent, **extra)
+
+    def _word(self, args: list[str], parent: click.Context | None) -> str | None:
+        """The first argument that is neither an option nor the value of one, if it names another command."""
+        known = set(self.others).intersection(args)
+        if not known:
+            return None
+        context = click.Context(self, parent=parent, resilient_parsing=True)
+        parser = self.make_parser(context)
+        parser.ignore_unknown_options = True
+        values, rest, _ = parser.parse_args(spelled(self.get_params(context), args))
+        first = values.get("what") or next(iter(rest), None)
+        return first if first in known else None
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the options, and what else can be observed."""
+        super().format_options(ctx, formatter)
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, one.get_short_help_str()) for name, one in self.others.items()])
+
+
+@click.command(cls=Observe, help=_HELP)
 @click.argument("what", type=click.Choice(["flows"]), required=False, expose_value=False)
-@_selectors
+@selectors
 @filter_options
-@_raw_filters
+@raw_filters
+@common_formatting
 @_formatting
+@quiet
+@from_file
 @_other
 @server_options
 @global_options
 @click.pass_context
 def observe(ctx: click.Context, /, **given: Any) -> None:  # noqa: ANN401  # the fields of Wanted
-    r"""Show flows: what was sent from whom to whom, and what became of it.
-
-    Without selectors these are the last 20. Filters select flows for which one value at least of each flag holds;
-    after --not they leave out flows for which it does.
-
-    \b
-      hubble observe --follow --namespace shop --verdict DROPPED
-      hubble observe --since 5m --to-pod shop/api --not --protocol icmp
-      hubble observe --last 1000 -o json
-    """
+    """Show flows, or write the filters for them."""
     from cplane.hubble.cli.observing import observe_flows
 
     observe_flows(settings_of(ctx), Wanted(filters=tuple(filters_of(ctx)), **given))
+
+
+@click.command("agent-events", cls=Command)
+@selectors
+@_agent_types
+@common_formatting
+@quiet
+@server_options
+@global_options
+@click.pass_context
+def agent_events(ctx: click.Context, /, **given: Any) -> None:  # noqa: ANN401  # the fields of Wanted
+    """Show what agents did: started, took policies, regenerated endpoints, learned addresses."""
+    from cplane.hubble.cli.observing_happenings import observe_agent_events
+
+    observe_agent_events(settings_of(ctx), Wanted(**given))
+
+
+@click.command("debug-events", cls=Command)
+@selectors
+@common_formatting
+@quiet
+@server_options
+@global_options
+@click.pass_context
+def debug_events(ctx: click.Context, /, **given: Any) -> None:  # noqa: ANN401  # the fields of Wanted
+    """Show what the datapath had to say about packets, where its debug messages are on."""
+    from cplane.hubble.cli.observing_happenings import observe_debug_events
+
+    observe_debug_events(settings_of(ctx), Wanted(**given))
+
+
+Observe.others = {"agent-events": agent_events, "debug-events": debug_events}

@@ -1,28 +1,33 @@
 """What `hubble observe` does: ask an observer for flows, and show them as they come."""
 
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final
 
 from google.protobuf.message import DecodeError
-from grpclib.client import UnaryStreamMethod
-from grpclib.const import Status
-from grpclib.exceptions import GRPCError
 
 from cplane.hubble.cli.failure import Failed, complain
+from cplane.hubble.cli.files import show_file
 from cplane.hubble.cli.filters import flow_filters
 from cplane.hubble.cli.output import write_out
 from cplane.hubble.cli.printer import CompactPrinter, DictPrinter, JsonPrinter, Printer, Style, TablePrinter
-from cplane.hubble.cli.request import POLICY_FIELDS, SHOWN_FIELDS, Selection, filters_yaml, flows_request, raw_filters
-from cplane.hubble.cli.session import Session, open_session
+from cplane.hubble.cli.request import (
+    POLICY_FIELDS,
+    SHOWN_FIELDS,
+    filters_yaml,
+    flows_request,
+    raw_filters,
+    selection_of,
+)
+from cplane.hubble.cli.session import open_session
 from cplane.hubble.cli.settings import Settings
+from cplane.hubble.cli.streaming import stream_to
 from cplane.hubble.cli.terminal import Colours, wants_colours
 from cplane.hubble.cli.times import LAYOUTS, NoSuchTime, TimeText
 from cplane.hubble.cli.wanted import JSON, TABLE, Wanted
 from cplane.hubble.cli.words import Words
 from cplane.pb.observer import observer_pb2 as pb
 from cplane.telemetry.clock import SystemClock
-from cplane.transport.batches import batches
-from cplane.transport.client import ClientChannel
 
 _METHOD: Final = "/observer.Observer/GetFlows"
 _BARE_JSON: Final = "legacy-json-output"  # in HUBBLE_COMPAT: JSON is the flow alone
@@ -34,44 +39,54 @@ def observe_flows(settings: Settings, wanted: Wanted) -> None:
     if wanted.raw_only:
         write_out(filters_yaml(request))
         return
-    session = open_session(settings, silent=wanted.silent)
     printer = make_printer(settings, wanted)
-    session.debug(f"asking for {str(request).replace(chr(10), ' ')}")
     try:
-        session.call(partial(_stream, session, request, printer))
+        feed(settings, wanted, request, printer.show)
     except (NoSuchTime, DecodeError) as error:
         raise Failed(f"the server sent what cannot be shown: {error}") from None
     finally:
         printer.close()
 
 
-def wanted_request(settings: Settings, wanted: Wanted) -> pb.GetFlowsRequest:
-    """What the server is asked. Raises Failed."""
+def feed(settings: Settings, wanted: Wanted, request: pb.GetFlowsRequest, show: Callable[[list[bytes]], None]) -> None:
+    """What the request selects was given to `show`, encoded, as it came: from a server or from a file.
+
+    It has ended, or an interrupt came. Raises Failed, and what `show` raises.
+    """
+    if wanted.input_file:
+        show_file(wanted.input_file, request, show, _ignore if wanted.silent else complain)
+        return
+    session = open_session(settings, silent=wanted.silent)
+    session.debug(f"asking for {str(request).replace(chr(10), ' ')}")
+    session.call(partial(stream_to, show, session, _METHOD, request, pb.GetFlowsResponse))
+
+
+def wanted_request(settings: Settings, wanted: Wanted, mask: Sequence[str] | None = None) -> pb.GetFlowsRequest:
+    """What is asked for; `mask` None: the fields that the format shows. Raises Failed."""
+    if mask is None:
+        mask = _mask(wanted)
     whitelist, blacklist = flow_filters(wanted.filters)
-    mask = [path for given in wanted.field_mask for path in given.split(",") if path]
-    if wanted.output in TABLE and wanted.follow:
-        raise Failed("table output format is not compatible with follow mode")
-    if wanted.output not in JSON:
-        if mask:
-            raise Failed(f"{wanted.output} output format is not compatible with custom field mask")
-        if wanted.default_mask:
-            mask = [*SHOWN_FIELDS, *(POLICY_FIELDS if wanted.policy_names else ())]
-    selection = Selection(
-        last=wanted.last,
-        first=wanted.first,
-        all=wanted.everything,
-        follow=wanted.follow,
-        since=wanted.since,
-        until=wanted.until,
-    )
-    selection.check()
     return flows_request(
-        selection,
+        selection_of(wanted),
         whitelist=[*whitelist, *raw_filters("allowlist", settings.texts("allowlist", commas=False))],
         blacklist=[*blacklist, *raw_filters("denylist", settings.texts("denylist", commas=False))],
         mask=mask,
         now_ns=SystemClock().now_ns(),
     )
+
+
+def _mask(wanted: Wanted) -> list[str]:
+    """The fields that a format shows; none stands for all. Raises Failed."""
+    mask = [path for given in wanted.field_mask for path in given.split(",") if path]
+    if wanted.output in TABLE and wanted.follow:
+        raise Failed("table output format is not compatible with follow mode")
+    if wanted.output in JSON:
+        return mask
+    if mask:
+        raise Failed(f"{wanted.output} output format is not compatible with custom field mask")
+    if not wanted.default_mask or wanted.input_file:  # it saves a server work, not us
+        return []
+    return [*SHOWN_FIELDS, *(POLICY_FIELDS if wanted.policy_names else ())]
 
 
 def make_printer(settings: Settings, wanted: Wanted) -> Printer:
@@ -99,20 +114,3 @@ def make_printer(settings: Settings, wanted: Wanted) -> Printer:
 
 def _ignore(_line: str) -> None:
     """Not wanted."""
-
-
-async def _stream(session: Session, request: pb.GetFlowsRequest, printer: Printer, channel: ClientChannel) -> None:
-    """Show what the server sends until it ends."""
-    method: UnaryStreamMethod[pb.GetFlowsRequest, pb.GetFlowsResponse] = UnaryStreamMethod(
-        channel, _METHOD, pb.GetFlowsRequest, pb.GetFlowsResponse
-    )
-    try:
-        async with method.open() as stream:
-            await stream.send_message(request, end=True)
-            await stream.recv_initial_metadata()
-            session.compare_versions(stream.initial_metadata or {})
-            async for batch in batches(stream):
-                printer.show(batch)
-    except GRPCError as error:
-        if error.status is not Status.CANCELLED:  # the server's way to say that this is enough
-            raise

@@ -14,6 +14,7 @@ from cplane.hubble.cli.settings import GLOBAL_KEYS, SERVER_KEYS, Key, Settings
 
 AnyCommand = TypeVar("AnyCommand", bound=Callable[..., object])
 
+OLD: Final = "--experimental-"
 _META: Final = "cplane.hubble.cli"
 _ON: Final = frozenset({"1", "t", "true"})
 _OFF: Final = frozenset({"0", "f", "false"})
@@ -25,6 +26,15 @@ class Option(click.Option):
     def __init__(self, *args: Any, section: str = "Options", **kwargs: Any) -> None:  # noqa: ANN401  # click's own
         self.section = section
         super().__init__(*args, **kwargs)
+
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
+        """The help, without names that are there for old habits only."""
+        record = super().get_help_record(ctx)
+        if record is None:
+            return None
+        shown, *metavar = record[0].rsplit(" ", 1) if self.metavar else [record[0]]
+        names = ", ".join(name for name in shown.split(", ") if not name.startswith(OLD))
+        return " ".join([names, *metavar]), record[1]
 
 
 class Switch(Option):
@@ -39,7 +49,7 @@ class Switch(Option):
     def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
         """The help, without the form that turns it off: that one is spelled `=false`."""
         record = super().get_help_record(ctx)
-        return record and (", ".join(self.shown), record[1])
+        return record and (", ".join(name for name in self.shown if not name.startswith(OLD)), record[1])
 
 
 class Filter(Option):
@@ -168,8 +178,8 @@ def _setting(name: str, key: Key, section: str) -> Callable[[AnyCommand], AnyCom
     shared: dict[str, Any] = {"section": section, "expose_value": False, "callback": note, "help": key.help}
     if key.kind == "bool":
         return click.option(*flags, cls=Switch, default=None, **shared)
-    shown = f"{key.help}  [default: {key.default}]" if key.kind == "duration" else key.help
-    metavar = {"text": "TEXT", "duration": "DURATION", "list": "FILES"}[key.kind]
+    shown = f"{key.help}  [default: {key.default}]" if key.kind in {"duration", "number"} else key.help
+    metavar = {"text": "TEXT", "duration": "DURATION", "list": "FILES", "number": "PORT"}[key.kind]
     return click.option(
         *flags, cls=Option, multiple=key.kind == "list", metavar=metavar, default=None, **{**shared, "help": shown}
     )

@@ -1,9 +1,9 @@
 """Standard output: text in UTF-8, at once, and what it means when it cannot be written."""
 
-import os
 import sys
 
 from cplane.hubble.cli.failure import Failed
+from cplane.terminal.interrupt import abandon_output
 
 
 class ReaderGone(Exception):
@@ -16,8 +16,7 @@ def write_out(text: str) -> None:
         sys.stdout.buffer.write(text.encode())
         sys.stdout.buffer.flush()
     except OSError as error:
-        # the interpreter writes what is left at its end, and must not fail then
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        abandon_output()
         if isinstance(error, BrokenPipeError):
             raise ReaderGone from None
         raise Failed(f"cannot write to standard output: {error.strerror}") from None

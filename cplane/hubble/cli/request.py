@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeAlias
 
 from google.protobuf import json_format
 from google.protobuf.descriptor import Descriptor
@@ -12,6 +12,7 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from cplane.hubble.cli.failure import Failed
 from cplane.hubble.cli.jsonpb import Writer
 from cplane.hubble.cli.times import parse_instant
+from cplane.hubble.cli.wanted import Wanted
 from cplane.pb.flow import flow_pb2
 from cplane.pb.observer import observer_pb2 as pb
 
@@ -27,6 +28,8 @@ SHOWN_FIELDS: Final = (
 )
 _FLOW: Final[Descriptor] = flow_pb2.Flow.DESCRIPTOR  # type: ignore[assignment]  # the C twin of that class
 POLICY_FIELDS: Final = ("egress_allowed_by", "ingress_allowed_by", "egress_denied_by", "ingress_denied_by")
+
+Request: TypeAlias = pb.GetFlowsRequest | pb.GetAgentEventsRequest | pb.GetDebugEventsRequest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +55,19 @@ class Selection:
                 raise Failed(f"cannot set both --{one} and --{other}")
 
 
+def selection_of(wanted: Wanted) -> Selection:
+    """What the options select."""
+    named = wanted.last or wanted.first or wanted.everything
+    return Selection(
+        last=wanted.last,
+        first=wanted.first,
+        all=wanted.everything or bool(wanted.input_file and not named),  # of a file, all that there are
+        follow=wanted.follow,
+        since=wanted.since,
+        until=wanted.until,
+    )
+
+
 def flows_request(
     selection: Selection,
     *,
@@ -61,10 +77,20 @@ def flows_request(
     now_ns: int,
 ) -> pb.GetFlowsRequest:
     """The request. Times relative to now become absolute. Raises Failed."""
+    request = pb.GetFlowsRequest(whitelist=whitelist, blacklist=blacklist)
+    select(request, selection, now_ns)
+    for path in mask:
+        if not FieldMask(paths=[path]).IsValidForDescriptor(_FLOW):
+            raise Failed(f'failed to construct field mask: invalid path "{path}" for message "flow.Flow"')
+    if mask:
+        request.field_mask.paths.extend(mask)
+    return request
+
+
+def select(request: Request, selection: Selection, now_ns: int) -> None:
+    """The request asks for the selection. Raises Failed."""
     selection.check()
-    request = pb.GetFlowsRequest(
-        follow=selection.follow, first=selection.first > 0, whitelist=whitelist, blacklist=blacklist
-    )
+    request.follow, request.first = selection.follow, selection.first > 0
     if selection.since:
         request.since.FromNanoseconds(_instant("since", selection.since, now_ns))
     if selection.until and not selection.follow:
@@ -75,12 +101,6 @@ def flows_request(
             request.number = EVERYTHING
         elif not selection.follow:
             request.number = SHOWN_BY_DEFAULT
-    for path in mask:
-        if not FieldMask(paths=[path]).IsValidForDescriptor(_FLOW):
-            raise Failed(f'failed to construct field mask: invalid path "{path}" for message "flow.Flow"')
-    if mask:
-        request.field_mask.paths.extend(mask)
-    return request
 
 
 def _instant(name: str, text: str, now_ns: int) -> int:

@@ -5,7 +5,7 @@ An interrupt ends a command as if it were done, as upstream's does: who follows 
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from grpclib.exceptions import GRPCError
 
+    from cplane.hubble.cli.portforward import Cluster
     from cplane.transport.client import ClientChannel
 
 T = TypeVar("T")
@@ -39,13 +40,15 @@ class Session:
     server_name: str = ""
     silent: bool = False
     debugs: bool = False
+    metadata: Mapping[str, str] = field(default_factory=dict)  # of every call
+    cluster: "Cluster | None" = None  # whose relay is asked, in place of the server
 
     def call(self, ask: "Ask[T]") -> T | None:
         """What `ask` returns over a channel to the server; None after an interrupt. Raises Failed."""
-        import anyio
+        from cplane.terminal.interrupt import run_until_interrupted
 
         try:
-            return anyio.run(partial(self._call, ask))
+            return run_until_interrupted(partial(self._call, ask))
         except KeyboardInterrupt:
             return None
 
@@ -75,7 +78,12 @@ class Session:
         from cplane.transport.client import Unreachable, connect
 
         async with AsyncExitStack() as stack:
-            connecting = connect(self.server, tls=self.tls, server_name=self.server_name)
+            server = self.server
+            if self.cluster is not None:
+                from cplane.hubble.cli.portforward import forwarded
+
+                server = await stack.enter_async_context(forwarded(self.cluster, self.dial_s))
+            connecting = connect(server, tls=self.tls, server_name=self.server_name)
             try:
                 with anyio.fail_after(self.dial_s):
                     channel = await stack.enter_async_context(connecting)
@@ -85,7 +93,7 @@ class Session:
                 raise self._unreachable(error.reason) from None
             except CplaneError as error:
                 raise Failed(str(error)) from None
-            self.debug(f"connected to {self.server}")
+            self.debug(f"connected to {server}")
             yield channel
 
     def _unreachable(self, reason: str) -> Failed:
@@ -108,7 +116,7 @@ class Session:
         call: UnaryUnaryMethod[Any, T] = UnaryUnaryMethod(channel, method, type(request), answer)
         try:
             with anyio.fail_after(self.answer_s):
-                async with call.open() as stream:
+                async with call.open(metadata=self.metadata) as stream:
                     await stream.send_message(request, end=True)
                     message = await stream.recv_message()
                     self.compare_versions(stream.initial_metadata or {})
@@ -150,8 +158,14 @@ def open_session(settings: Settings, *, silent: bool = False) -> Session:
     tls = settings.on("tls") or server.startswith(_TLS)
     if certificate and not tls:
         raise Failed("transport layer security required")
+    username = settings.text("basic-auth-username")
+    if username and not tls:
+        raise Failed("basic authentication needs TLS: anybody between could read the password (use --tls)")
+    cluster = _cluster(settings) if settings.on("port-forward") else None
     session = Session(
-        server=server.removeprefix(_TLS),
+        metadata=_basic(username, settings.text("basic-auth-password")) if username else {},
+        cluster=cluster,
+        server=f"localhost:{cluster.port}" if cluster else server.removeprefix(_TLS),
         dial_s=settings.seconds("timeout"),
         answer_s=settings.seconds("request-timeout"),
         tls=_context(settings, certificate, key) if tls else None,
@@ -162,6 +176,24 @@ def open_session(settings: Settings, *, silent: bool = False) -> Session:
     if settings.file:
         session.debug(f"using configuration file {settings.path}")
     return session
+
+
+def _basic(username: str, password: str) -> dict[str, str]:
+    """RFC 7617."""
+    from base64 import b64encode
+
+    return {"authorization": f"Basic {b64encode(f'{username}:{password}'.encode()).decode()}"}
+
+
+def _cluster(settings: Settings) -> "Cluster":
+    from cplane.hubble.cli.portforward import Cluster
+
+    return Cluster(
+        settings.port("port-forward-port"),
+        settings.text("kube-context"),
+        settings.text("kube-namespace"),
+        settings.text("kubeconfig"),
+    )
 
 
 def _context(settings: Settings, certificate: str, key: str) -> "ssl.SSLContext":

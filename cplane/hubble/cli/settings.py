@@ -13,12 +13,13 @@ from cplane.hubble.cli.times import NS, parse_duration
 
 DEFAULT_SERVER: Final = "localhost:4245"
 AGENT_SOCKET: Final = "/run/cplane/hubble.sock"
+_PORT_MAX: Final = 65_535
 _TRUE: Final = frozenset({"1", "t", "true"})
 _FALSE: Final = frozenset({"0", "f", "false"})
 
 
 class Key(NamedTuple):
-    """A setting; `kind` is text, bool, duration or list."""
+    """A setting; `kind` is text, bool, duration, number or list."""
 
     kind: str
     default: str
@@ -49,6 +50,13 @@ SERVER_KEYS: Final[Mapping[str, Key]] = {
     "tls-server-name": Key(
         "text", "", "Name that the server's certificate must have, e.g. instance.hubble-relay.cilium.io."
     ),
+    "basic-auth-username": Key("text", "", "Name for servers that want one; with TLS only."),
+    "basic-auth-password": Key("text", "", "Password for it; HUBBLE_BASIC_AUTH_PASSWORD does not show in lists."),
+    "port-forward": Key("bool", "false", "Ask the relay of a Kubernetes cluster, by kubectl port-forward.", "-P"),
+    "port-forward-port": Key("number", "4245", "Local port for that; 0 is any that is free."),
+    "kube-context": Key("text", "", "Context of kubectl, in place of the current one."),
+    "kube-namespace": Key("text", "kube-system", "Namespace of the relay."),
+    "kubeconfig": Key("text", "", "Configuration file of kubectl."),
 }
 KEYS: Final[Mapping[str, Key]] = {**GLOBAL_KEYS, **SERVER_KEYS}
 FILTER_KEYS: Final = ("allowlist", "denylist")  # read from everywhere too, and not shown by `config`
@@ -69,11 +77,15 @@ def variable(key: str) -> str:
 def user_file(environment: Mapping[str, str]) -> Path | None:
     """The configuration file that is meant where none is named; None: the user has no home.
 
-    Upstream's command would then take `config.yaml` from the working directory, which may be anybody's.
+    The one in `~/.hubble` is of old, and meant where it is alone. Upstream's command would take `config.yaml` from the
+    working directory before both, which may be anybody's.
     """
     home = environment.get("HOME", "")
     folder = environment.get("XDG_CONFIG_HOME", "") or (f"{home}/.config" if home else "")
-    return Path(folder, "hubble", "config.yaml") if folder else None
+    if not folder:
+        return None
+    usual, old = Path(folder, "hubble", "config.yaml"), Path(home, ".hubble", "config.yaml")
+    return old if home and _is_file(old) and not _is_file(usual) else usual
 
 
 def read_file(path: Path) -> dict[str, object]:
@@ -162,6 +174,14 @@ class Settings:
             raise Failed(f"{place}: {text!r} is not a duration such as 5s, 500ms or 1m30s")
         return duration / NS
 
+    def port(self, key: str) -> int:
+        """A setting that is a port, or 0."""
+        found = self.find(key)
+        text = KEYS[key].default if found is None else str(found.value)
+        if not (text.isascii() and text.isdecimal() and int(text) <= _PORT_MAX):
+            raise Failed(f"{found.place if found else key}: {text!r} is not a port (0 to {_PORT_MAX})")
+        return int(text)
+
     def texts(self, key: str, *, commas: bool = True) -> list[str]:
         """A setting that is a list; a text stands for one, with commas or spaces in between where there are several."""
         found = self.find(key)
@@ -181,6 +201,8 @@ class Settings:
                 return self.on(key)
             case "list":
                 return self.texts(key)
+            case "number":
+                self.port(key)
             case "duration":
                 self.seconds(key)
         return self.server if key == "server" else self.text(key)
@@ -195,6 +217,13 @@ class Settings:
         if self.find("server") is None and _is_socket(self.agent_socket):
             return f"unix://{self.agent_socket}"
         return self.text("server")
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:
+        return False
 
 
 def _is_socket(path: str) -> bool:

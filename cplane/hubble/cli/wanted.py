@@ -5,6 +5,11 @@ from typing import Final
 
 JSON: Final = ("json", "jsonpb")
 TABLE: Final = ("table", "tab")
+GRAPHS: Final = ("dot", "json", "mermaid")
+AGENT_TYPES: Final = (  # what users call them; upstream's command completes the same words
+    *("unspecified", "message", "agent-started", "policy-updated", "policy-deleted", "endpoint-regenerate-success"),
+    *("endpoint-regenerate-failure", "endpoint-created", "endpoint-deleted", "ipcache-upserted", "ipcache-deleted"),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,3 +34,5 @@ class Wanted:
     silent: bool = False
     field_mask: tuple[str, ...] = ()
     default_mask: bool = True
+    input_file: str = ""
+    types: tuple[str, ...] = ()  # of agent events

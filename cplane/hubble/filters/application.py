@@ -4,23 +4,20 @@ Flows of layers 3 and 4 have no request, so a filter about one is checked and th
 """
 
 import re
-import warnings
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Final
 
 import numpy as np
+import re2
 
-from cplane.hubble.filters.predicate import BadFilter, Mask, Predicate, all_of, any_of, constant, member, never
+from cplane.hubble.filters.predicate import QUIET, BadFilter, Mask, Predicate, all_of, any_of, by_detail, member, never
 from cplane.hubble.ring import Span
 from cplane.hubble.store import FlowStore
 from cplane.pb.flow import flow_pb2
 
 _L7_EVENT: Final = 129
 _STATUS: Final = re.compile(r"[1-5][0-9]{2}|[1-5][0-9]?\+")
-_FQDN: Final = re.compile(r"[-.0-9A-Za-z_*]+")
-# what RE2 reads and Python does not: such a pattern is left unchecked
-_RE2_ONLY: Final = re.compile(r"\\[pPzQECa]|\[\[:|\(\?[a-zA-Z-]*U|\(\?<")
 
 
 def _verdict(wanted: flow_pb2.FlowFilter, _store: FlowStore) -> Predicate:
@@ -52,22 +49,13 @@ def _uuid(wanted: flow_pb2.FlowFilter, store: FlowStore) -> Predicate:
     return evaluate
 
 
-def _fqdn(field: str, wanted: flow_pb2.FlowFilter, _store: FlowStore) -> Predicate:
-    for text in getattr(wanted, field):
-        if not _FQDN.fullmatch(text.strip()):
-            raise BadFilter(field, f"{text!r} is not a name pattern of letters, digits, '-', '.' and '*'")
-    return never  # flows carry no names
-
-
 def _expressions(field: str, texts: Iterable[str]) -> None:
     for text in texts:
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", FutureWarning)
-                re.compile(text)
-        except (re.error, RecursionError, OverflowError) as error:
-            if not _RE2_ONLY.search(text):
-                raise BadFilter(field, f"{text!r} is not a regular expression: {error}") from None
+            re2.compile(text, QUIET)
+        except re2.error as error:
+            reason = error.args[0].decode(errors="replace") if isinstance(error.args[0], bytes) else error.args[0]
+            raise BadFilter(field, f"{text!r} is not a regular expression: {reason}") from None
 
 
 def _dns_query(wanted: flow_pb2.FlowFilter, _store: FlowStore) -> Predicate:
@@ -89,18 +77,13 @@ def _http(field: str, wanted: flow_pb2.FlowFilter, _store: FlowStore) -> Predica
     return never
 
 
-def _ip_trace_id(wanted: flow_pb2.FlowFilter, _store: FlowStore) -> Predicate:
-    return constant(value=0 in wanted.ip_trace_id)
+def _ip_trace_id(wanted: flow_pb2.FlowFilter, store: FlowStore) -> Predicate:
+    ids = frozenset(wanted.ip_trace_id)
+    return by_detail(store, lambda detail: detail.trace_id in ids)
 
 
 def _trace_id(_wanted: flow_pb2.FlowFilter, _store: FlowStore) -> Predicate:
     return never
-
-
-def _experimental(wanted: flow_pb2.FlowFilter, _store: FlowStore) -> Predicate:
-    if wanted.experimental.cel_expression:
-        raise BadFilter("experimental.cel_expression", "not supported by this version")
-    return constant(value=True)
 
 
 FIELDS: Final[Mapping[str, Callable[[flow_pb2.FlowFilter, FlowStore], Predicate]]] = {
@@ -108,8 +91,6 @@ FIELDS: Final[Mapping[str, Callable[[flow_pb2.FlowFilter, FlowStore], Predicate]
     "drop_reason_desc": _drop_reason,
     "event_type": _event_type,
     "uuid": _uuid,
-    "source_fqdn": partial(_fqdn, "source_fqdn"),
-    "destination_fqdn": partial(_fqdn, "destination_fqdn"),
     "dns_query": _dns_query,
     **{
         field: partial(_http, field)
@@ -117,5 +98,4 @@ FIELDS: Final[Mapping[str, Callable[[flow_pb2.FlowFilter, FlowStore], Predicate]
     },
     "trace_id": _trace_id,
     "ip_trace_id": _ip_trace_id,
-    "experimental": _experimental,
 }

@@ -7,6 +7,7 @@ from typing import Final
 
 import numpy as np
 
+from cplane.hubble.detail import Detail
 from cplane.hubble.filters.predicate import (
     DESTINATION,
     SOURCE,
@@ -16,10 +17,9 @@ from cplane.hubble.filters.predicate import (
     Side,
     all_of,
     any_of,
+    by_detail,
     by_link,
-    constant,
     member,
-    never,
 )
 from cplane.hubble.flow import ICMP4, ICMP6, PORTS, SCTP, TCP, UDP
 from cplane.hubble.ring import Reply, Span
@@ -34,9 +34,9 @@ _PROTOCOLS: Final[Mapping[str, tuple[int, ...]]] = {
     "tcp": (TCP,),
     "udp": (UDP,),
     "sctp": (SCTP,),
-    # no flow has these layers: the kernel's records do not describe them
-    "vrrp": (),
+    "vrrp": (),  # packets of it are described where a record holds the packet
     "igmp": (),
+    # no flow has these layers: they are of requests
     "dns": (),
     "http": (),
     "kafka": (),
@@ -77,9 +77,13 @@ def _ip(side: Side, wanted: flow_pb2.FlowFilter, _store: FlowStore) -> Predicate
     return any_of([_within(side.column, network) for network in _networks(field, getattr(wanted, field))])
 
 
-def _ip_xlated(wanted: flow_pb2.FlowFilter, _store: FlowStore) -> Predicate:
-    _networks("source_ip_xlated", wanted.source_ip_xlated)
-    return never  # nothing is masqueraded
+def _ip_xlated(wanted: flow_pb2.FlowFilter, store: FlowStore) -> Predicate:
+    networks = _networks("source_ip_xlated", wanted.source_ip_xlated)
+
+    def test(detail: Detail) -> bool:
+        return bool(detail.source_xlated) and any(ip_address(detail.source_xlated) in one for one in networks)
+
+    return by_detail(store, test)
 
 
 def _has_layer4(protocols: Sequence[int]) -> Predicate:
@@ -101,13 +105,18 @@ def _port(side: Side, wanted: flow_pb2.FlowFilter, _store: FlowStore) -> Predica
     return all_of((lambda span: table[span[column]], _has_layer4(PORTS)))
 
 
-def _protocol(wanted: flow_pb2.FlowFilter, _store: FlowStore) -> Predicate:
+def _protocol(wanted: flow_pb2.FlowFilter, store: FlowStore) -> Predicate:
     numbers: list[int] = []
+    described = []
     for text in wanted.protocol:
         if text.lower() not in _PROTOCOLS:
             raise BadFilter("protocol", f"{text!r} is none of {', '.join(_PROTOCOLS)}")
         numbers.extend(_PROTOCOLS[text.lower()])
-    return _has_layer4(numbers)
+        if text.lower() == "vrrp":
+            described.append(by_detail(store, lambda detail: detail.vrrp is not None))
+        elif text.lower() == "igmp":
+            described.append(by_detail(store, lambda detail: detail.igmp is not None))
+    return any_of((_has_layer4(numbers), *described))
 
 
 def _tcp_flags(wanted: flow_pb2.FlowFilter, _store: FlowStore) -> Predicate:
@@ -139,8 +148,8 @@ def _interface(wanted: flow_pb2.FlowFilter, store: FlowStore) -> Predicate:
     )
 
 
-def _encrypted(wanted: flow_pb2.FlowFilter, _store: FlowStore) -> Predicate:
-    return constant(value=False in wanted.encrypted)
+def _encrypted(wanted: flow_pb2.FlowFilter, store: FlowStore) -> Predicate:
+    return by_detail(store, lambda detail: detail.encrypted in wanted.encrypted)
 
 
 def _byte(field: str, column: str, wanted: flow_pb2.FlowFilter, _store: FlowStore) -> Predicate:

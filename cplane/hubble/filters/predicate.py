@@ -6,8 +6,10 @@ from typing import Final, Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+import re2
 
 from cplane.errors import Rejected
+from cplane.hubble.detail import Detail
 from cplane.hubble.endpoint import EndpointMeta, Link
 from cplane.hubble.interned import Interned
 from cplane.hubble.ring import Span
@@ -15,6 +17,9 @@ from cplane.hubble.store import FlowStore
 
 T = TypeVar("T")
 Mask = npt.NDArray[np.bool_]
+_PATTERN_MAX: Final = 512  # characters; names have 253 at most (RFC 1035, 2.3.4)
+QUIET: Final = re2.Options()  # what is wrong with a client's pattern is the client's to know, not our standard error's
+QUIET.log_errors = False
 Predicate = Callable[[Span], Mask]  # one bool for each row
 
 
@@ -117,13 +122,34 @@ def by_end(store: FlowStore, side: Side, test: Callable[[EndpointMeta], bool]) -
     return lambda span: shared.of(span[column])
 
 
+def by_detail(store: FlowStore, test: Callable[[Detail], bool]) -> Predicate:
+    """Flows whose detail passes the test."""
+    shared = _Shared(store.details, test)
+    return lambda span: shared.of(span["detail"])
+
+
 def by_link(store: FlowStore, test: Callable[[Link], bool]) -> Predicate:
     """Flows whose device passes the test."""
     shared = _Shared(store.links, test)
     return lambda span: shared.of(span["link"])
 
 
-def name_pattern(pattern: str) -> re.Pattern[str]:
-    """Of DNS and node names: `*` stands for any characters of a name, dots included."""
-    text = pattern.strip().rstrip(".").lower()
-    return re.compile("[-.0-9a-z]*".join(re.escape(part) for part in re.split(r"\*+", text)))
+def name_matcher(field: str, patterns: Iterable[str]) -> Callable[[str], bool]:
+    """Whether a DNS or node name fits one of the patterns: `*` stands for any characters of a name, dots included.
+
+    RE2 takes time that is linear in the name, where a backtracking matcher could be kept busy for years. Raises
+    BadFilter.
+    """
+    expressions = []
+    for pattern in patterns:
+        text = pattern.strip().rstrip(".").lower()
+        if len(text) > _PATTERN_MAX:
+            raise BadFilter(
+                field, f"a pattern of {len(text)} characters is longer than any name; at most {_PATTERN_MAX}"
+            )
+        expressions.append("[-.0-9a-z]*".join(re2.escape(part) for part in re.split(r"\*+", text)))
+    try:
+        compiled = re2.compile("|".join(expressions), QUIET)
+    except re2.error:
+        raise BadFilter(field, "the patterns are too many, or have too many '*'") from None
+    return lambda name: compiled.fullmatch(name.lower()) is not None

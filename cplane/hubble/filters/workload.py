@@ -18,8 +18,7 @@ from cplane.hubble.filters.predicate import (
     Side,
     by_end,
     constant,
-    name_pattern,
-    never,
+    name_matcher,
 )
 from cplane.hubble.store import FlowStore
 from cplane.pb.flow import flow_pb2
@@ -29,6 +28,7 @@ _REQUIREMENT: Final = re.compile(
     rf"(?P<absent>!)?\s*(?P<key>{_NAME})\s*"
     r"(?:(?P<equals>==?|!=)\s*(?P<value>[^\s,()!=]*)|\b(?P<set>in|notin)\s*\((?P<values>[^()]*)\))?"
 )
+_FQDN: Final = re.compile(r"[-.0-9A-Za-z_*]+")
 _DEFAULT_NAMESPACE: Final = "default"
 _DEFAULT_CLUSTER: Final = "default"
 
@@ -89,9 +89,10 @@ def _label(side: Side, wanted: flow_pb2.FlowFilter, store: FlowStore) -> Predica
     return by_end(store, side, lambda end: any(s.matches(label_set(end.labels)) for s in selectors))
 
 
-def _node_labels(wanted: flow_pb2.FlowFilter, _store: FlowStore) -> Predicate:
+def _node_labels(wanted: flow_pb2.FlowFilter, store: FlowStore) -> Predicate:
     selectors = [parse_selector("node_labels", text) for text in wanted.node_labels]
-    return constant(value=any(selector.matches(LabelSet()) for selector in selectors))  # flows carry none
+    labels = label_set(store.node_labels)
+    return constant(value=any(selector.matches(labels) for selector in selectors))
 
 
 def _namespaced(field: str, texts: Sequence[str]) -> list[tuple[str, str]]:
@@ -120,10 +121,28 @@ def _pod(side: Side, wanted: flow_pb2.FlowFilter, store: FlowStore) -> Predicate
     return by_end(store, side, test)
 
 
-def _service(side: Side, wanted: flow_pb2.FlowFilter, _store: FlowStore) -> Predicate:
+def _service(side: Side, wanted: flow_pb2.FlowFilter, store: FlowStore) -> Predicate:
     field = f"{side.field}_service"
-    _namespaced(field, getattr(wanted, field))
-    return never  # flows name no services
+    services = _namespaced(field, getattr(wanted, field))
+
+    def test(end: EndpointMeta) -> bool:
+        held = end.service
+        return held is not None and any(
+            (not namespace or namespace == held.namespace) and held.name.startswith(prefix)
+            for namespace, prefix in services
+        )
+
+    return by_end(store, side, test)
+
+
+def _fqdn(side: Side, wanted: flow_pb2.FlowFilter, store: FlowStore) -> Predicate:
+    field = f"{side.field}_fqdn"
+    patterns = getattr(wanted, field)
+    for text in patterns:
+        if not _FQDN.fullmatch(text.strip()):
+            raise BadFilter(field, f"{text!r} is not a name pattern of letters, digits, '-', '.' and '*'")
+    fits = name_matcher(field, patterns)
+    return by_end(store, side, lambda end: any(map(fits, end.names)))
 
 
 def _identity(side: Side, wanted: flow_pb2.FlowFilter, _store: FlowStore) -> Predicate:
@@ -168,12 +187,11 @@ def _node_name(wanted: flow_pb2.FlowFilter, store: FlowStore) -> Predicate:
             cluster, node = "", text
         elif "/" in node:
             raise BadFilter("node_name", f"{text!r} has more than one slash")
-        found |= _fits(cluster, own_cluster) and _fits(node, own_node)
+        found |= all(
+            not pattern or name_matcher("node_name", [pattern])(own)
+            for pattern, own in ((cluster, own_cluster), (node, own_node))
+        )
     return constant(value=found)
-
-
-def _fits(pattern: str, name: str) -> bool:
-    return not pattern or name_pattern(pattern).fullmatch(name.lower()) is not None
 
 
 FIELDS: Final[Mapping[str, Callable[[flow_pb2.FlowFilter, FlowStore], Predicate]]] = {
@@ -186,6 +204,7 @@ FIELDS: Final[Mapping[str, Callable[[flow_pb2.FlowFilter, FlowStore], Predicate]
             ("pod", _pod),
             ("label", _label),
             ("service", _service),
+            ("fqdn", _fqdn),
             ("identity", _identity),
             ("workload", _workload),
             ("cluster_name", _cluster),

@@ -1,5 +1,5 @@
-"""Kernel records to rows of the flow ring, a batch at a time.
+"""Kernel records to rows of the flow ring, a batch at a time: our programs' in `threefour`, Cilium's in `samples`.
 
-May import `cplane.domain`, `cplane.hubble.{ring,store,interned,endpoint,attribution}` and `datapath.notify`; must
-not import filters, the observer or anything that waits.
+May import `cplane.domain`, `cplane.hubble.{ring,store,interned,endpoint,attribution,detail,eventring}`, `cplane.pb` and
+`datapath.notify`; must not import filters, the observer or anything that waits.
 """

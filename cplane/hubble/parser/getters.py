@@ -1,21 +1,25 @@
 """What the parser asks about the packets' ends and judges; the agent answers from its state."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 from cplane.hubble.attribution import Attribution
-from cplane.hubble.endpoint import Workload
+from cplane.hubble.endpoint import Service, Workload
+
+ANY_PROTOCOL: Final = 0
 
 
 @dataclass(frozen=True, slots=True)
 class EndpointInfo:
-    """A pod that the node knows. `endpoint_id` is 0 for pods of other nodes."""
+    """A pod that the node knows. `endpoint_id` is 0 for pods of other nodes, `identity` where it is not known."""
 
     endpoint_id: int
     namespace: str = ""
     pod_name: str = ""
     cluster: str = ""
     workloads: tuple[Workload, ...] = ()
+    identity: int = 0
 
 
 class Getters(Protocol):
@@ -36,6 +40,18 @@ class Getters(Protocol):
 
     def endpoint_by_address(self, family: int, address: bytes) -> EndpointInfo | None:
         """The pod behind an address; `family` is 4 or 6, `address` has 4 or 16 bytes."""
+        ...
+
+    def names_of(self, family: int, address: bytes) -> Mapping[int, tuple[str, ...]]:
+        """By local endpoint, the names by which it got to know the address, sorted; empty where nobody asked for it."""
+        ...
+
+    def services_at(self, family: int, address: bytes) -> Mapping[tuple[int, int], Service]:
+        """By protocol (or ANY_PROTOCOL) and port, the services of the address; empty for most addresses."""
+        ...
+
+    def addresses_of_cgroup(self, cgroup: int) -> tuple[bytes, ...]:
+        """Addresses (4 or 16 bytes) of the pod that a control group belongs to; none for an unknown one."""
         ...
 
     def interface_name(self, index: int) -> str:

@@ -1,5 +1,6 @@
 """Records of layers 3 and 4 to rows of the flow ring."""
 
+from collections.abc import Mapping
 from typing import Final
 
 import numpy as np
@@ -8,17 +9,17 @@ import numpy.typing as npt
 from cplane.domain.verdict import Verdict
 from cplane.hubble.endpoint import NO_LINK, Link
 from cplane.hubble.parser.attribution import AttributionResolver
-from cplane.hubble.parser.ends import EndResolver, Ends
+from cplane.hubble.parser.ends import Around, EndResolver, Ends
 from cplane.hubble.parser.getters import Getters
 from cplane.hubble.ring import Array, Reply
 from cplane.hubble.store import FlowStore
-from datapath.notify.records import DTYPE, RecordFlags, RecordType
+from datapath.notify.records import DTYPE, EMITTED, RecordFlags, RecordType
 
 _INGRESS, _EGRESS = 1, 2  # flow.TrafficDirection
 # flow.TraceReason of each number that the kernel writes; one more is for all that are unknown
 _TRACE_REASONS: Final = np.array([1, 2, 3, 4, 5, 0], np.uint8)
 _TYPES: Final = np.zeros(256, np.bool_)
-_TYPES[list(RecordType)] = True
+_TYPES[list(EMITTED)] = True
 _COPIED: Final = ("protocol", "tcp_flags", "icmp_type", "icmp_code", "file", "line", "cookie", "sport", "dport")
 
 
@@ -43,20 +44,31 @@ class Parser:
         if not known.all():
             self.malformed += int(len(records) - np.count_nonzero(known))
             records = records[known]
+        self.collect()
+        return self.take(records, offset_ns, {})
+
+    def take(self, records: npt.NDArray[np.void], offset_ns: int, own: Mapping[str, Array]) -> int:
+        """As `ingest`, of records of any type whose columns `own` are known otherwise than from the record.
+
+        Frees nothing, so that numbers in `own` keep their meaning: see `collect`.
+        """
         if not len(records):
             return 0
-        if self._store.collect():
-            self._ends.forget()
-            self._attributions.forget()
-            self._links.clear()
-        batch = _columns(records, offset_ns)
-        ends, seen = self._ends.numbers(_both_ends(records, batch))
+        batch = {**_columns(records, offset_ns), **own}
+        ends, seen = self._ends.numbers(*_both_ends(records, batch))
         batch["src_meta"], batch["dst_meta"] = ends[: len(records)], ends[len(records) :]
         batch["link"] = self._link_numbers(records["ifindex"])
         batch["attribution"] = self._attributions.numbers(records)
         self._store.append(batch)
         self._store.namespaces.saw(seen, int(batch["time_ns"][-1]))
         return len(records)
+
+    def collect(self) -> None:
+        """Numbers that no row has are free. Who numbers things for `own` columns does this before."""
+        if self._store.collect():
+            self._ends.forget()
+            self._attributions.forget()
+            self._links.clear()
 
     def _link_numbers(self, indices: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint32]:
         revision = self._getters.revision
@@ -104,6 +116,7 @@ def _columns(records: npt.NDArray[np.void], offset_ns: int) -> dict[str, Array]:
         "reply": _replies(flags, replied, trace | (judged & (audited | (verdict >= 0)))),
         "match_type": np.where(judged, records["match_type"], 0),
         "trace_reason": np.where(trace, _TRACE_REASONS[np.minimum(records["trace_reason"], 5)], 0),
+        "detail": np.zeros(len(records), np.uint32),
     }
     columns["ip_version"] = _ip_versions(flags, columns)
     return columns
@@ -143,12 +156,18 @@ def _ip_versions(flags: Array, columns: dict[str, Array]) -> Array:
     return np.where((flags & RecordFlags.IPV6) != 0, 2, addressed.astype(np.uint8)).astype(np.uint8)
 
 
-def _both_ends(records: npt.NDArray[np.void], batch: dict[str, Array]) -> Ends:
+def _both_ends(records: npt.NDArray[np.void], batch: dict[str, Array]) -> tuple[Ends, Around]:
     """Sources, then destinations."""
-    return Ends(
+    around = Around(
+        other=np.concatenate((records["dst_lxc"], records["src_lxc"])),
+        protocol=np.concatenate((batch["protocol"], batch["protocol"])),
+        port=np.concatenate((records["sport"], records["dport"])),
+    )
+    ends = Ends(
         lxc=np.concatenate((records["src_lxc"], records["dst_lxc"])),
         identity=np.concatenate((records["src_identity"], records["dst_identity"])),
         ip_version=np.concatenate((batch["ip_version"], batch["ip_version"])),
         hi=np.concatenate((batch["src_hi"], batch["dst_hi"])),
         lo=np.concatenate((batch["src_lo"], batch["dst_lo"])),
     )
+    return ends, around

@@ -177,11 +177,22 @@ def test_every_value_is_checked_and_the_message_starts_with_its_key(values: dict
     assert str(bad.value) == error
 
 
+@pytest.mark.parametrize(("given", "path"), [(None, "/s/flows.ring"), ("", ""), ("/elsewhere/ring", "/elsewhere/ring")])
+def test_flows_are_in_the_state_folder_unless_something_else_is_said(given: str | None, path: str):
+    assert AgentConfig(node_name="n", state_dir="/s/", hubble=HubbleConfig(ring_path=given)).ring_path == path
+
+
 @pytest.mark.parametrize(
     ("values", "error"),
     [
         ({"ring_records": 1000}, "hubble.ring_records: 1000 is not a power of two from 1024 to 16777216"),
         ({"ring_records": 0}, "hubble.ring_records: 0 is not a power of two from 1024 to 16777216"),
+        ({"ring_path": "flows"}, "hubble.ring_path: 'flows' is not an absolute path"),
+        ({"archive_path": "old"}, "hubble.archive_path: 'old' is not an absolute path"),
+        (
+            {"archive_max_mb": 0},
+            "hubble.archive_max_mb: 0 leaves no room; to keep no older flows, leave out hubble.archive_path",
+        ),
         ({"monitor": "loud"}, "hubble.monitor: 'loud' is none of medium, drops, off"),
         (
             {"listen_tcp": ":4244"},
@@ -237,3 +248,33 @@ def test_every_key_has_a_flag_that_says_so_and_is_understood():
     )
     assert "ring_records=2048" in done.output
     assert "allow_plaintext_tcp=True" in done.output
+
+
+@pytest.mark.parametrize(
+    "text", ["hubble: {metrics: [tcp, 'drop:sourceContext=pod']}", "hubble: {metrics: tcp  drop:sourceContext=pod}"]
+)
+def test_a_list_is_a_list_in_the_file_or_words_anywhere(tmp_path: Path, text: str):
+    path = tmp_path / "c.yaml"
+    path.write_text(f"{text}\n")
+    wanted = ("tcp", "drop:sourceContext=pod")
+    listen = {"node_name": "n", "hubble_metrics_listen": ":9965"}
+    assert load(str(path), listen, {}).hubble.metrics == wanted
+    assert load(None, listen, {"CPLANE_HUBBLE_METRICS": " ".join(wanted)}).hubble.metrics == wanted
+    assert load(None, {**listen, "hubble_metrics": " ".join(wanted)}, {}).hubble.metrics == wanted
+
+
+def test_metrics_and_exports_that_make_no_sense_are_told(tmp_path: Path):
+    assert told(
+        folder=tmp_path,
+        file="metrics_listen: nine\nhubble: {metrics: [1], metrics_listen: 'a:1', metrics_sets_max: 5,\n"
+        "export_file_path: a, flowlogs_config_path: b, export_file_max_backups: 20000}\n",
+        flags={"hubble_export_fieldmask": "time"},
+    ) == [
+        "hubble.metrics: a list of texts is wanted, not [1]",
+        "metrics_listen: 'nine' is not host:port or :port",
+        "hubble.metrics_listen: 'a' is not an address; write an IPv6 one in brackets",
+        "hubble.metrics_sets_max: 5 is not from 100 to 1000000",
+        "hubble.export_file_path: 'a' is not an absolute path",
+        "hubble.flowlogs_config_path: 'b' is not an absolute path",
+        "hubble.export_file_max_backups: 20000 is more than 10000",
+    ]

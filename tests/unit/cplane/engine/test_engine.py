@@ -220,6 +220,23 @@ async def test_many_submitters_are_served_one_after_another():
         assert engine.world == (await replay(engine.log))[0]
 
 
+async def test_each_turn_is_told_once_in_order_and_only_what_took_effect():
+    log, turns = FullLog(TickingClock()), []
+    engine = Engine(log, {}, lambda _: None, started=World(), tables=Tables(), told=turns.append)
+    async with anyio.create_task_group() as group:
+        group.start_soon(engine.run)
+        for command in (JOIN, JOIN, pod("a", ifindex=10), pod("b", ifindex=11)):
+            await engine.submit(command, actor="x")
+        log.broken = True
+        await refused(engine)
+        group.cancel_scope.cancel()
+    assert [turn.after.position for turn in turns] == [turn.before.position + len(turn.events) for turn in turns]
+    assert [turn.before for turn in turns[1:]] == [turn.after for turn in turns[:-1]]
+    assert [len(turn.after.endpoints) for turn in turns] == [0, 1, 2], "who has joined and joins again changes nothing"
+    assert turns[-1].after.position == log.head
+    assert all(turn.deltas[names.IPCACHE].upserts for turn in turns)
+
+
 def test_an_empty_world_has_empty_tables():
     tables = Tables()
     assert World().position == 0

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cplane.domain.labels import LabelSet
-from cplane.hubble.filters import FIELDS, BadFilter, compile_filters
+from cplane.hubble.filters import EXPERIMENTAL, FIELDS, BadFilter, compile_filters
 from cplane.hubble.filters.workload import parse_selector
 from cplane.hubble.flow import FlowBuilder
 from cplane.pb.flow import flow_pb2
@@ -35,7 +35,7 @@ def test_columns_and_messages_agree(batch: np.ndarray, whitelist: list[Filter], 
 
 
 def test_every_field_of_a_filter_is_evaluated() -> None:
-    assert set(FIELDS) == {field.name for field in Filter.DESCRIPTOR.fields}
+    assert {*FIELDS, EXPERIMENTAL} == {field.name for field in Filter.DESCRIPTOR.fields}
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,13 @@ def test_every_field_of_a_filter_is_evaluated() -> None:
         ({"http_status_code": ["600"]}, "http_status_code"),
         ({"http_path": ["["]}, "http_path"),
         ({"http_method": ["GET"], "event_type": [flow_pb2.EventTypeFilter(type=1)]}, "http_method"),
-        ({"experimental": Filter.Experimental(cel_expression=["true"])}, "experimental.cel_expression"),
+        ({"experimental": Filter.Experimental(cel_expression=["1"])}, "experimental.cel_expression"),
+        ({"source_label": ["a" * 5000]}, "source_label"),
+        ({"dns_query": ["a" * 4000] * 40}, "whitelist, blacklist"),
+        ({"node_name": ["*a" * 300]}, "node_name"),
+        ({"source_fqdn": ["a" * 600]}, "source_fqdn"),
+        ({"dns_query": [r"(a{1000}){1000}"]}, "dns_query"),
+        ({"http_url": ["(?<=a)b"]}, "http_url"),
         ({"source_identity": list(range(5000))}, "whitelist, blacklist"),
     ],
 )
@@ -72,6 +78,14 @@ def test_what_cannot_be_evaluated_is_refused_by_name(wanted: dict[str, Any], fie
         compile_filters([Filter(**wanted)], [], store_of(records({})))
     assert caught.value.field == field
     assert str(caught.value).startswith(f"filter {field}: ")
+
+
+def test_patterns_that_would_keep_a_backtracking_matcher_busy_for_years_are_answered_at_once() -> None:
+    store = store_of(records({}))
+    wanted = Filter(node_name=["*n*" * 100, "*a" * 250], destination_fqdn=["*a" * 250] * 20)
+    predicate = compile_filters([wanted], [], store)
+    assert predicate is not None
+    assert not predicate(store.ring.span(0, 1)).any()
 
 
 @pytest.mark.parametrize(

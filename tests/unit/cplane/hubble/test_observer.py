@@ -7,18 +7,22 @@ from typing import Any
 import anyio
 import anyio.lowlevel
 import pytest
-from grpclib.client import UnaryUnaryMethod
+from grpclib.client import Channel, UnaryStreamMethod, UnaryUnaryMethod
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 from grpclib.health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 
 from cplane.hubble.encode import BATCH
+from cplane.hubble.eventring import EventRing
+from cplane.hubble.filters import cel
 from cplane.hubble.flow import TYPE_URL
 from cplane.hubble.parser.threefour import Parser
+from cplane.hubble.peer import Peer, Peers
 from cplane.hubble.store import FlowStore
 from cplane.pb.cplane.flow.v1 import extension_pb2
 from cplane.pb.flow import flow_pb2
 from cplane.pb.observer import observer_pb2 as pb
+from cplane.pb.relay import relay_pb2
 from tests.support.flows import SEED, START_NS, World, records, store_of
 from tests.support.observing import StillClock, get_flows, observed, unary
 
@@ -64,9 +68,9 @@ async def test_the_version_stands_in_the_headers(path: Path) -> None:
         ),
         (
             pb.GetFlowsRequest(
-                blacklist=[flow_pb2.FlowFilter(experimental=flow_pb2.FlowFilter.Experimental(cel_expression=["true"]))]
+                blacklist=[flow_pb2.FlowFilter(experimental=flow_pb2.FlowFilter.Experimental(cel_expression=["1"]))]
             ),
-            "filter experimental.cel_expression: not supported by this version",
+            "filter experimental.cel_expression: '1': a CEL expression must be a bool here, and this is a int",
         ),
     ],
 )
@@ -75,6 +79,24 @@ async def test_a_bad_request_is_an_invalid_argument(path: Path, request_: pb.Get
         with pytest.raises(GRPCError) as caught:
             await get_flows(channel)(request_)
     assert (caught.value.status, caught.value.message) == (Status.INVALID_ARGUMENT, message)
+
+
+@pytest.mark.slow
+async def test_an_expression_selects_flows_and_is_ended_when_it_proves_too_slow(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = store_of(records(*({"dport": port} for port in range(2000))), capacity=2048)
+    wanted = flow_pb2.FlowFilter()
+    wanted.experimental.cel_expression.append("_flow.l4.TCP.destination_port >= 1990u")
+    async with observed(store, path) as channel:
+        answer = await get_flows(channel)(pb.GetFlowsRequest(whitelist=[wanted], number=5))
+        assert [one.flow.l4.TCP.destination_port for one in answer] == list(range(1995, 2000))
+        monkeypatch.setattr(cel, "_SPENT_FREE_NS", 0)
+        monkeypatch.setattr(cel, "_EACH_MAX_NS", 0)
+        with pytest.raises(GRPCError) as caught:
+            await get_flows(channel)(pb.GetFlowsRequest(whitelist=[wanted]))
+    assert caught.value.status is Status.INVALID_ARGUMENT
+    assert "for each flow; make it simpler" in (caught.value.message or "")
 
 
 async def test_a_mask_keeps_the_fields_it_names_and_passes_over_those_it_invents(path: Path) -> None:
@@ -140,12 +162,58 @@ async def test_namespaces_are_listed_in_order(path: Path) -> None:
     assert [(one.cluster, one.namespace) for one in answer.namespaces] == [("default", "data"), ("default", "shop")]
 
 
-@pytest.mark.parametrize("method", ["GetNodes", "GetAgentEvents", "GetDebugEvents"])
-async def test_what_does_not_exist_is_unimplemented(path: Path, method: str) -> None:
+async def test_a_node_lists_itself_and_how_it_is_reached(path: Path) -> None:
+    clock = StillClock()
+    peers = Peers([Peer("node1", "192.0.2.1:4244", "node1.default.hubble-grpc.cilium.io"), Peer("node2")])
+    async with observed(store_of(records({}, {}), capacity=64), path, clock, peers=peers) as channel:
+        clock.advance(5)
+        (node,) = (await unary(channel, "GetNodes")).nodes
+    assert (node.name, node.address, node.version) == ("node1", "192.0.2.1:4244", "1.2.3")
+    assert (node.tls.enabled, node.tls.server_name) == (True, "node1.default.hubble-grpc.cilium.io")
+    assert node.state == relay_pb2.NODE_CONNECTED
+    assert (node.uptime_ns, node.num_flows, node.max_flows, node.seen_flows) == (5 * 10**9, 2, 64, 2)
+
+
+async def test_agent_events_are_told_with_their_time_and_followed(path: Path) -> None:
+    ring: EventRing[flow_pb2.AgentEvent] = EventRing()
+    started = flow_pb2.AgentEvent(type=flow_pb2.AGENT_STARTED)
+    for second in range(3):
+        ring.add(START_NS + second * 10**9, lambda: started)
+    with anyio.fail_after(10):
+        async with observed(store_of(records({})), path, agent_events=ring) as channel:
+            method = events(channel, "Agent")
+            answer = await method(pb.GetAgentEventsRequest(number=2))
+            assert [one.time.ToNanoseconds() for one in answer] == [START_NS + 10**9, START_NS + 2 * 10**9]
+            assert {(one.node_name, one.agent_event.type) for one in answer} == {("default/node1", 2)}
+            async with method.open() as stream:
+                await stream.send_message(pb.GetAgentEventsRequest(follow=True), end=True)
+                await stream.recv_initial_metadata()
+                ring.add(START_NS + 9 * 10**9, lambda: started)
+                told = await stream.recv_message()
+                assert told is not None
+                assert told.time.ToNanoseconds() == START_NS + 9 * 10**9
+                await stream.cancel()
+
+
+async def test_without_debug_records_the_debug_events_are_empty_and_their_followers_wait(path: Path) -> None:
+    with anyio.fail_after(10):
+        async with observed(store_of(records({})), path) as channel:
+            method = events(channel, "Debug")
+            assert await method(pb.GetDebugEventsRequest()) == []
+            async with method.open() as stream:
+                await stream.send_message(pb.GetDebugEventsRequest(follow=True), end=True)
+                with anyio.move_on_after(0.05) as waited:
+                    await stream.recv_message()
+                assert waited.cancelled_caught
+                await stream.cancel()
+
+
+@pytest.mark.parametrize("kind", ["Agent", "Debug"])
+async def test_events_too_cannot_be_the_first_and_followed(path: Path, kind: str) -> None:
     async with observed(store_of(records({})), path) as channel:
         with pytest.raises(GRPCError) as caught:
-            await unary(channel, method)
-    assert caught.value.status is Status.UNIMPLEMENTED
+            await events(channel, kind)(getattr(pb, f"Get{kind}EventsRequest")(first=True, follow=True))
+    assert caught.value.status is Status.INVALID_ARGUMENT
 
 
 async def test_the_observer_is_healthy(path: Path) -> None:
@@ -200,6 +268,12 @@ async def test_a_client_that_does_not_read_stops_nobody_and_learns_what_it_misse
             assert lost > 0
             assert lost + flows == store.ring.written
             await stream.cancel()
+
+
+def events(channel: Channel, kind: str) -> UnaryStreamMethod[Any, Any]:
+    """The method that gives events of a kind."""
+    request, response = (getattr(pb, f"Get{kind}Events{part}") for part in ("Request", "Response"))
+    return UnaryStreamMethod(channel, f"/observer.Observer/Get{kind}Events", request, response)
 
 
 def resident() -> int:

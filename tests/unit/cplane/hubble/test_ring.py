@@ -42,7 +42,7 @@ def test_the_ring_holds_the_newest_rows_in_order(sizes: list[int]) -> None:
 def test_memory_of_rows_that_were_never_written_is_not_taken() -> None:
     ring = FlowRing(1 << 24)
     ring.append(batch(0, 10))
-    assert len(ring.live("time_ns")) == 10
+    assert [len(part) for part in ring.live("time_ns")] == [10]
 
 
 @pytest.mark.parametrize("capacity", [0, 3, 1000])

@@ -117,15 +117,14 @@ async def test_an_empty_ring_has_an_empty_answer() -> None:
 
 
 @pytest.mark.parametrize("chunk", [1, 3, selection.CHUNK])
-async def test_a_wrapped_ring_is_read_in_order(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(selection, "CHUNK", chunk)
+async def test_a_wrapped_ring_is_read_in_order(chunk: int) -> None:
     feed = Feed(capacity=8)
     feed.add(21)
-    assert await feed.answer() == list(range(13, 21))
-    assert await feed.answer(number=5) == list(range(16, 21))
-    assert await feed.answer(number=3, wanted=EVEN) == [16, 18, 20]
-    assert await feed.answer(number=2, first=True) == [13, 14]
-    assert await feed.answer(since=15.5) == [16, 17, 18, 19, 20]
+    assert await feed.answer(chunk=chunk) == list(range(13, 21))
+    assert await feed.answer(chunk=chunk, number=5) == list(range(16, 21))
+    assert await feed.answer(chunk=chunk, number=3, wanted=EVEN) == [16, 18, 20]
+    assert await feed.answer(chunk=chunk, number=2, first=True) == [13, 14]
+    assert await feed.answer(chunk=chunk, since=15.5) == [16, 17, 18, 19, 20]
 
 
 @settings(max_examples=examples(60), deadline=None)
@@ -148,10 +147,9 @@ async def test_selection_agrees_with_lists(
     flows = [n for n in flows if (since is None or n >= since) and (until is None or n <= until)]
     if number:
         flows = flows[:number] if first or since is not None else flows[-number:]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(selection, "CHUNK", chunk)
-        wanted = EVEN if even else None
-        assert await feed.answer(number=number, first=first, since=since, until=until, wanted=wanted) == flows
+    wanted = EVEN if even else None
+    answer = await feed.answer(number=number, first=first, since=since, until=until, wanted=wanted, chunk=chunk)
+    assert answer == flows
 
 
 async def test_losses_of_the_kernel_are_told_in_their_place() -> None:

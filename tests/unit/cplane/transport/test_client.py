@@ -57,6 +57,16 @@ async def test_a_connection_that_the_server_ends_before_the_call_is_told(tmp_pat
             await pb.StatusServiceStub(channel).get(pb.GetStatusRequest())
 
 
+async def test_large_frames_are_taken_before_the_server_has_agreed_to_them(tmp_path: Path):
+    # Its agreement and a large frame can come together, and h2 heeds the one only after it has cut the other.
+    with socket.socket(socket.AF_UNIX) as silent:
+        silent.bind(str(tmp_path / "s"))
+        silent.listen()
+        async with connect(str(tmp_path / "s")) as channel:
+            h2 = (await channel.__connect__()).connection._connection
+            assert h2.max_inbound_frame_size == h2.local_settings.max_frame_size * 8 == 1 << 17
+
+
 async def _asked(path: Path, patience: int) -> None:
     """A call that begins so many turns of the event loop after the connection."""
     async with connect(str(path)) as channel:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Self
 
 import anyio
+import anyio.lowlevel
 import anyio.to_thread
 import pytest
 import yaml
@@ -141,6 +142,18 @@ class Process:
         self._process.stdout.close()
         self._process.stdout = None
 
+    async def until_it_blocks(self) -> None:
+        """It waits for a reader of what it writes."""
+        waits = anyio.Path(f"/proc/{self._process.pid}/wchan")
+        with anyio.fail_after(PATIENCE_S):
+            while "pipe" not in await waits.read_text():
+                await anyio.lowlevel.checkpoint()
+
+    async def gone(self) -> int:
+        """Its exit code, without reading on."""
+        code: int = await anyio.to_thread.run_sync(self._process.wait, PATIENCE_S)
+        return code
+
     async def end(self) -> tuple[int, bytes]:
         """Its exit code, and what it still had to say on its standard error."""
         with anyio.fail_after(PATIENCE_S):
@@ -237,7 +250,7 @@ NOBODY = "there is no such socket; is the agent running, and is its run director
     [
         (("nothing",), "No such command 'nothing'."),
         (("observe", "--nothing"), "No such option '--nothing'."),
-        (("observe", "agent-events"), "Invalid value for '[flows]': 'agent-events' is not 'flows'."),
+        (("observe", "l7"), "Invalid value for '[flows]': 'l7' is not 'flows'."),
         (("observe", "-o", "xml"), "Invalid value for '-o' / '--output': 'xml' is not one of "),
         (("observe", "--last", "-1"), "Invalid value for '--last': '-1' is not a number of flows."),
         (("observe", "--pod"), "Option '--pod' requires an argument."),
@@ -258,8 +271,8 @@ NOBODY = "there is no such socket; is the agent running, and is its run director
             "rpc error: code = InvalidArgument desc = filter source_ip: 'x' is neither an IP address nor a CIDR",
         ),
         (
-            ("observe", "--cel-expression", "true"),
-            "rpc error: code = InvalidArgument desc = filter experimental.cel_expression: not supported by this vers",
+            ("observe", "--cel-expression", "nothing"),
+            "rpc error: code = InvalidArgument desc = filter experimental.cel_expression: error compiling CEL expres",
         ),
         (("observe", "--server", "unix:///no/such.sock"), f"failed to connect to 'unix:///no/such.sock': {NOBODY}"),
         (("--server", "unix:///no/such.sock", "status"), f"failed to connect to 'unix:///no/such.sock': {NOBODY}"),
@@ -420,6 +433,17 @@ async def test_who_reads_no_further_ends_the_command_without_a_word(path: Path):
             assert await reader.end() == (0, b"")
 
 
+async def test_an_interrupt_is_a_good_end_where_nobody_reads(path: Path):
+    thousand = records(*({"sport": port} for port in range(1, 1001)))
+    many = store_of(*([thousand] * 60), capacity=1 << 16)
+    async with observed(many, path, version=__version__):
+        with Process(path, "observe", "--all", "-f") as follower:
+            await follower.line()
+            await follower.until_it_blocks()
+            follower.interrupt()
+            assert await follower.gone() == 0
+
+
 async def test_output_that_cannot_be_written_is_told(served: Path):
     command = [sys.executable, "-m", "cplane.hubble.cli.main", "--server", f"unix://{served}", "observe"]
     environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}
@@ -470,7 +494,7 @@ def test_the_version_is_told_in_both_ways():
     assert told[0].output.startswith(f"hubble {__version__} compiled with CPython 3.")
 
 
-@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish", "powershell"])
 def test_shells_get_a_completion_script(shell: str):
     done = CliRunner().invoke(cli, ["completion", shell], prog_name="hubble")
     assert done.exit_code == 0
@@ -484,6 +508,8 @@ def test_shells_get_a_completion_script(shell: str):
         ("observe --verdict DR", {"DROPPED"}),
         ("observe --type trace:to-e", {"trace:to-endpoint"}),
         ("observe -o js", {"json", "jsonpb"}),
+        ("observe agent-events --type ipcache-u", {"ipcache-upserted"}),
+        ("graph -o mer", {"mermaid"}),
         ("config re", {"reset"}),
     ],
 )
@@ -508,14 +534,27 @@ def test_help_explains_commands_in_both_ways():
     assert CliRunner().invoke(cli, ["help", "observe"], prog_name="hubble").output == asked
     assert "unix:///run/cplane/hubble.sock" in "".join(asked.split())
     root = CliRunner().invoke(cli, ["help"], prog_name="hubble").output
-    for command in ("completion", "config", "list", "observe", "status", "version"):
+    observed = CliRunner().invoke(cli, ["help", "observe", "agent-events"], prog_name="hubble").output
+    assert "Show what agents did" in observed and "\n  hubble observe --since 5m" not in observed
+    assert "\n    hubble observe --since 5m" in asked
+    for command in ("completion", "config", "graph", "list", "observe", "status", "version", "watch"):
         assert f"  {command} " in root
 
 
 def test_the_command_loads_no_arrays_and_no_database():
     script = (
         "import sys, cplane.hubble.cli.observing;"
-        "print([m for m in ('sqlalchemy', 'numpy', 'pyroute2', 'betterproto2', 'yaml') if m in sys.modules])"
+        "heavy = ('sqlalchemy', 'numpy', 'pyroute2', 'betterproto2', 'yaml', 'rich', 'cel');"
+        "print([m for m in heavy if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+def test_help_needs_neither_messages_nor_a_loop():
+    script = (
+        "import sys; from cplane.hubble.cli.main import cli; cli(['--help'], standalone_mode=False);"
+        "print([m for m in ('google.protobuf', 'anyio', 'asyncio', 'grpclib', 'ssl', 'rich') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.endswith("\n[]\n")

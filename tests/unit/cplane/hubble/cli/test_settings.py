@@ -73,6 +73,17 @@ def test_the_file_is_in_the_users_configuration_folder(environment: dict[str, st
     assert Settings(environment=environment).path == expected
 
 
+def test_a_file_of_old_is_meant_where_it_is_alone(tmp_path: Path):
+    old, usual = tmp_path / ".hubble" / "config.yaml", tmp_path / ".config" / "hubble" / "config.yaml"
+    environment = {"HOME": str(tmp_path)}
+    old.parent.mkdir()
+    old.touch()
+    assert user_file(environment) == old
+    usual.parent.mkdir(parents=True)
+    usual.touch()
+    assert user_file(environment) == usual
+
+
 def test_a_file_that_nobody_named_may_be_missing_and_one_that_was_named_may_not(tmp_path: Path):
     assert Settings(environment={"XDG_CONFIG_HOME": str(tmp_path)}).file == {}
     assert Settings(environment={}).file == {}

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from cplane.hubble.cli import listing
-from cplane.hubble.cli.status import duration, render
+from cplane.hubble.cli.durations import duration
+from cplane.hubble.cli.status import render
 from cplane.pb.observer import observer_pb2 as pb
 
 
@@ -115,13 +116,13 @@ def test_namespaces():
     answer = pb.GetNamespacesResponse()
     answer.namespaces.add(cluster="default", namespace="shop")
     answer.namespaces.add(cluster="other", namespace="a")
-    assert listing.render(answer, "table") == "NAMESPACE\nshop\na\n"
-    assert listing.render(answer, "wide") == "NAMESPACE   CLUSTER\nshop        default\na           other\n"
-    assert listing.render(answer, "json") == (
+    assert listing.render_namespaces(answer, "table") == "NAMESPACE\nshop\na\n"
+    assert listing.render_namespaces(answer, "wide") == "NAMESPACE   CLUSTER\nshop        default\na           other\n"
+    assert listing.render_namespaces(answer, "json") == (
         "[\n"
         '  {\n    "cluster": "default",\n    "namespace": "shop"\n  },\n'
         '  {\n    "cluster": "other",\n    "namespace": "a"\n  }\n'
         "]\n"
     )
-    assert listing.render(pb.GetNamespacesResponse(), "json") == "[]\n"
-    assert listing.render(pb.GetNamespacesResponse(), "table") == "NAMESPACE\n"
+    assert listing.render_namespaces(pb.GetNamespacesResponse(), "json") == "[]\n"
+    assert listing.render_namespaces(pb.GetNamespacesResponse(), "table") == "NAMESPACE\n"

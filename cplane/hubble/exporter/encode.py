@@ -1,0 +1,136 @@
+"""Flows to lines of JSON, many at a time.
+
+What flows of one kind share is written once and kept, with gaps for what differs: time, uuid, ports, position. A line
+is what protojson makes of an `observer.ExportEvent`, with the names of the proto file.
+"""
+
+from operator import itemgetter
+from typing import Final, NamedTuple, cast
+
+import numpy as np
+import numpy.typing as npt
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from cplane.hubble.cli.jsonpb import Writer, quoted
+from cplane.hubble.cli.times import PROTOJSON, TimeText
+from cplane.hubble.fieldmask import Mask, keep
+from cplane.hubble.flow import KEY, PORTS, TYPE_URL, FlowBuilder, Varying, gather, key_of
+from cplane.hubble.ids import TEXT_BYTES
+from cplane.hubble.ring import Loss, Span
+from cplane.hubble.store import FlowStore
+from cplane.pb.flow import flow_pb2
+from cplane.pb.observer import observer_pb2
+
+TEMPLATES_MAX: Final = 1 << 12  # kinds of flows remembered; all are forgotten beyond that
+_NS: Final = 1_000_000_000
+# Gaps are marked by what cannot stand in JSON: a zero byte, and the number of what belongs there.
+_TIME, _UUID, _SOURCE_PORT, _DESTINATION_PORT, _ORIGIN = (f"\0{number}" for number in range(5))
+_LAYER4: Final = ("TCP", "UDP", "SCTP")
+_STAND_IN: Final = Varying(time_ns=1, origin=1, sport=1, dport=1, uuid="u")  # nothing of it is a default
+
+_PORTED: Final = np.zeros(256, np.bool_)
+_PORTED[list(PORTS)] = True
+
+Rows = npt.NDArray[np.intp]
+
+
+class Template(NamedTuple):
+    """A line with `%s` for each gap, and which of a row's values go there, in their order."""
+
+    text: str
+    gaps: "itemgetter[str]"
+
+
+class LineEncoder:
+    """Encodes flows of one store. `mask` None: all of a flow, without the extension, as observers get it."""
+
+    def __init__(self, store: FlowStore, mask: Mask | None = None) -> None:
+        self._store, self._mask = store, mask
+        self._builder, self._writer = FlowBuilder(store), Writer()
+        self._time = TimeText(PROTOJSON)
+        # a mask that wants a part of what varies cannot be a gap
+        self._plain = mask is not None and any(mask.get(name) for name in ("time", "extensions"))
+        self._generation = store.generation
+        self._templates: dict[bytes, Template] = {}
+
+    def encode(self, span: Span, rows: Rows) -> bytes:
+        """The rows (relative to the span) as lines."""
+        if self._plain:
+            return "".join(self._whole(span, row) for row in rows.tolist()).encode()
+        templates = self._templates_of(gather(span, rows))
+        times = span["time_ns"][rows].tolist()
+        ports = zip(span["sport"][rows].tolist(), span["dport"][rows].tolist(), strict=True)
+        origins = span["origin"][rows].tolist() if self._mask and "extensions" in self._mask else [0] * len(rows)
+        ids = self._store.ids.texts((rows + span.start).astype(np.uint64)).tobytes().decode()
+        write, lines, at = self._time, [], 0
+        for template, time_ns, (sport, dport), origin in zip(templates, times, ports, origins, strict=True):
+            values = (write(time_ns // _NS, time_ns % _NS), ids[at : at + TEXT_BYTES], sport, dport, origin)
+            lines.append(template.text % template.gaps(values))
+            at += TEXT_BYTES
+        for index in np.flatnonzero(self._has_default(span, rows)).tolist():
+            lines[index] = self._whole(span, int(rows[index]))
+        return "".join(lines).encode()
+
+    def _has_default(self, span: Span, rows: Rows) -> npt.NDArray[np.bool_]:
+        """Rows with a gap whose value JSON leaves out: they must be written as a whole."""
+        zero = (span["sport"][rows] == 0) | (span["dport"][rows] == 0)
+        found: npt.NDArray[np.bool_] = zero & _PORTED[span["protocol"][rows]]
+        if self._mask and "extensions" in self._mask:
+            found |= span["origin"][rows] == 0
+        return found
+
+    def loss(self, loss: Loss) -> bytes:
+        """The line that tells of lost flows."""
+        event = observer_pb2.ExportEvent(node_name=self._store.node_name)
+        lost = event.lost_events
+        lost.source, lost.num_events_lost = loss.source, loss.count  # type: ignore[assignment]
+        lost.first.FromNanoseconds(loss.first_ns)
+        lost.last.FromNanoseconds(loss.last_ns)
+        event.time.FromNanoseconds(loss.last_ns)
+        return f"{self._writer.message(event)}\n".encode()
+
+    def _templates_of(self, keys: npt.NDArray[np.void]) -> list[Template]:
+        if self._generation != self._store.generation or len(self._templates) > TEMPLATES_MAX:
+            self._templates.clear()
+            self._generation = self._store.generation
+        texts: list[bytes] = keys.view(f"S{KEY.itemsize}").tolist()
+        known = self._templates
+        for text in set(texts) - known.keys():
+            known[text] = self._template(text)
+        return [known[text] for text in texts]
+
+    def _template(self, text: bytes) -> Template:
+        flow = self._builder.complete(key_of(text), _STAND_IN)
+        if self._mask is None:
+            flow.ClearField("extensions")
+        else:
+            keep(flow, self._mask)
+        origin = f'{{"@type":"{TYPE_URL}","position":"{_ORIGIN}"}}'
+        instead = {"time": f'"{_TIME}"', "uuid": f'"{_UUID}"', "extensions": origin, "l4": self._layer4(flow.l4)}
+        line = self._line(self._writer.message(flow, instead), f'"{_TIME}"')
+        parts = line.replace("%", "%%").split("\0")
+        gaps = [int(part[0]) for part in parts[1:]]
+        shown = "%s".join((parts[0], *(part[1:] for part in parts[1:])))
+        return Template(shown, cast("itemgetter[str]", itemgetter(*gaps) if len(gaps) > 1 else itemgetter(slice(0, 1))))
+
+    def _layer4(self, l4: flow_pb2.Layer4) -> str:
+        name = l4.WhichOneof("protocol")
+        if name not in _LAYER4:
+            return self._writer.message(l4)
+        gaps = {"source_port": _SOURCE_PORT, "destination_port": _DESTINATION_PORT}
+        return f'{{"{name}":{self._writer.message(getattr(l4, name), gaps)}}}'
+
+    def _whole(self, span: Span, row: int) -> str:
+        """A line that is made of the whole flow."""
+        flow = self._builder.flow(span, row)
+        time_ns = int(span["time_ns"][row])
+        if self._mask is None:
+            flow.ClearField("extensions")
+        else:
+            keep(flow, self._mask)
+        stamp = Timestamp()
+        stamp.FromNanoseconds(time_ns)
+        return self._line(self._writer.message(flow), f'"{self._time(stamp.seconds, stamp.nanos)}"')
+
+    def _line(self, flow: str, time: str) -> str:
+        return f'{{"flow":{flow},"node_name":{quoted(self._store.node_name)},"time":{time}}}\n'
