@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import anyio
 from anyio import to_thread
@@ -16,7 +17,6 @@ from cplane.agent.boot import agree, boot, collect_often, keep_addresses
 from cplane.agent.datapaths import Datapath, doctor, open_datapath
 from cplane.agent.flows import History, flow_history
 from cplane.agent.observed import Observed
-from cplane.agent.timed import TimedLog
 from cplane.agent.told import Telling
 from cplane.api.cni.service import CniService
 from cplane.api.errors import refuse
@@ -39,6 +39,9 @@ from cplane.transport.address import TcpAddress, UnixAddress
 from cplane.transport.grpc import serve
 from cplane.transport.tls import BadCertificate, ReloadingContext
 
+if TYPE_CHECKING:
+    from cplane.agent.timed import TimedLog
+
 log = logger("agent")
 
 
@@ -48,7 +51,8 @@ async def run(config: AgentConfig) -> None:
     await to_thread.run_sync(_make_folders, config)
     started_ns = clock.monotonic_ns()
     async with _event_log(config, clock) as opened, flow_history(config, clock) as history:
-        event_log = TimedLog(opened, clock.monotonic_ns)
+        timed = _timed(opened, clock) if config.is_metered else None
+        event_log = timed or opened
         world, tables = await replay(event_log)
         observed: Observed
         datapath = await to_thread.run_sync(
@@ -75,16 +79,22 @@ async def run(config: AgentConfig) -> None:
                 flows = history.store
                 await _serve(config, engine, datapath, flows, clock, tasks)
                 await _observe(config, datapath, observed, telling, history, clock, tasks)
-                if config.is_metered:
+                if timed is not None:
                     from cplane.agent.metered import meter  # what it imports costs every other agent 10 MB
 
-                    await meter(config, engine, datapath, flows, event_log, clock, tasks)
+                    await meter(config, engine, datapath, flows, timed, clock, tasks)
                 await engine.wait(engine.head)
                 tasks.start_soon(collect_often, datapath)  # only now: before, a sweep could take what is still wanted
                 took_ms = (clock.monotonic_ns() - started_ns) / 1e6
                 log.info(line("started", version=__version__, position=engine.head, took_ms=took_ms))
         finally:
             datapath.close()
+
+
+def _timed(inner: EventLog, clock: SystemClock) -> "TimedLog":
+    from cplane.agent.timed import TimedLog  # as with `meter`
+
+    return TimedLog(inner, clock.monotonic_ns)
 
 
 async def _serve(
