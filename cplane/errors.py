@@ -39,3 +39,11 @@ class Corrupt(CplaneError):
     """Stored state cannot be trusted: stop and look."""
 
     code = "corrupt"
+
+
+def leaves(group: BaseExceptionGroup[CplaneError]) -> list[CplaneError]:
+    """The errors in a group, and in the groups in it, in their order."""
+    found: list[CplaneError] = []
+    for one in group.exceptions:
+        found += leaves(one) if isinstance(one, BaseExceptionGroup) else [one]
+    return found

@@ -10,7 +10,7 @@ from cplane import __version__
 from cplane.agent import memory
 from cplane.config.load import agent_options, load
 from cplane.config.model import BadConfig
-from cplane.errors import CplaneError
+from cplane.errors import CplaneError, leaves
 from cplane.telemetry.log import configure
 
 FAILED: Final = 1
@@ -38,16 +38,9 @@ def main(config: str | None, **flags: object) -> None:
     try:
         anyio.run(run, settings)
     except* CplaneError as failures:
-        for failure in _leaves(failures):
+        for failure in leaves(failures):
             click.echo(f"cplane-agent: {failure}", err=True)
         sys.exit(FAILED)
-
-
-def _leaves(group: BaseExceptionGroup[CplaneError]) -> list[CplaneError]:
-    found: list[CplaneError] = []
-    for one in group.exceptions:
-        found += _leaves(one) if isinstance(one, BaseExceptionGroup) else [one]
-    return found
 
 
 if __name__ == "__main__":

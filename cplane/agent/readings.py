@@ -3,17 +3,16 @@
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from ipaddress import ip_network
-from typing import Final, Protocol
+from typing import Final
 
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 
-from cplane.deciders.world import World
 from cplane.domain.identity import RESERVED_BY_NUMBER, NumericIdentity, is_local
 from cplane.domain.policy import Policy
 from cplane.domain.verdict import Direction
+from cplane.engine.engine import Engine
 from cplane.hubble.store import FlowStore
 from cplane.hubble.texts import drop_reason
-from cplane.projections.policymap import PolicyMapProjection
 from cplane.projections.tables import CAPACITY, PROGRAMS
 from datapath.maps.metrics import REASON_FORWARDED, MetricsDirection, MetricsKey, MetricsValue
 from datapath.maps.policy import ENTRIES_PER_POLICY
@@ -25,44 +24,6 @@ _ENFORCEMENT: Final = {
     (True, True): "both",
 }
 Traffic = Mapping[MetricsKey, MetricsValue]
-
-
-class Engine(Protocol):
-    """What is read of the engine."""
-
-    @property
-    def world(self) -> World:
-        """The committed state."""
-        ...
-
-    @property
-    def head(self) -> int:
-        """Last committed position."""
-        ...
-
-    @property
-    def applied(self) -> int:
-        """Position that the datapath has completely."""
-        ...
-
-    @property
-    def in_sync(self) -> bool:
-        """Whether the datapath has had every table since the last failure or start."""
-        ...
-
-    @property
-    def failures(self) -> int:
-        """How often the datapath could not be written."""
-        ...
-
-    @property
-    def policies(self) -> PolicyMapProjection:
-        """What the policy table follows from."""
-        ...
-
-    def desired(self, table: str) -> Mapping[object, object]:
-        """What should be in a table."""
-        ...
 
 
 def of_engine(engine: Engine, version: str) -> list[Metric]:

@@ -14,6 +14,7 @@ from cplane.domain.labels import LabelSet
 from cplane.domain.node import Node
 from cplane.domain.policy import Policy, PolicyRef
 from cplane.engine.engine import Turn
+from cplane.engine.ports import Clock
 from cplane.engine.reconcile import AnyDelta
 from cplane.events.endpoint import EndpointConfigured, EndpointCreated, EndpointDeleted, EndpointRelabelled
 from cplane.events.policy import PolicyDeleted, PolicyUpserted
@@ -26,14 +27,6 @@ from datapath.maps.policy import AUDIT_PLANE
 
 _PATIENCE_S: Final = 1.0  # between looks at whether the datapath fails
 _OF_ENDPOINTS: Final = EndpointCreated | EndpointRelabelled | EndpointConfigured | EndpointDeleted
-
-
-class Clock(Protocol):
-    """Where time comes from."""
-
-    def now_ns(self) -> int:
-        """UTC nanoseconds."""
-        ...
 
 
 class Enforcement(Protocol):

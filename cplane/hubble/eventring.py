@@ -9,7 +9,7 @@ from typing import Final, Generic, TypeVar
 
 import anyio.lowlevel
 
-from cplane.hubble.store import Signal
+from cplane.hubble.signal import Signal
 
 M = TypeVar("M")
 

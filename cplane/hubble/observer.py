@@ -1,16 +1,17 @@
 """The observer service, wire-compatible with Hubble's."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
 import anyio.lowlevel
 import numpy as np
 from google.protobuf.timestamp_pb2 import Timestamp
-from grpclib.const import Cardinality, Handler, Status
+from grpclib.const import Handler, Status
 from grpclib.exceptions import GRPCError
 
 from cplane.hubble.archive.folder import Archive
 from cplane.hubble.archive.past import ArchivedPast
+from cplane.hubble.calls import Clock, observer_handlers, request_of
 from cplane.hubble.encode import Encoder, Encoders
 from cplane.hubble.eventring import EventReading, EventRing, Wanted
 from cplane.hubble.fieldmask import PATHS_MAX, parse_mask
@@ -32,18 +33,6 @@ _NS: Final = 1_000_000_000
 _RATE_S: Final = 60
 _TIME_MAX: Final = (1 << 63) - 1
 VERSION_KEY: Final = "hubble-server-version"
-
-
-class Clock(Protocol):
-    """Where time comes from; `cplane.telemetry.clock.SystemClock` fits."""
-
-    def now_ns(self) -> int:
-        """UTC nanoseconds."""
-        ...
-
-    def monotonic_ns(self) -> int:
-        """Nanoseconds for durations."""
-        ...
 
 
 class Observer:
@@ -68,25 +57,20 @@ class Observer:
 
     def __mapping__(self) -> dict[str, Handler]:
         """What grpclib serves."""
-        unary, stream = Cardinality.UNARY_UNARY, Cardinality.UNARY_STREAM
-        methods = (
-            ("GetFlows", self.get_flows, stream),
-            ("GetAgentEvents", self.get_agent_events, stream),
-            ("GetDebugEvents", self.get_debug_events, stream),
-            ("GetNodes", self.get_nodes, unary),
-            ("GetNamespaces", self.get_namespaces, unary),
-            ("ServerStatus", self.server_status, unary),
+        return observer_handlers(
+            {
+                "GetFlows": self.get_flows,
+                "GetAgentEvents": self.get_agent_events,
+                "GetDebugEvents": self.get_debug_events,
+                "GetNodes": self.get_nodes,
+                "GetNamespaces": self.get_namespaces,
+                "ServerStatus": self.server_status,
+            }
         )
-        return {
-            f"/observer.Observer/{name}": Handler(
-                method, kind, getattr(pb, f"{name}Request"), getattr(pb, f"{name}Response")
-            )
-            for name, method, kind in methods
-        }
 
     async def get_flows(self, stream: "Stream[pb.GetFlowsRequest, pb.GetFlowsResponse]") -> None:
         """Flows, many messages in each write."""
-        request = await _request(stream)
+        request = await request_of(stream)
         query = _query(request, self._store)
         mask = None
         if request.field_mask.paths:
@@ -109,7 +93,7 @@ class Observer:
 
     async def get_agent_events(self, stream: "Stream[pb.GetAgentEventsRequest, pb.GetAgentEventsResponse]") -> None:
         """What the agent did."""
-        request = await _request(stream)
+        request = await request_of(stream)
         wanted = _wanted(request)
         await self._greet(stream)
         reading = EventReading(self._agent_events, wanted)
@@ -120,7 +104,7 @@ class Observer:
 
     async def get_debug_events(self, stream: "Stream[pb.GetDebugEventsRequest, pb.GetDebugEventsResponse]") -> None:
         """What the datapath said to those who debug it; nothing, unless its programs are built to."""
-        request = await _request(stream)
+        request = await request_of(stream)
         wanted = _wanted(request)
         await self._greet(stream)
         reading = EventReading(self._debug_events, wanted)
@@ -131,7 +115,7 @@ class Observer:
 
     async def get_nodes(self, stream: "Stream[pb.GetNodesRequest, pb.GetNodesResponse]") -> None:
         """This node alone: it is the only one whose state an agent knows."""
-        await _request(stream)
+        await request_of(stream)
         await self._greet(stream)
         cluster, _, node = self._store.node_name.partition("/")
         me, status = self._reached(), self._status()
@@ -151,7 +135,7 @@ class Observer:
 
     async def get_namespaces(self, stream: "Stream[pb.GetNamespacesRequest, pb.GetNamespacesResponse]") -> None:
         """Namespaces seen within the last hour."""
-        await _request(stream)
+        await request_of(stream)
         await self._greet(stream)
         response = pb.GetNamespacesResponse()
         for cluster, namespace in self._store.namespaces.recent(self._clock.now_ns()):
@@ -160,7 +144,7 @@ class Observer:
 
     async def server_status(self, stream: "Stream[pb.ServerStatusRequest, pb.ServerStatusResponse]") -> None:
         """How much there is, and how fast it comes."""
-        await _request(stream)
+        await request_of(stream)
         await self._greet(stream)
         status = self._status()
         status.version = self._version
@@ -198,13 +182,6 @@ def flows_rate(store: FlowStore, now_ns: int, uptime_ns: int) -> float:
             oldest_ns = int(ring.span(ring.oldest, ring.oldest + 1)["time_ns"][0])
             return count * _NS / max(now_ns - oldest_ns, 1)
     return count * _NS / max(min(uptime_ns, _RATE_S * _NS), _NS)
-
-
-async def _request(stream: "Stream[T, Any]") -> T:  # Any: the answer does not matter here
-    request = await stream.recv_message()
-    if request is None:
-        raise GRPCError(Status.INVALID_ARGUMENT, "the request has no message")
-    return request
 
 
 async def _next(reading: Reading) -> bytes | None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from grpclib.const import Cardinality, Handler, Status
 from grpclib.exceptions import GRPCError
 
-from cplane.hubble.store import Signal
+from cplane.hubble.signal import Signal
 from cplane.pb.peer import peer_pb2 as pb
 
 if TYPE_CHECKING:

@@ -3,8 +3,9 @@
 from typing import TYPE_CHECKING
 
 from cplane.hubble.archive.folder import Archive
+from cplane.hubble.calls import Clock
 from cplane.hubble.eventring import EventRing
-from cplane.hubble.observer import Clock, Observer
+from cplane.hubble.observer import Observer
 from cplane.hubble.peer import Peer, Peers, PeerService, peer_name
 from cplane.hubble.store import FlowStore
 from cplane.pb.flow import flow_pb2

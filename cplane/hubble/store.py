@@ -4,14 +4,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Generic, Protocol, TypeVar
 
-import anyio
-
 from cplane.hubble.attribution import NO_POLICY, Attribution
 from cplane.hubble.detail import NO_DETAIL, Detail
 from cplane.hubble.endpoint import NO_LINK, NOBODY, EndpointMeta, Link
 from cplane.hubble.ids import FlowIds
 from cplane.hubble.interned import Interned
 from cplane.hubble.ring import Array, FlowRing, LossSource
+from cplane.hubble.signal import Signal
 
 T = TypeVar("T")
 
@@ -39,25 +38,6 @@ class Namespaces:
         """(cluster, namespace), sorted; older ones are forgotten."""
         self._seen = {key: at for key, at in self._seen.items() if at >= now_ns - _HOUR_NS}
         return sorted(self._seen)
-
-
-class Signal:
-    """Wakes everybody who waits for the next change, with one event however many there are."""
-
-    def __init__(self) -> None:
-        self._event: anyio.Event | None = None
-
-    def notify(self) -> None:
-        """Who waits goes on."""
-        if self._event is not None:
-            self._event.set()
-            self._event = None
-
-    async def wait(self) -> None:
-        """Returns at the next `notify`."""
-        if self._event is None:
-            self._event = anyio.Event()
-        await self._event.wait()
 
 
 @dataclass(frozen=True, slots=True)

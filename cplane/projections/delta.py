@@ -5,7 +5,7 @@ passes that neither the old nor the new table lets pass. The order follows from 
 who plans or composes deltas can forget it.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Final, Generic, TypeVar, cast
 
 from datapath.maps.policy import AUDIT_PLANE, PolicyEntry, PolicyKey
@@ -59,21 +59,6 @@ class Delta(Generic[K, V]):
                 self._order = self.after, tuple(key for key in self.before if key not in self.after)
         return self._order
 
-    @classmethod
-    def composed(cls, deltas: Iterable["Delta[K, V]"]) -> "Delta[K, V]":
-        """All in one, ordered as one: what lies between them is never seen.
-
-        The cost is that of the rows they touch, however many deltas they are in: a command may lead to thousands.
-        """
-        made: Composition[K, V] = Composition()
-        for one in deltas:
-            made.add(one)
-        return made.delta()
-
-    def then(self, later: "Delta[K, V]") -> "Delta[K, V]":
-        """Both in one, ordered as one."""
-        return Delta.composed((self, later))
-
     def __bool__(self) -> bool:
         return bool(self.after or self.before)
 
@@ -88,7 +73,11 @@ class Delta(Generic[K, V]):
 
 
 class Composition(Generic[K, V]):
-    """Deltas, one after another, as they become one; none of them needs to be kept for that."""
+    """Deltas, one after another, as they become one, ordered as one: what lies between them is never seen.
+
+    None of them needs to be kept for that. The cost is that of the rows they touch, however many deltas they are in: a
+    command may lead to thousands.
+    """
 
     def __init__(self) -> None:
         self._only: Delta[K, V] | None = Delta.nothing()  # as long as there is at most one

@@ -8,6 +8,7 @@ from typing import Final
 
 import numpy as np
 from google.protobuf import json_format
+from records import calls
 from report import Result, at_least, at_most, spread
 from rig import Rig
 
@@ -17,7 +18,7 @@ from cplane.hubble.exporter.file import RotatedFile
 from cplane.hubble.flow import FlowBuilder
 from cplane.hubble.metrics.collector import CHUNK, FlowMetrics
 from cplane.hubble.store import FlowStore
-from tests.support.flows import API, DB, WEB, records, store_of
+from tests.support.flows import store_of
 
 _FLOWS: Final = 1 << 16
 _OF_PEER: Final = 1000
@@ -70,25 +71,7 @@ def measure(rig: Rig) -> Iterator[Result]:
 
 def _store() -> FlowStore:
     """Flows of three pods that call each other: traces, verdicts and drops."""
-    pods = ((11, WEB, 12, API), (12, API, 13, DB), (13, DB, 11, WEB))
-    kinds = records(
-        *(
-            {
-                "type": kind,
-                "subtype": subtype,
-                "tcp_flags": flags,
-                "dport": port,
-                "src_lxc": source,
-                "src_identity": own,
-                "dst_lxc": target,
-                "dst_identity": peer,
-            }
-            for kind, subtype in ((4, 0), (4, 3), (5, 0), (1, 133))
-            for source, own, target, peer in pods
-            for flags in (2, 16, 17)
-            for port in (80, 443)
-        )
-    )
+    kinds = calls(((4, 0), (4, 3), (5, 0), (1, 133)))
     chance = np.random.default_rng(1)
     batches = []
     for start in range(0, _FLOWS, 4096):

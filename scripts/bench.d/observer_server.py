@@ -11,12 +11,13 @@ from pathlib import Path
 import anyio
 import anyio.to_thread
 import numpy as np
+from records import calls
 
 from cplane.hubble.parser.threefour import Parser
 from cplane.hubble.server import services
 from cplane.hubble.store import FlowStore
 from cplane.telemetry.clock import SystemClock
-from tests.support.flows import API, DB, SEED, START_NS, WEB, World, records
+from tests.support.flows import SEED, START_NS, World, records
 from tests.support.serving import served
 
 _BATCH = 4096
@@ -25,25 +26,7 @@ _RARE, _DROPS = 10_000, 10
 
 def filled(flows: int) -> tuple[FlowStore, float]:
     """The store, and how many records a second it took, enriched."""
-    pods = ((11, WEB, 12, API), (12, API, 13, DB), (13, DB, 11, WEB))
-    kinds = records(
-        *(
-            {
-                "type": kind,
-                "subtype": subtype,
-                "tcp_flags": flags,
-                "dport": port,
-                "src_lxc": source,
-                "src_identity": own,
-                "dst_lxc": target,
-                "dst_identity": peer,
-            }
-            for kind, subtype in ((4, 0), (4, 3), (5, 0))
-            for source, own, target, peer in pods
-            for flags in (2, 16, 17)
-            for port in (80, 443)
-        )
-    )
+    kinds = calls(((4, 0), (4, 3), (5, 0)))
     drops = records(*({"type": 1, "subtype": 133, "dport": port} for port in (80, 443)))
     chance = np.random.default_rng(1)
     store = FlowStore(cluster="default", node="node1", seed=SEED, capacity=flows)

@@ -95,14 +95,15 @@ def _import(rig: Rig) -> Iterator[Result]:
 
 
 def _eval(rig: Rig) -> Result:
-    """`cplane policy eval` from its start to its last answer."""
+    """`cplane policy eval` from its start to its last answer; every probe is to a pod that policies are about."""
     manifests, probes = rig.folder / "cluster.json", rig.folder / "probes.jsonl"
     manifests.write_text(json.dumps({"apiVersion": "v1", "kind": "List", "items": list(_manifests())}))
     chance = random.Random(1)
     pods = [f"{one['metadata']['namespace']}/{one['metadata']['name']}" for one in _pods()]
+    subjects = [pods[index] for index in range(_PODS.identities) if _PODS.is_subject(index)]
     with probes.open("w") as file:
         for _ in range(_PROBES):
-            probe = {"from": chance.choice(pods), "to": chance.choice(pods), "port": chance.choice(_PORTS)}
+            probe = {"from": chance.choice(pods), "to": chance.choice(subjects), "port": chance.choice(_PORTS)}
             file.write(json.dumps(probe) + "\n")
     command = [str(BIN / "cplane"), "policy", "eval", "-f", str(manifests), "--probes", str(probes)]
     began = time.monotonic()

@@ -3,7 +3,6 @@
 The peer is one of those observers alone, asked by the same client without a relay in between.
 """
 
-import os
 import signal
 import subprocess
 import sys
@@ -16,7 +15,7 @@ from typing import Final
 
 from counting import Counted, count_stream
 from report import Result, WrongError, at_least, spread
-from rig import ROOT, Rig
+from rig import ROOT, Rig, child, cpu_s
 
 from cplane.pb.observer import observer_pb2 as pb
 
@@ -32,7 +31,7 @@ def measure(rig: Rig) -> Iterator[Result]:
     """Everything of the suite. Raises WrongError."""
     folder = rig.folder / "relay"
     folder.mkdir()
-    with _peers(folder), _relay(folder) as relay:
+    with child("relay_peers.py", folder, _PEERS, _FLOWS), _relay(folder) as relay:
         _until_connected(folder)
         through: list[float] = []
         alone: list[float] = []
@@ -40,9 +39,9 @@ def measure(rig: Rig) -> Iterator[Result]:
         for _ in range(_ROUNDS):
             counted = count_stream(folder / "node0.sock", _METHOD, b"")
             alone.append(counted.messages / counted.took_s)
-            before = _cpu_s(relay)
+            before = cpu_s(relay)
             counted = count_stream(folder / "relay.sock", _METHOD, b"")
-            cpu_us.append((_cpu_s(relay) - before) * 1e6 / counted.messages)
+            cpu_us.append((cpu_s(relay) - before) * 1e6 / counted.messages)
             _check(counted)
             through.append(counted.messages / counted.took_s)
     rig.say(f"relay: through the relay: {spread(through, 'flows/s')}")
@@ -66,25 +65,6 @@ def _check(counted: Counted) -> None:
     times = [pb.GetFlowsResponse.FromString(one).time.ToNanoseconds() for one in counted.samples[1:]]
     if times != sorted(times):
         raise WrongError("the relay's flows are not in the order of their times")
-
-
-@contextmanager
-def _peers(folder: Path) -> Iterator[None]:
-    """The observers answer inside the block."""
-    script = Path(__file__).with_name("relay_peers.py")
-    command = [sys.executable, str(script), str(folder), str(_PEERS), str(_FLOWS)]
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)}
-    ) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        if process.stdout.readline() != "ready\n":
-            raise WrongError("the observers did not start")
-        try:
-            yield
-        finally:
-            process.stdin.close()
-            process.wait(_PATIENCE_S)
 
 
 @contextmanager
@@ -115,8 +95,3 @@ def _until_connected(folder: Path) -> None:
         if pb.ServerStatusResponse.FromString(counted.samples[0]).num_connected_nodes.value == _PEERS:
             return
     raise WrongError("the relay did not reach its peers")
-
-
-def _cpu_s(process: int) -> float:
-    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

@@ -11,11 +11,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
+from report import WrongError
+
 from tests.support.agent import Agent
 from tests.support.netns import Namespace
 from tests.support.pods import Pod, Pods
 
 ROOT: Final = Path(__file__).resolve().parents[2]
+_END_S: Final = 60.0  # in which a child has ended
 _IN_MEMORY: Final = frozenset({"tmpfs", "ramfs"})
 
 
@@ -127,8 +130,7 @@ class Bed:
 
     def cpu_s(self) -> float:
         """CPU time that the agent's process has taken, in seconds."""
-        fields = Path(f"/proc/{self.agent.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        return cpu_s(self.agent.pid)
 
     def remove(self) -> None:
         """Pods, process, pins, namespace and files are gone. Idempotent."""
@@ -136,6 +138,34 @@ class Bed:
         self.agent.remove()
         self.node.remove()
         shutil.rmtree(self.agent.folder, ignore_errors=True)
+
+
+def cpu_s(process: int) -> float:
+    """CPU time that a process has taken, in seconds."""
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+@contextmanager
+def child(script: str, *arguments: object) -> Iterator[tuple[int, list[str]]]:
+    """A script beside this one serves inside the block; its process id, and what it said after `ready`.
+
+    Raises WrongError when it does not start. It ends when its standard input does.
+    """
+    command = [sys.executable, str(Path(__file__).with_name(script)), *map(str, arguments)]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)}
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        said = process.stdout.readline().split()
+        if said[:1] != ["ready"]:
+            raise WrongError(f"{script} did not start")
+        try:
+            yield process.pid, said[1:]
+        finally:
+            process.stdin.close()
+            process.wait(_END_S)
 
 
 def compile_python() -> None:

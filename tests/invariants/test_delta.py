@@ -11,6 +11,7 @@ from cplane.projections.delta import Delta, plan
 from cplane.projections.policymap import PolicyMapProjection
 from datapath.maps.policy import AUDIT_PLANE, PolicyEntry, PolicyKey
 from tests.support.builders import DUAL_STACK, allocated, audited, cnp, deleted, ports, upserted
+from tests.support.deltas import in_one
 from tests.support.effort import examples
 from tests.support.events import NUMBERS, policy_stream
 from tests.support.scenario import endpoint_created
@@ -116,7 +117,7 @@ def test_a_plan_reaches_the_table_from_anywhere(old, new):
 @given(tables(), tables(), tables())
 @settings(max_examples=examples(120), deadline=None)
 def test_two_deltas_in_one_reach_the_last_table_and_open_no_window(first, second, third):
-    composed = plan(second, first).then(plan(third, second))
+    composed = in_one((plan(second, first), plan(third, second)))
     *_, reached = (first, *steps(first, composed))
     assert reached == third
     assert_no_window(first, composed)
@@ -126,7 +127,7 @@ def test_two_deltas_in_one_reach_the_last_table_and_open_no_window(first, second
 @given(st.lists(tables(), min_size=2, max_size=5))
 @settings(max_examples=examples(120), deadline=None)
 def test_any_number_of_deltas_in_one_reach_the_last_table_and_open_no_window(stages):
-    composed = Delta.composed(plan(new, old) for old, new in pairwise(stages))
+    composed = in_one(plan(new, old) for old, new in pairwise(stages))
     *_, reached = (stages[0], *steps(stages[0], composed))
     assert reached == stages[-1]
     assert_no_window(stages[0], composed)
@@ -140,7 +141,7 @@ def test_policies_that_come_and_go_open_no_window(stream):
     start, composed = dict(table), Delta.nothing()
     for event in stream:
         delta = projection.apply(event)
-        composed = composed.then(delta)
+        composed = in_one((composed, delta))
         assert_no_window(table, delta)
         table = dict(projection.table())
     assert_no_window(start, composed)

@@ -68,6 +68,10 @@ class Scale:
             namespace=f"ns-{namespace}",
         )
 
+    def is_subject(self, index: int) -> bool:
+        """Whether rules are about the identity: in each namespace they are about one app."""
+        return index // self.namespaces % APPS == index % self.namespaces % APPS
+
     def document(self, index: int) -> Document:
         """The policy of an index, of one rule."""
         namespace, turn = index % self.namespaces, index // self.namespaces

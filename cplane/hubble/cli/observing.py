@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Final
+from typing import Final, Protocol
 
 from google.protobuf.message import DecodeError
 
@@ -26,6 +26,7 @@ from cplane.hubble.cli.terminal import Colours, wants_colours
 from cplane.hubble.cli.times import LAYOUTS, NoSuchTime, TimeText
 from cplane.hubble.cli.wanted import JSON, TABLE, Wanted
 from cplane.hubble.cli.words import Words
+from cplane.pb.flow import flow_pb2
 from cplane.pb.observer import observer_pb2 as pb
 from cplane.telemetry.clock import SystemClock
 
@@ -59,6 +60,28 @@ def feed(settings: Settings, wanted: Wanted, request: pb.GetFlowsRequest, show: 
     session = open_session(settings, silent=wanted.silent)
     session.debug(f"asking for {str(request).replace(chr(10), ' ')}")
     session.call(partial(stream_to, show, session, _METHOD, request, pb.GetFlowsResponse))
+
+
+class Folding(Protocol):
+    """What many flows are folded into."""
+
+    def add(self, flow: flow_pb2.Flow) -> None:
+        """A flow more."""
+        ...
+
+    def add_lost(self, lost: flow_pb2.LostEvent) -> None:
+        """Flows that nobody saw."""
+        ...
+
+
+def fold(into: Folding, batch: list[bytes]) -> None:
+    """Encoded answers are folded in. Raises DecodeError."""
+    for data in batch:
+        response = pb.GetFlowsResponse.FromString(data)
+        if response.HasField("flow"):
+            into.add(response.flow)
+        elif response.HasField("lost_events"):
+            into.add_lost(response.lost_events)
 
 
 def wanted_request(settings: Settings, wanted: Wanted, mask: Sequence[str] | None = None) -> pb.GetFlowsRequest:

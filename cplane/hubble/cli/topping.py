@@ -17,7 +17,7 @@ from rich.live import Live
 
 from cplane.hubble.cli.failure import Failed
 from cplane.hubble.cli.graphing import FIELDS as GRAPH_FIELDS
-from cplane.hubble.cli.observing import feed, wanted_request
+from cplane.hubble.cli.observing import feed, fold, wanted_request
 from cplane.hubble.cli.output import write_out
 from cplane.hubble.cli.request import POLICY_FIELDS, filters_yaml
 from cplane.hubble.cli.screen import render, text_of
@@ -54,22 +54,13 @@ def show_top(settings: Settings, wanted: Wanted, *, once: bool) -> None:
     tally = Tally()
     try:
         if once:
-            feed(settings, wanted, request, partial(_count, tally))
+            feed(settings, wanted, request, partial(fold, tally))
             write_out(text_of(tally, wanted.input_file or settings.server))
         else:
             session = open_session(settings, silent=True)  # a warning would be lost on this screen
             session.call(partial(_watch, session, request, tally))
     except DecodeError as error:
         raise Failed(f"the server sent what is no flow: {error}") from None
-
-
-def _count(tally: Tally, batch: list[bytes]) -> None:
-    for data in batch:
-        response = pb.GetFlowsResponse.FromString(data)
-        if response.HasField("flow"):
-            tally.add(response.flow)
-        elif response.HasField("lost_events"):
-            tally.add_lost(response.lost_events)
 
 
 async def _watch(session: Session, request: pb.GetFlowsRequest, tally: Tally, channel: ClientChannel) -> None:
@@ -79,7 +70,7 @@ async def _watch(session: Session, request: pb.GetFlowsRequest, tally: Tally, ch
 
     async def count(scope: anyio.CancelScope) -> None:
         try:
-            await stream_to(partial(_count, tally), session, _METHOD, request, pb.GetFlowsResponse, channel)
+            await stream_to(partial(fold, tally), session, _METHOD, request, pb.GetFlowsResponse, channel)
         except _FAILURES as error:
             failures.append(error)
         scope.cancel()

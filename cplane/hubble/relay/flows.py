@@ -16,12 +16,13 @@ from grpclib.const import Cardinality, Status
 from grpclib.exceptions import GRPCError, StreamTerminatedError
 from h2.exceptions import ProtocolError
 
+from cplane.hubble.calls import Clock
 from cplane.hubble.relay.backoff import Backoff
 from cplane.hubble.relay.dial import FAILURES, told
 from cplane.hubble.relay.limit import All, First, Last, Limit
 from cplane.hubble.relay.merge import Merge, Waiting
 from cplane.hubble.relay.notices import Errors, Notices
-from cplane.hubble.relay.pool import Clock, Link, Pool
+from cplane.hubble.relay.pool import Link, Pool
 from cplane.hubble.relay.scan import Cutter
 from cplane.pb.observer import observer_pb2 as pb
 from cplane.pb.relay import relay_pb2
@@ -182,7 +183,7 @@ class FlowsCall:
         if isinstance(failure, GRPCError) and failure.status is Status.INVALID_ARGUMENT:
             member.refusal = message
         else:
-            member.link.doubts.ring()
+            member.link.doubts.notify()
         self._outbox += self._errors.add(member.link.name, message, self._now_ns(), self._clock.now_ns())
 
     async def _pass_on(self, member: _Member, channel: ClientChannel) -> None:

@@ -12,7 +12,7 @@ from typing import Any, Final, TypeVar
 import click
 
 from cplane import __version__
-from cplane.errors import CplaneError
+from cplane.errors import CplaneError, leaves
 from cplane.hubble.cli.options import Command, Group, Option, Switch
 from cplane.hubble.relay.settings import CONFIG_FILE, KEYS, BadSetting, read
 from cplane.terminal.completion import completion_command
@@ -84,21 +84,14 @@ def serve(config: str, **given: str | bool | None) -> None:
     try:
         anyio.run(run, settings)
     except* CplaneError as failures:
-        for failure in _leaves(failures)[:-1]:
+        for failure in leaves(failures)[:-1]:
             click.echo(f"hubble-relay: {failure}", err=True)
-        _end(_leaves(failures)[-1])
+        _end(leaves(failures)[-1])
 
 
 def _end(error: CplaneError) -> None:
     click.echo(f"hubble-relay: {error}", err=True)
     sys.exit(FAILED)
-
-
-def _leaves(group: BaseExceptionGroup[CplaneError]) -> list[CplaneError]:
-    found: list[CplaneError] = []
-    for one in group.exceptions:
-        found += _leaves(one) if isinstance(one, BaseExceptionGroup) else [one]
-    return found
 
 
 cli.add_command(completion_command("hubble-relay"))

@@ -8,10 +8,11 @@ import anyio
 from google.protobuf.message import DecodeError
 from grpclib.const import Cardinality
 
+from cplane.hubble.calls import Clock
 from cplane.hubble.relay.backoff import Backoff
 from cplane.hubble.relay.dial import FAILURES, Dialer, told
 from cplane.hubble.relay.directory import Directory
-from cplane.hubble.relay.pool import Clock, Pool
+from cplane.hubble.relay.pool import Pool
 from cplane.hubble.relay.scan import Garbage
 from cplane.pb.peer import peer_pb2
 from cplane.telemetry.log import Log, line
@@ -43,7 +44,7 @@ class Notified:
             if self.heard or reason != self._reason:  # one line for a service that stays away
                 self._log.warning(line("peer service unavailable", address=self._address, error=reason))
             self._reason, self.heard = reason, False
-            self._pool.changed.ring()
+            self._pool.changed.notify()
             await anyio.sleep(backoff.after((self._clock.monotonic_ns() - began_ns) / _NS, chance()))
 
     async def _follow(self) -> str:
@@ -80,7 +81,7 @@ class Notified:
             self._directory.begin()
             self.heard = True
             self._log.info(line("peer service connected", address=self._address))
-            self._pool.changed.ring()
+            self._pool.changed.notify()
             async for messages in batches(stream):
                 changes = [self._directory.apply(_decoded(message)) for message in messages]
                 if any(changes):

@@ -5,50 +5,20 @@ What one peer does delays no other. A task's pauses grow with its own failures o
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import anyio
 from anyio.abc import TaskGroup
 
+from cplane.hubble.calls import Clock
 from cplane.hubble.relay.backoff import Backoff
 from cplane.hubble.relay.dial import FAILURES, Dialer, told
 from cplane.hubble.relay.directory import Peer
+from cplane.hubble.signal import Signal
 from cplane.pb.relay import relay_pb2
 from cplane.telemetry.log import Log, line
 from cplane.transport.client import ClientChannel, Unreachable
 
 _NS = 1_000_000_000
-
-
-class Clock(Protocol):
-    """Where time comes from; `cplane.telemetry.clock.SystemClock` fits."""
-
-    def now_ns(self) -> int:
-        """UTC nanoseconds."""
-        ...
-
-    def monotonic_ns(self) -> int:
-        """Nanoseconds for durations."""
-        ...
-
-
-class Alarm:
-    """Wakes everybody who waits, however many there are."""
-
-    def __init__(self) -> None:
-        self._event: anyio.Event | None = None
-
-    def ring(self) -> None:
-        """Who waits goes on."""
-        if self._event is not None:
-            self._event.set()
-            self._event = None
-
-    async def wait(self) -> None:
-        """Returns at the next `ring`."""
-        if self._event is None:
-            self._event = anyio.Event()
-        await self._event.wait()
 
 
 @dataclass(slots=True, eq=False)
@@ -58,7 +28,7 @@ class Link:
     peer: Peer
     channel: ClientChannel | None = None
     reason: str = "it was not reached yet"
-    doubts: Alarm = field(default_factory=Alarm)
+    doubts: Signal = field(default_factory=Signal)
     scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
 
     @property
@@ -79,7 +49,7 @@ class Pool:
         self._dialer, self._clock, self._chance, self._log = dialer, clock, chance, log
         self._links: dict[str, Link] = {}
         self._group: TaskGroup | None = None
-        self.changed = Alarm()
+        self.changed = Signal()
 
     @property
     def links(self) -> Mapping[str, Link]:
@@ -109,7 +79,7 @@ class Pool:
             if name not in self._links:
                 link = self._links[name] = Link(peer)
                 self._group.start_soon(self._keep, link)
-        self.changed.ring()
+        self.changed.notify()
 
     async def _keep(self, link: Link) -> None:
         """The peer is dialled, watched and dialled again, until it is no peer any more."""
@@ -133,7 +103,7 @@ class Pool:
             await self._dialer.probe(channel)
             link.channel, link.reason = channel, ""
             self._log.info(line("peer connected", node=peer.name, address=peer.address))
-            self.changed.ring()
+            self.changed.notify()
             try:
                 await self._dialer.watch(channel, link.doubts.wait)
             finally:
@@ -145,4 +115,4 @@ class Pool:
                 line("peer unavailable", node=link.name, address=link.peer.address, error=reason),
             )
         link.reason = reason
-        self.changed.ring()
+        self.changed.notify()

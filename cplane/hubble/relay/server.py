@@ -5,17 +5,18 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import anyio
-from grpclib.const import Cardinality, Handler, Status
+from grpclib.const import Handler, Status
 from grpclib.exceptions import GRPCError
 from grpclib.health.check import ServiceStatus
 
+from cplane.hubble.calls import Clock, observer_handlers, request_of
 from cplane.hubble.relay import answers
 from cplane.hubble.relay.answers import Said
 from cplane.hubble.relay.dial import CALLS_MAX, FAILURES, Dialer
 from cplane.hubble.relay.flows import FlowsCall, Patience
 from cplane.hubble.relay.notices import Notices
 from cplane.hubble.relay.notified import Notified
-from cplane.hubble.relay.pool import Clock, Link, Pool
+from cplane.hubble.relay.pool import Link, Pool
 from cplane.pb.observer import observer_pb2 as pb
 from cplane.pb.relay import relay_pb2
 from cplane.transport.client import ClientChannel
@@ -44,25 +45,20 @@ class Relay:
 
     def __mapping__(self) -> dict[str, Handler]:
         """What grpclib serves."""
-        unary, stream = Cardinality.UNARY_UNARY, Cardinality.UNARY_STREAM
-        methods = (
-            ("GetFlows", self.get_flows, stream),
-            ("GetAgentEvents", self._unimplemented, stream),
-            ("GetDebugEvents", self._unimplemented, stream),
-            ("GetNodes", self.get_nodes, unary),
-            ("GetNamespaces", self.get_namespaces, unary),
-            ("ServerStatus", self.server_status, unary),
+        return observer_handlers(
+            {
+                "GetFlows": self.get_flows,
+                "GetAgentEvents": self._unimplemented,
+                "GetDebugEvents": self._unimplemented,
+                "GetNodes": self.get_nodes,
+                "GetNamespaces": self.get_namespaces,
+                "ServerStatus": self.server_status,
+            }
         )
-        return {
-            f"/observer.Observer/{name}": Handler(
-                method, kind, getattr(pb, f"{name}Request"), getattr(pb, f"{name}Response")
-            )
-            for name, method, kind in methods
-        }
 
     async def get_flows(self, stream: "Stream[pb.GetFlowsRequest, pb.GetFlowsResponse]") -> None:
         """Flows of all peers, by time."""
-        request = await self._request(stream)
+        request = await request_of(stream)
         if request.first and request.follow:
             raise GRPCError(Status.INVALID_ARGUMENT, "first cannot be specified with follow")
         if self._calls >= CALLS_MAX:
@@ -77,21 +73,21 @@ class Relay:
 
     async def get_nodes(self, stream: "Stream[pb.GetNodesRequest, pb.GetNodesResponse]") -> None:
         """Every peer, connected or not."""
-        await self._request(stream)
+        await request_of(stream)
         said = await self._said()
         await self._greet(stream)
         await stream.send_message(answers.nodes(said, tls=self._dialer.tls is not None))
 
     async def get_namespaces(self, stream: "Stream[pb.GetNamespacesRequest, pb.GetNamespacesResponse]") -> None:
         """Namespaces that any peer has seen within the last hour."""
-        await self._request(stream)
+        await request_of(stream)
         found = await self._ask(self._dialer.namespaces)
         await self._greet(stream)
         await stream.send_message(answers.namespaces(one for _, one in found if one is not None))
 
     async def server_status(self, stream: "Stream[pb.ServerStatusRequest, pb.ServerStatusResponse]") -> None:
         """How much there is in all of them."""
-        await self._request(stream)
+        await request_of(stream)
         said = await self._said()
         await self._greet(stream)
         await stream.send_message(answers.server_status(said, self._version))
@@ -119,7 +115,7 @@ class Relay:
                 try:
                     answer = await question(channel)
                 except FAILURES:
-                    link.doubts.ring()
+                    link.doubts.notify()
             found.append((link, answer))
 
         async with anyio.create_task_group() as tasks:
@@ -128,14 +124,8 @@ class Relay:
         return found
 
     async def _unimplemented(self, stream: "Stream[Any, Any]") -> None:  # Any: whatever is asked
-        await self._request(stream)
+        await request_of(stream)
         raise GRPCError(Status.UNIMPLEMENTED, "not implemented by a relay: ask the node's agent")
-
-    async def _request(self, stream: "Stream[T, Any]") -> T:  # Any: the answer does not matter here
-        request = await stream.recv_message()
-        if request is None:
-            raise GRPCError(Status.INVALID_ARGUMENT, "the request has no message")
-        return request
 
     async def _greet(self, stream: "Stream[Any, Any]") -> None:  # Any: every method's messages
         await stream.send_initial_metadata(metadata={VERSION_KEY: self._version})

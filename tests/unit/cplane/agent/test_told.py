@@ -19,10 +19,10 @@ from cplane.engine.engine import Turn
 from cplane.hubble.eventring import EventRing
 from cplane.hubble.peer import Peer
 from cplane.pb.flow import flow_pb2
-from cplane.projections.delta import Delta
 from cplane.projections.tables import Tables
 from tests.support.builders import cnp, selector
 from tests.support.clock import TickingClock
+from tests.support.deltas import in_one
 from tests.support.engine import ListEngine
 from tests.support.scenario import pod
 
@@ -46,7 +46,7 @@ class Told:
         for event in done.events:
             for name, delta in tables.apply(event).items():
                 deltas.setdefault(name, []).append(delta)
-        composed = {name: Delta.composed(some) for name, some in deltas.items()}
+        composed = {name: in_one(some) for name, some in deltas.items()}
         self.events.turn(Turn(before, self.engine.world, done.events, composed))
 
     def seen(self) -> list[flow_pb2.AgentEvent]:

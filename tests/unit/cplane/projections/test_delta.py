@@ -5,6 +5,7 @@ import pytest
 from cplane.domain.policy.resolve import ALLOW, DENY
 from cplane.projections.delta import Delta, plan
 from datapath.maps.policy import PolicyEntry, PolicyKey
+from tests.support.deltas import in_one
 
 
 def key(port=0, *, identity=0, bits=None):
@@ -51,14 +52,14 @@ def test_a_plain_table_is_written_in_the_order_of_its_rows():
     ],
 )
 def test_two_deltas_in_one_are_the_way_from_the_first_table_to_the_last(first, second, upserts, deletes):
-    composed = plan(first[1], first[0]).then(plan(second[1], second[0]))
+    composed = in_one((plan(first[1], first[0]), plan(second[1], second[0])))
     assert (dict(composed.upserts), composed.deletes) == (upserts, deletes)
 
 
 def test_nothing_before_or_after_leaves_a_delta_as_it_is():
     delta = plan({"a": 1}, {})
-    assert delta.then(Delta.nothing()) is delta
-    assert Delta[str, int].nothing().then(delta) is delta
+    assert in_one((delta, Delta.nothing())) is delta
+    assert in_one((Delta[str, int].nothing(), delta)) is delta
 
 
 def test_denies_are_written_before_allows_and_deleted_after_them():
@@ -91,7 +92,7 @@ def test_an_old_allow_under_a_new_deny_just_goes_where_no_allow_is_written():
 def test_a_stand_in_is_no_row_of_the_table_that_is_reached():
     old = {key(80): row(), key(identity=300, bits=8): row(deny=True, bits=8)}
     new = {key(bits=8): row(deny=True, bits=8), key(80, identity=300): row()}
-    back = plan(new, old).then(plan(old, new))
+    back = in_one((plan(new, old), plan(old, new)))
     assert not back
 
 
@@ -114,5 +115,5 @@ class CountedKey:
 def test_a_thousand_deltas_in_one_cost_what_they_touch_and_not_their_number_times_that():
     deltas = [plan({CountedKey(n * 10 + i): n for i in range(10)}, {}) for n in range(1000)]
     CountedKey.lookups = 0
-    assert len(Delta.composed(deltas).upserts) == 10_000
+    assert len(in_one(deltas).upserts) == 10_000
     assert CountedKey.lookups < 20 * 10_000
