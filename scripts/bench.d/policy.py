@@ -19,7 +19,7 @@ from traffic import Pair, Traffic
 from tests.support.agent import BIN
 from tests.support.scale import Scale
 
-_PODS: Final = Scale(identities=300, rules=300)
+_PODS: Final = Scale(identities=500, rules=50)  # ten rules about each pod that is asked about
 _PROBES: Final = 200_000
 _PORTS: Final = (53, 80, 443, 1500, 5432, 7777, 8080, 9050, 9090)
 _INTERVAL_US: Final = 200  # between two datagrams
