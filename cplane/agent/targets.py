@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from typing import Generic, TypeVar
 
 from cplane.engine.ports import Target
+from cplane.engine.reconcile import difference
 from cplane.errors import Unavailable
 from cplane.telemetry.log import line, logger
 from datapath.errors import DatapathError
@@ -41,6 +42,12 @@ class TranslatedTarget(Generic[K, V]):
         """What is there now."""
         with _translated(self._name):
             return self._target.dump()
+
+    def compare(self, desired: Mapping[K, V]) -> tuple[Mapping[K, V], Mapping[K, V]]:
+        """The rows that are there and should not be so, and those that should be there and are not."""
+        with _translated(self._name):
+            found = difference(desired, self._target)
+        return found.before, found.after
 
     def upsert(self, entries: Mapping[K, V]) -> None:
         """Every entry is there."""

@@ -24,6 +24,7 @@ from cplane.pb.flow import flow_pb2
 from cplane.projections.tables import IPCACHE, POLICY
 from datapath.maps.ipcache import FAMILY_V4, IpcacheInfo, IpcacheKey
 from datapath.maps.policy import AUDIT_PLANE
+from datapath.maps.spread import policies_of
 
 _PATIENCE_S: Final = 1.0  # between looks at whether the datapath fails
 _OF_ENDPOINTS: Final = EndpointCreated | EndpointRelabelled | EndpointConfigured | EndpointDeleted
@@ -160,7 +161,8 @@ def _concerned(turn: Turn) -> set[int]:
     found = {event.endpoint for event in turn.events if isinstance(event, _OF_ENDPOINTS)}
     delta = turn.deltas.get(POLICY)
     if delta is not None:
-        policies = {key.policy_id & ~AUDIT_PLANE for key in (*delta.upserts, *delta.deletes)}
+        changed = policies_of(delta.before) | policies_of(delta.after)
+        policies = {number & ~AUDIT_PLANE for number in changed}
         found.update(one.id for one in turn.after.endpoints.values() if one.policy_id in policies)
     return found.intersection(turn.after.endpoints)
 

@@ -7,7 +7,7 @@ numbers such as `12:30`, which YAML 1.1 would turn into 750.
 
 import json
 import math
-from typing import NamedTuple, NoReturn
+from typing import Final, NamedTuple, NoReturn
 
 from cplane.config.problems import Audit, BadText, Bounds, Document, Problem, Value, join
 from cplane.config.yaml import read_yaml
@@ -33,6 +33,9 @@ def _decode(data: bytes, bounds: Bounds) -> str:
         raise BadText((Problem(0, "", message),)) from None
 
 
+_SURROGATE: Final = "\\ud"  # begins the escape of half of a pair
+
+
 class _Pairs(NamedTuple):
     """A JSON object before it is known to have each key once."""
 
@@ -41,6 +44,8 @@ class _Pairs(NamedTuple):
 
 def _read_json(text: str, bounds: Bounds) -> Document | None:
     """The one document that the text is as JSON; None: it is none."""
+    if (sound := _Sound(bounds).read(text)) is not None:
+        return Document(1, sound)
     try:
         raw = json.loads(text, object_pairs_hook=_Pairs, parse_constant=_no_constant)
     except ValueError:
@@ -52,6 +57,44 @@ def _read_json(text: str, bounds: Bounds) -> Document | None:
     if audit.problems:
         raise BadText(tuple(audit.problems))
     return Document(1, value)
+
+
+class _Sound:
+    """Reads JSON that there is nothing to say about, in a fifth of the time; whatever is left, is read with paths."""
+
+    def __init__(self, bounds: Bounds) -> None:
+        self._bounds = bounds
+
+    def read(self, text: str) -> Value:
+        """The value; None when it is not JSON, is `null`, or something of it may have to be refused."""
+        if text.count(",") + text.count("[") + text.count("{") >= self._bounds.values or _SURROGATE in text.lower():
+            return None
+        try:
+            value = json.loads(text, object_pairs_hook=_distinct, parse_constant=_no_constant, parse_float=_finite)
+        except (ValueError, RecursionError):
+            return None
+        return value if self._is_shallow(value, 1) else None
+
+    def _is_shallow(self, value: Value, depth: int) -> bool:
+        if isinstance(value, dict):
+            value = value.values()
+        elif not isinstance(value, list):
+            return depth <= self._bounds.depth
+        return depth <= self._bounds.depth and all(self._is_shallow(one, depth + 1) for one in value)
+
+
+def _distinct(pairs: list[tuple[str, Value]]) -> dict[str, Value]:
+    made = dict(pairs)
+    if len(made) != len(pairs):
+        raise ValueError("a key stands there twice")
+    return made
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError("the number is too large")
+    return number
 
 
 def _no_constant(name: str) -> NoReturn:

@@ -192,7 +192,7 @@ class Engine:
 
     async def _all_tables(self) -> tuple[int, Mapping[str, AnyTable]]:
         async with self._ahead:
-            return self.head, {name: dict(self._tables.table(name)) for name in UPSERT_ORDER}
+            return self.head, {name: self._tables.copy(name) for name in UPSERT_ORDER}
 
 
 async def replay(event_log: EventLog) -> tuple[World, Tables]:

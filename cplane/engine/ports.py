@@ -1,7 +1,7 @@
 """What the engine needs from others, by shape: a log, a clock, targets."""
 
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 from cplane.events.envelope import Envelope, Proposed
 
@@ -58,4 +58,16 @@ class Target(Protocol[K, V]):
 
     def delete(self, keys: Collection[K]) -> None:
         """None of the keys is there when this returns. Idempotent. Deleted in the order of `keys`."""
+        ...
+
+
+@runtime_checkable
+class Comparing(Protocol[K, V]):
+    """A target that finds what differs without making a row of everything that does not."""
+
+    def compare(self, desired: Mapping[K, V]) -> tuple[Mapping[K, V], Mapping[K, V]]:
+        """The rows that are there and should not be so, and those that should be there and are not.
+
+        A key whose row should be another one stands in both. Raises Unavailable.
+        """
         ...

@@ -8,7 +8,7 @@ from typing import Any, Final
 import anyio
 from anyio import to_thread
 
-from cplane.engine.ports import Target
+from cplane.engine.ports import Comparing, Target
 from cplane.errors import Unavailable
 from cplane.projections.delta import Delta, plan
 from cplane.projections.tables import DELETE_ORDER, PROGRAMS, UPSERT_ORDER
@@ -163,7 +163,7 @@ class Reconciler:
         self._publish(rounds[-1].position)
 
     def _resync(self, tables: Mapping[str, AnyTable], position: int) -> None:
-        self._write({name: plan(tables[name], self._targets[name].dump()) for name in UPSERT_ORDER})
+        self._write({name: difference(tables[name], self._targets[name]) for name in UPSERT_ORDER})
         self._publish(position)
 
     def _write(self, deltas: Mapping[str, AnyDelta]) -> None:
@@ -173,3 +173,8 @@ class Reconciler:
         for name in DELETE_ORDER:
             if name in deltas and deltas[name].deletes:
                 self._targets[name].delete(deltas[name].deletes)
+
+
+def difference(desired: AnyTable, target: AnyTarget) -> AnyDelta:
+    """What to write so that the target's table becomes the desired one. Raises Unavailable."""
+    return Delta(*target.compare(desired)) if isinstance(target, Comparing) else plan(desired, target.dump())

@@ -1,6 +1,6 @@
 """What the cookies of policy entries stand for: terms of policies, and the rules that have them."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sized
 from typing import Final, NamedTuple
 
 from cplane.domain.policy import Policy, PolicyRef, Rule
@@ -45,9 +45,9 @@ class Cookies:
             self._rules = {place: rule for place, rule in self._rules.items() if place[0] in held}
             self._forget_rules_at = max(_KEPT_MIN, 2 * len(self._rules))
 
-    def is_full(self, rows: int) -> bool:
-        """Whether there are many more than a table of so many rows can have."""
-        return len(self._made) > max(_KEPT_MIN, 2 * rows)
+    def is_full(self, table: Sized) -> bool:
+        """Whether there are many more than so large a table can have."""
+        return len(self._made) > _KEPT_MIN and len(self._made) > 2 * len(table)
 
     def keep(self, live: Collection[int]) -> None:
         """No other cookies are known any more."""

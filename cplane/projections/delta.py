@@ -5,10 +5,11 @@ passes that neither the old nor the new table lets pass. The order follows from 
 who plans or composes deltas can forget it.
 """
 
-from collections.abc import Iterator, Mapping
-from typing import Final, Generic, TypeVar, cast
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any, Final, Generic, TypeVar, cast
 
 from datapath.maps.policy import AUDIT_PLANE, PolicyEntry, PolicyKey
+from datapath.maps.spread import Groups, Spread
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -29,7 +30,7 @@ class Delta(Generic[K, V]):
 
     def __init__(self, before: Mapping[K, V], after: Mapping[K, V]) -> None:
         self.before, self.after = before, after
-        self._order: tuple[Mapping[K, V], tuple[K, ...]] | None = None
+        self._order: tuple[Mapping[K, V], Collection[K]] | None = None
 
     @classmethod
     def nothing(cls) -> "Delta[K, V]":
@@ -42,19 +43,16 @@ class Delta(Generic[K, V]):
         return self._ordered()[0]
 
     @property
-    def deletes(self) -> tuple[K, ...]:
+    def deletes(self) -> Collection[K]:
         """Keys to delete after that, in this order."""
         return self._ordered()[1]
 
-    def _ordered(self) -> tuple[Mapping[K, V], tuple[K, ...]]:
+    def _ordered(self) -> tuple[Mapping[K, V], Collection[K]]:
         if self._order is None:
+            # The rows of one table are of one type, which the key's says.
             first = next(iter(self.after or self.before), None)
             if isinstance(first, PolicyKey):
-                upserts, deletes = _policy_order(
-                    cast("Mapping[PolicyKey, PolicyEntry]", self.before),  # the rows of one table are of one type
-                    cast("Mapping[PolicyKey, PolicyEntry]", self.after),
-                )
-                self._order = cast("Mapping[K, V]", upserts), cast("tuple[K, ...]", deletes)
+                self._order = cast("Any", _policy_order(cast("Any", self.before), cast("Any", self.after)))
             else:
                 self._order = self.after, tuple(key for key in self.before if key not in self.after)
         return self._order
@@ -76,13 +74,16 @@ class Composition(Generic[K, V]):
     """Deltas, one after another, as they become one, ordered as one: what lies between them is never seen.
 
     None of them needs to be kept for that. The cost is that of the rows they touch, however many deltas they are in: a
-    command may lead to thousands.
+    command may lead to thousands. Rows that policies have alike are held once as long as these policies are the same
+    ones in every delta.
     """
 
     def __init__(self) -> None:
         self._only: Delta[K, V] | None = Delta.nothing()  # as long as there is at most one
         self._before: dict[K, V] = {}
         self._after: dict[K, V] = {}
+        self._alike: _Alike | None = None  # none: every row is held for itself
+        self._apart = False  # and it is to stay so
 
     def add(self, one: Delta[K, V]) -> None:
         """The delta follows those before it."""
@@ -103,18 +104,61 @@ class Composition(Generic[K, V]):
         before, after = self._before, self._after
         for key in [key for key in before.keys() & after.keys() if before[key] == after[key]]:
             del after[key], before[key]
-        return Delta(before, after)
+        return Delta(self._shared(before), self._shared(after))
 
     def _follow(self, one: Delta[K, V]) -> None:
+        was, now = self._rows(one)
         before, after = self._before, self._after
-        if before.keys().isdisjoint(one.before) and after.keys().isdisjoint(one.before):
-            before.update(one.before)
+        if before.keys().isdisjoint(was) and after.keys().isdisjoint(was):
+            before.update(was)
         else:
             # What is only in `after` came with an earlier delta: before the first of them it was not there.
-            before.update((key, row) for key, row in one.before.items() if key not in before and key not in after)
-            for key in one.before.keys() - one.after.keys():
+            before.update((key, row) for key, row in was.items() if key not in before and key not in after)
+            for key in was.keys() - now.keys():
                 after.pop(key, None)
-        after.update(one.after)
+        after.update(now)
+
+    def _rows(self, one: Delta[K, V]) -> tuple[Mapping[K, V], Mapping[K, V]]:
+        """The rows of a delta, held as those here are: if they cannot be, all are held each for itself from now on."""
+        before, after = one.before, one.after
+        theirs = before.groups if isinstance(before, Spread) else None
+        if self._apart or (theirs is None and self._alike is None):
+            return before, after
+        if self._alike is None:
+            self._alike = _Alike()
+            self._alike.take(_alone(self._before, self._after))
+        if self._alike.take(_alone(before, after) if theirs is None else theirs):
+            return (before, after) if theirs is None else (cast("Any", before).rows, cast("Any", after).rows)
+        self._before, self._after = dict(self._shared(self._before)), dict(self._shared(self._after))
+        self._alike, self._apart = None, True
+        return before, after
+
+    def _shared(self, rows: Mapping[K, V]) -> Mapping[K, V]:
+        return rows if self._alike is None else cast("Any", Spread(cast("Any", rows), self._alike.groups))
+
+
+class _Alike:
+    """Policies that have had the same rows in every delta."""
+
+    def __init__(self) -> None:
+        self.groups: dict[int, tuple[int, ...]] = {}
+        self._known: set[int] = set()
+
+    def take(self, groups: Groups) -> bool:
+        """These are alike in one more delta. False: they are not the ones that were."""
+        for first, numbers in groups.items():
+            held = self.groups.get(first)
+            if held is None and self._known.isdisjoint(numbers):
+                self.groups[first] = numbers
+                self._known.update(numbers)
+            elif held != numbers:
+                return False
+        return True
+
+
+def _alone(*rows: Mapping[Any, Any]) -> Groups:
+    """Every policy has its rows for itself."""
+    return {key.policy_id: (key.policy_id,) for some in rows for key in some}
 
 
 def plan(desired: Mapping[K, V], actual: Mapping[K, V]) -> Delta[K, V]:
@@ -127,7 +171,18 @@ def plan(desired: Mapping[K, V], actual: Mapping[K, V]) -> Delta[K, V]:
 
 def _policy_order(
     before: Mapping[PolicyKey, PolicyEntry], after: Mapping[PolicyKey, PolicyEntry]
-) -> tuple[Mapping[PolicyKey, PolicyEntry], tuple[PolicyKey, ...]]:
+) -> tuple[Mapping[PolicyKey, PolicyEntry], Collection[PolicyKey]]:
+    """The order is that of each policy's own rows, so that of policies which have them alike is found once."""
+    if not isinstance(before, Spread) or not isinstance(after, Spread):
+        upserts, deletes = _safe_order(before, after)
+        return upserts, tuple(deletes)
+    upserts, deletes = _safe_order(before.rows, after.rows)
+    return Spread(upserts, after.groups), Spread(deletes, after.groups)
+
+
+def _safe_order(
+    before: Mapping[PolicyKey, PolicyEntry], after: Mapping[PolicyKey, PolicyEntry]
+) -> tuple[Mapping[PolicyKey, PolicyEntry], Mapping[PolicyKey, PolicyEntry]]:
     """Strict rows go in first and out last.
 
     That alone is not enough. The kernel takes, for the peer and for anyone, the row with the longest L4
@@ -155,7 +210,7 @@ def _policy_order(
         after = {key: after[key] for key in sorted(after, key=weaker.__getitem__)}
     upserts = _by_strictness({**asking, **after, **covered}, strict_first=True)
     deletes = _by_strictness({**gone, **asking, **covered}, strict_first=False)
-    return upserts, tuple(deletes)
+    return upserts, deletes
 
 
 def _asked(rows: Mapping[PolicyKey, PolicyEntry]) -> dict[tuple[int, int], int]:

@@ -1,6 +1,6 @@
 """The policy map: what the endpoints here may receive and send, by the policy that they obey."""
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Final, NamedTuple
 
@@ -22,6 +22,7 @@ from cplane.projections.cookies import Cookies
 from cplane.projections.delta import Delta
 from datapath.maps import policy as policy_map
 from datapath.maps.policy import PolicyEntry, PolicyKey
+from datapath.maps.spread import Groups, Spread
 
 _WORLDS: Final = frozenset({Reserved.WORLD, Reserved.WORLD_IPV4, Reserved.WORLD_IPV6})
 _EVERYTHING: Final[Mapping[int, IPv4Network | IPv6Network]] = {
@@ -113,6 +114,19 @@ class PolicyMapProjection:
     def table(self) -> Mapping[PolicyKey, PolicyEntry]:
         """All rows."""
         return self._rows
+
+    def copy(self) -> Spread:
+        """All rows as they are now, held once for policies that have them alike."""
+        members: dict[MapState, list[int]] = {}
+        for number, state in self._repository.states().items():
+            members.setdefault(state, []).append(number)
+        row = self._rows.row
+        rows = {
+            PolicyKey(alike[0], *key): row(entry)
+            for state, alike in members.items()
+            for key, entry in state.told.items()
+        }
+        return Spread(rows, {alike[0]: tuple(alike) for alike in members.values()})
 
     def entries_by_policy(self) -> Mapping[int, int]:
         """How many rows each policy has, its audit plane apart."""
@@ -283,19 +297,33 @@ class PolicyMapProjection:
         row, cookies = self._rows.row, self._cookies
         before: dict[PolicyKey, PolicyEntry] = {}
         after: dict[PolicyKey, PolicyEntry] = {}
-        for policy_id, key, was, now in self._repository.changes():
-            full = PolicyKey(policy_id, *key)
-            if was is not None:
-                before[full] = row(was)
-            if now is not None:
-                after[full] = row(now)
-                if now.cookie and now.cookie not in cookies:
-                    state = self._repository.state(policy_id)
-                    assert state is not None, f"an entry of policy {policy_id} without its state"
-                    cookies.add(now.cookie, state.makers(key))
-        if (before or after) and cookies.is_full(len(self._rows)):
+        changes = list(self._repository.changes())
+        groups = _groups(numbers for numbers, _, _, _ in changes)
+        for numbers, key, was, now in changes:
+            for number in numbers if groups is None else numbers[:1]:
+                full = PolicyKey(number, *key)
+                if was is not None:
+                    before[full] = row(was)
+                if now is not None:
+                    after[full] = row(now)
+            if now is not None and now.cookie and now.cookie not in cookies:
+                state = self._repository.state(numbers[0])
+                assert state is not None, f"an entry of policy {numbers[0]} without its state"
+                cookies.add(now.cookie, state.makers(key))
+        if changes and cookies.is_full(self._rows):
             cookies.keep(self._rows.cookies())
-        return Delta(before, after)
+        if groups is None:
+            return Delta(before, after)
+        return Delta(Spread(before, groups), Spread(after, groups))
+
+
+def _groups(found: Iterable[tuple[int, ...]]) -> Groups | None:
+    """The subjects that are alike in all that changes, by the first of each; None when nobody is like another."""
+    groups = dict.fromkeys(found)
+    numbers = {number for group in groups for number in group}
+    if len(numbers) == len(groups) or len(numbers) < sum(map(len, groups)):
+        return None
+    return {group[0]: group for group in groups}
 
 
 def _drop(index: dict[int, dict[int, None]], key: int, endpoint: int) -> None:

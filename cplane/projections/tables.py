@@ -1,7 +1,7 @@
 """All tables of the datapath: one fold, one delta, and the order in which it must be written."""
 
 from collections.abc import Iterable, Mapping
-from typing import Final
+from typing import Final, cast
 
 from cplane.errors import Rejected
 from cplane.events.catalog import Event
@@ -79,6 +79,12 @@ class Tables:
         if name == PROGRAMS:
             return dict.fromkeys(self._folds[DEVICES].table())
         return self._folds[name].table()
+
+    def copy(self, name: str) -> Mapping[object, object]:
+        """The rows of one table as they are now, whatever is applied later."""
+        if name == POLICY:
+            return cast("Mapping[object, object]", self._policy.copy())
+        return dict(self.table(name))
 
     def check(self, *, policy_entries: int = policy.ENTRIES_PER_POLICY) -> None:
         """Raises TableFull when a kernel map could not hold its table."""

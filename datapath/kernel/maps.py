@@ -139,19 +139,24 @@ class KernelMap:
 
         Raises MapFull, with all before the one that did not fit written.
         """
-        if len(keys) != len(values):
-            raise ValueError(f"{self.spec.name} takes a value for each of {len(keys)} keys, not {len(values)}")
-        for at in range(0, len(keys), BATCH):
-            chunk = keys[at : at + BATCH]
-            joined = _joined(chunk, self.spec.key_size, self.spec.name)
-            written = _joined(values[at : at + BATCH], self._value_size, self.spec.name)
+        self.update_joined(self._joined(keys, self.spec.key_size), self._joined(values, self._value_size))
+
+    def update_joined(self, keys: bytes, values: bytes) -> None:
+        """As `update_batch`, of keys and values that are joined already."""
+        size, width = self.spec.key_size, self._value_size
+        count = self._count(keys)
+        if len(values) != count * width:
+            raise ValueError(f"{self.spec.name} takes a value of {width} bytes for each of {count} keys")
+        for at in range(0, count, BATCH):
+            some = min(BATCH, count - at)
+            written = _buffer(keys[at * size : (at + some) * size]), _buffer(values[at * width : (at + some) * width])
             _, error = syscall.map_batch(
                 Command.MAP_UPDATE_BATCH,
                 self.fd,
                 (0, 0),
-                ctypes.addressof(joined),
-                ctypes.addressof(written),
-                len(chunk),
+                ctypes.addressof(written[0]),
+                ctypes.addressof(written[1]),
+                some,
                 self.spec.name,
             )
             if error is not None:
@@ -159,23 +164,22 @@ class KernelMap:
 
     def delete_batch(self, keys: Sequence[bytes]) -> int:
         """None of the keys is there; deleted in order. Returns how many were."""
+        return self.delete_joined(self._joined(keys, self.spec.key_size))
+
+    def delete_joined(self, keys: bytes) -> int:
+        """As `delete_batch`, of keys that are joined already."""
+        size, count = self.spec.key_size, self._count(keys)
         deleted = 0
         at = 0
-        while at < len(keys):
-            chunk = keys[at : at + BATCH]
-            joined = _joined(chunk, self.spec.key_size, self.spec.name)
+        while at < count:
+            some = min(BATCH, count - at)
+            gone = _buffer(keys[at * size : (at + some) * size])
             done, error = syscall.map_batch(
-                Command.MAP_DELETE_BATCH,
-                self.fd,
-                (0, 0),
-                ctypes.addressof(joined),
-                0,
-                len(chunk),
-                self.spec.name,
+                Command.MAP_DELETE_BATCH, self.fd, (0, 0), ctypes.addressof(gone), 0, some, self.spec.name
             )
             if error is None:
-                deleted += len(chunk)
-                at += len(chunk)
+                deleted += some
+                at += some
             elif isinstance(error, KernelObjectMissing):
                 deleted += done
                 at += done + 1  # the batch stops at a key that is not there; go on behind it
@@ -232,6 +236,18 @@ class KernelMap:
         values = [self.lookup(key) or b"" for key in keys]
         yield b"".join(keys), b"".join(values), len(keys)
 
+    def _joined(self, parts: Sequence[bytes], size: int) -> bytes:
+        data = b"".join(parts)
+        if len(data) != size * len(parts) or any(len(part) != size for part in parts):
+            raise ValueError(f"{self.spec.name} takes parts of {size} bytes")
+        return data
+
+    def _count(self, keys: bytes) -> int:
+        count, rest = divmod(len(keys), self.spec.key_size)
+        if rest:
+            raise ValueError(f"{self.spec.name} takes keys of {self.spec.key_size} bytes")
+        return count
+
     def _check(self, key: bytes, value: bytes | None = None) -> None:
         # The kernel reads as many bytes as the map says, from wherever they lie.
         if len(key) != self.spec.key_size or (value is not None and len(value) != self._value_size):
@@ -244,13 +260,6 @@ class KernelMap:
 
 def _buffer(data: bytes) -> ctypes.Array[ctypes.c_char]:
     return ctypes.create_string_buffer(data, len(data))
-
-
-def _joined(parts: Sequence[bytes], size: int, name: str) -> ctypes.Array[ctypes.c_char]:
-    data = b"".join(parts)
-    if len(data) != size * len(parts) or any(len(part) != size for part in parts):
-        raise ValueError(f"{name} takes parts of {size} bytes")
-    return _buffer(data)
 
 
 def _shape(spec: MapSpec) -> str:

@@ -37,6 +37,11 @@ class MemoryMap:
         """Every row, under its key as it was written last."""
         return dict(self._rows.values())
 
+    def batches(self) -> Iterator[tuple[bytes, bytes, int]]:
+        """All entries as (keys, values, count), the keys and the values each joined."""
+        keys, values = zip(*self._rows.values(), strict=True) if self._rows else ((), ())
+        yield b"".join(keys), b"".join(values), len(keys)
+
     def update_batch(self, keys: Sequence[bytes], values: Sequence[bytes]) -> None:
         """Every key has its value; written in order.
 
@@ -54,6 +59,10 @@ class MemoryMap:
                 del self._rows[next(iter(self._rows))]
             self._rows[stored] = (key, value)
 
+    def update_joined(self, keys: bytes, values: bytes) -> None:
+        """As `update_batch`, of keys and values that are joined already."""
+        self.update_batch(_pieces(keys, self.spec.key_size), _pieces(values, self.spec.value_size))
+
     def delete_batch(self, keys: Sequence[bytes]) -> int:
         """None of the keys is there. Returns how many were."""
         for key in keys:
@@ -62,6 +71,10 @@ class MemoryMap:
         for key in keys:
             self._rows.pop(self._stored(key), None)
         return before - len(self._rows)
+
+    def delete_joined(self, keys: bytes) -> int:
+        """As `delete_batch`, of keys that are joined already."""
+        return self.delete_batch(_pieces(keys, self.spec.key_size))
 
     def _value(self, stored: bytes) -> bytes | None:
         row = self._rows.get(stored)
@@ -79,6 +92,10 @@ class MemoryMap:
         spec = self.spec
         if len(key) != spec.key_size or (value is not None and len(value) != spec.value_size):
             raise ValueError(f"{spec.name} takes keys of {spec.key_size} and values of {spec.value_size} bytes")
+
+
+def _pieces(joined: bytes, size: int) -> list[bytes]:
+    return [joined[at : at + size] for at in range(0, len(joined), size)]
 
 
 def _prefixes(key: bytes) -> Iterator[bytes]:

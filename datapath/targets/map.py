@@ -4,6 +4,12 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Final, Generic, Protocol, TypeVar
 
+import numpy as np
+import numpy.typing as npt
+
+from datapath.maps.spec import MapSpec
+from datapath.maps.spread import Spread
+
 
 class Packed(Protocol):
     """A key or a value that knows its bytes; `unpack` is the inverse, a class method."""
@@ -29,8 +35,21 @@ class Unpacks(Protocol[T_co]):
         ...
 
 
+Joined = tuple[bytes, bytes, int]  # the keys and the values of so many rows
+_Rows = npt.NDArray[np.bytes_]
+
+
 class ByteMap(Protocol):
     """A map of bytes, in the kernel or in memory."""
+
+    @property
+    def spec(self) -> MapSpec:
+        """Its shape."""
+        ...
+
+    def batches(self) -> Iterator[Joined]:
+        """All entries, some at a time."""
+        ...
 
     def dump(self) -> dict[bytes, bytes]:
         """All entries."""
@@ -40,8 +59,16 @@ class ByteMap(Protocol):
         """Every key has its value; written in order."""
         ...
 
+    def update_joined(self, keys: bytes, values: bytes) -> None:
+        """As `update_batch`, of keys and values that are joined already."""
+        ...
+
     def delete_batch(self, keys: Sequence[bytes]) -> int:
         """None of the keys is there; deleted in order."""
+        ...
+
+    def delete_joined(self, keys: bytes) -> int:
+        """As `delete_batch`, of keys that are joined already."""
         ...
 
 
@@ -64,20 +91,62 @@ class MapTarget(Generic[K, V]):
             entries[self._key.unpack(key)] = value
         return entries
 
+    def compare(self, desired: Mapping[K, V]) -> tuple[dict[K, V], dict[K, V]]:
+        """The rows that are there and should not be so, and those that should be there and are not.
+
+        Bytes are compared, as they seldom differ and may be those of a million rows.
+        """
+        wanted, held = self._rows(self._packed(desired)), self._rows(self._map.batches())
+        if np.array_equal(wanted, held):
+            return {}, {}
+        gone = np.setdiff1d(held, wanted, assume_unique=True)
+        come = np.setdiff1d(wanted, held, assume_unique=True)
+        return self._unpacked(gone), self._unpacked(come)
+
     def upsert(self, entries: Mapping[K, V]) -> None:
         """Every entry is there when this returns; written in the order of `entries`. Idempotent.
 
         Raises MapFull with the entries before the first that did not fit written.
         """
-        for some in _sliced(entries.items()):
-            rows = {id(value): value for _, value in some}  # many rows share one
-            packed = {number: value.pack() for number, value in rows.items()}
-            self._map.update_batch([key.pack() for key, _ in some], [packed[id(value)] for _, value in some])
+        for keys, values, _ in self._packed(entries):
+            self._map.update_joined(keys, values)
 
     def delete(self, keys: Collection[K]) -> None:
         """None of the keys is there when this returns; deleted in the order of `keys`. Idempotent."""
+        if isinstance(keys, Spread):
+            for joined, _, _ in keys.packed(_PACKED_MAX):
+                self._map.delete_joined(joined)
+            return
         for some in _sliced(keys):
             self._map.delete_batch([key.pack() for key in some])
+
+    def _packed(self, entries: Mapping[K, V]) -> Iterator[Joined]:
+        if isinstance(entries, Spread):
+            yield from entries.packed(_PACKED_MAX)
+            return
+        for some in _sliced(entries.items()):
+            rows = {id(value): value for _, value in some}  # many rows share one
+            packed = {number: value.pack() for number, value in rows.items()}
+            yield b"".join(key.pack() for key, _ in some), b"".join(packed[id(value)] for _, value in some), len(some)
+
+    def _rows(self, pieces: Iterable[Joined]) -> _Rows:
+        """The bytes of each row, sorted."""
+        widths = self._map.spec.key_size, self._map.spec.value_size
+        parts = [np.empty((0, sum(widths)), np.uint8)]
+        for *sides, count in pieces:
+            shaped = [
+                np.frombuffer(one, np.uint8).reshape(count, width) for one, width in zip(sides, widths, strict=True)
+            ]
+            parts.append(np.concatenate(shaped, axis=1))
+        joined = np.concatenate(parts)
+        return np.sort(joined.view(f"S{joined.shape[1]}").reshape(-1))
+
+    def _unpacked(self, rows: _Rows) -> dict[K, V]:
+        size, found = self._map.spec.key_size, {}
+        for row in rows.tolist():
+            whole = row.ljust(rows.itemsize, b"\0")  # numpy takes zeros at the end of a text for its padding
+            found[self._key.unpack(whole[:size])] = self._value.unpack(whole[size:])
+        return found
 
 
 def _sliced(entries: Iterable[T]) -> Iterator[list[T]]:

@@ -13,7 +13,7 @@ from datapath.maps.policy import AUDIT_PLANE, PolicyEntry, PolicyKey
 from tests.support.builders import DUAL_STACK, allocated, audited, cnp, deleted, ports, upserted
 from tests.support.deltas import in_one
 from tests.support.effort import examples
-from tests.support.events import NUMBERS, policy_stream
+from tests.support.events import NUMBERS, SUBJECTS, policy_stream
 from tests.support.scenario import endpoint_created
 from tests.support.windows import assert_no_window, steps
 
@@ -23,12 +23,14 @@ API = 301
 L4 = ((0, 0, 0), (6, 0, 8), (6, 80, 23), (6, 80, 24), (6, 81, 24), (17, 0, 8), (17, 53, 24))
 
 
-def world():
+def world(*subjects):
     projection = PolicyMapProjection()
     projection.apply(DUAL_STACK)
     for number, labels in NUMBERS.items():
         projection.apply(allocated(number, labels))
-    projection.apply(endpoint_created(endpoint=1, ipv4="", ipv6="", identity=API, labels=NUMBERS[API].texts()))
+    for endpoint, number in enumerate(subjects or (API,), 1):
+        labels = NUMBERS[number].texts()
+        projection.apply(endpoint_created(endpoint=endpoint, ipv4="", ipv6="", identity=number, labels=labels))
     return projection
 
 
@@ -133,10 +135,10 @@ def test_any_number_of_deltas_in_one_reach_the_last_table_and_open_no_window(sta
     assert_no_window(stages[0], composed)
 
 
-@given(policy_stream(max_size=3))
-@settings(max_examples=examples(15), deadline=None)
-def test_policies_that_come_and_go_open_no_window(stream):
-    projection = world()
+@given(policy_stream(max_size=3), st.sampled_from(((API,), SUBJECTS)))
+@settings(max_examples=examples(25), deadline=None)
+def test_policies_that_come_and_go_open_no_window(stream, subjects):
+    projection = world(*subjects)
     table = dict(projection.table())
     start, composed = dict(table), Delta.nothing()
     for event in stream:

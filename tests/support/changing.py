@@ -104,12 +104,13 @@ class Changing:
 
     def drain(self) -> None:
         """Follows the changes since the last time."""
-        for subject, key, was, entry in self.repository.changes():
-            assert self.rows.get((subject, key)) == was
-            if entry is None:
-                self.rows.pop((subject, key), None)
-            else:
-                self.rows[subject, key] = entry
+        for subjects, key, was, entry in self.repository.changes():
+            for subject in subjects:
+                assert self.rows.get((subject, key)) == was
+                if entry is None:
+                    self.rows.pop((subject, key), None)
+                else:
+                    self.rows[subject, key] = entry
 
     def from_scratch(self) -> Repository:
         """Another repository with all that there is, in another order than it came."""

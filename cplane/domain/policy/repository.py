@@ -1,6 +1,7 @@
 """All policy of a node: identities, rules and subjects come and go, and every map state follows."""
 
 from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from enum import StrEnum
 from typing import Final, TypeVar
 
@@ -53,7 +54,9 @@ class Repository:
         self._ports: dict[int, NamedPorts] = {}
         self._labels: dict[int, LabelSet] = {}  # of subjects
         self._states = States(self._ports)
-        self._audited: dict[int, dict[ResolvedRule, None]] = {}  # subject → rules about it that are only audited
+        self._audited: dict[
+            int, dict[ResolvedRule, None]
+        ] = {}  # subject → rules about it that are only audited, if any
 
     @property
     def revision(self) -> int:
@@ -80,8 +83,11 @@ class Repository:
         """All states by the numbers of subjects, and of their audit planes, to be read."""
         return self._states.by_number()
 
-    def changes(self) -> Iterator[tuple[int, MapKey, MapEntry | None, MapEntry | None]]:
-        """Every key of every state whose entry differs from the one that was told last, that one, and the present."""
+    def changes(self) -> Iterator[tuple[tuple[int, ...], MapKey, MapEntry | None, MapEntry | None]]:
+        """Every key whose entry differs from the one that was told last, for these subjects; that one, and the present.
+
+        Subjects that are told of together share a state, and under each key everybody is told once.
+        """
         return self._states.changes()
 
     def add_identity(self, number: int, labels: LabelSet, prefix: Prefix | None = None) -> None:
@@ -111,7 +117,7 @@ class Repository:
         else:
             self._ports.pop(number, None)
         for state, named in again:
-            self._states.of(state.members)
+            self._states.of(state.members.keys())
             for one in named:
                 state.put(one, (number,))
 
@@ -119,14 +125,17 @@ class Repository:
         """A subject has its first endpoint here. One without labels yet is never without default deny."""
         self._labels[number] = labels
         about = tuple(self._about(self._rules.about(self._subjects.add(number, labels))))
-        self._audited[number] = {one: None for one in about if one.audit}
+        audited = {one: None for one in about if one.audit}
+        if audited:
+            self._audited[number] = audited
         self._make(number, (one for one in about if not one.audit), ports)
         self._settle_audit(number)
 
     def remove_subject(self, number: int) -> None:
         """A subject has no endpoint here any more."""
         self._subjects.remove(number)
-        del self._labels[number], self._audited[number]
+        del self._labels[number]
+        self._audited.pop(number, None)
         for subject in (number, number | AUDIT_PLANE):
             self._states.remove(subject)
 
@@ -165,35 +174,41 @@ class Repository:
         self._states.add(number, rules, enforced=enforced, own_ports=ports)
 
     def _about(self, found: Iterable[T]) -> Iterable[T]:
-        """Rules or subjects that were found, unless rules bind nobody."""
+        """Rules that were found, unless rules bind nobody."""
         return () if self._enforcement is Enforcement.NEVER else found
 
     def _obeying(self, one: Contribution) -> Iterable[MapState]:
         """The states of all subjects that the contribution is about; they will have changed."""
         assert one.subject is not None, "a rule has a subject"
-        return self._states.of(_planes(self._about(one.subject.numbers), audit=one.audit))
+        if self._enforcement is Enforcement.NEVER:  # then rules bind nobody
+            return ()
+        return self._states.of(self._planes(one.subject.numbers, audit=one.audit))
 
     def _follow(self, change: RuleChange) -> None:
-        touched: dict[int, None] = {}
+        touched: set[int] = set()
         for resolved in self._about(change.added):
-            touched.update(dict.fromkeys(resolved.subject.numbers))
-            for number in resolved.subject.numbers if resolved.audit else ():
-                self._audited[number][resolved] = None
-            self._states.add_rule(resolved, _planes(resolved.subject.numbers, audit=resolved.audit))
+            numbers = resolved.subject.numbers
+            touched |= numbers
+            for number in numbers if resolved.audit else ():
+                self._audited.setdefault(number, {})[resolved] = None
+            self._states.add_rule(resolved, self._planes(numbers, audit=resolved.audit))
         for resolved in self._about(change.removed):
-            touched.update(dict.fromkeys(resolved.subject.numbers))
-            for number in resolved.subject.numbers if resolved.audit else ():
+            numbers = resolved.subject.numbers
+            touched |= numbers
+            for number in numbers if resolved.audit else ():
                 del self._audited[number][resolved]
-            self._states.remove_rule(resolved, _planes(resolved.subject.numbers, audit=resolved.audit))
-        for number in touched:
+            self._states.remove_rule(resolved, self._planes(numbers, audit=resolved.audit))
+        for number in touched & self._audited.keys():
             self._settle_audit(number)
-        self._states.unite(_planes(touched, audit=False))
+        self._states.unite(self._planes(touched, audit=False))
 
     def _settle_audit(self, number: int) -> None:
         """The audit plane is there exactly while a rule about the subject is only audited."""
         plane, state = number | AUDIT_PLANE, self._states.get(number)
         assert state is not None, "a subject has a state"
-        wanted = bool(self._audited[number])
+        wanted = bool(self._audited.get(number))
+        if not wanted:
+            self._audited.pop(number, None)
         if wanted == (plane in self._states):
             return
         self._states.set_audited(number, wanted)
@@ -202,10 +217,7 @@ class Repository:
         else:
             self._states.remove(plane)
 
-
-def _planes(numbers: Iterable[int], *, audit: bool) -> Iterator[int]:
-    """The numbers under which a rule binds the subjects: in their audit planes alone if it is only audited."""
-    for number in numbers:
-        if not audit:
-            yield number
-        yield number | AUDIT_PLANE
+    def _planes(self, numbers: AbstractSet[int], *, audit: bool) -> AbstractSet[int]:
+        """The numbers under which a rule binds the subjects: in their audit planes alone if it is only audited."""
+        planes = {number | AUDIT_PLANE for number in numbers & self._audited.keys()}
+        return planes if audit else numbers | planes if planes else numbers

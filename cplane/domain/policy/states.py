@@ -4,14 +4,13 @@ Most endpoints of a node obey the same policies, and what these say is worked ou
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from typing import Final
+from collections.abc import Set as AbstractSet
 
 from cplane.domain.policy.mapstate import MapEntry, MapKey, MapState
 from cplane.domain.policy.resolve import ResolvedRule
 from cplane.domain.ports import NamedPorts
 
 _Kind = tuple[int, int, bool, bool, NamedPorts]
-_NO_KEYS: Final[Mapping[MapKey, MapEntry | None]] = {}
 
 
 class States:
@@ -42,11 +41,11 @@ class States:
         for alike in self._alike.values():
             yield from alike
 
-    def of(self, numbers: Iterable[int]) -> list[MapState]:
+    def of(self, numbers: AbstractSet[int]) -> list[MapState]:
         """The states of those of the subjects that there are, each once, to be changed alike for all who share it."""
-        found = dict.fromkeys(state for number in numbers if (state := self._of.get(number)) is not None)
-        self._changed.update(found)
-        return list(found)
+        found = [state for state, _ in self._shared(numbers)]
+        self._changed.update(dict.fromkeys(found))
+        return found
 
     def add(self, number: int, rules: Iterable[ResolvedRule], *, enforced: bool, own_ports: NamedPorts) -> None:
         """The subject is there and has these rules; for `enforced` and `own_ports` see MapState."""
@@ -74,13 +73,13 @@ class States:
             self._was_told(number, state.told, state.told)
             self._leave(state, number)
 
-    def add_rule(self, resolved: ResolvedRule, numbers: Iterable[int]) -> None:
+    def add_rule(self, resolved: ResolvedRule, numbers: AbstractSet[int]) -> None:
         """The rule is about these of the subjects, and about no others that it was not about."""
         for state in self._apart(numbers):
             state.add_rule(resolved)
             self._enter(state)
 
-    def remove_rule(self, resolved: ResolvedRule, numbers: Iterable[int]) -> None:
+    def remove_rule(self, resolved: ResolvedRule, numbers: AbstractSet[int]) -> None:
         """The rule is no longer about these of the subjects; its selectors must still be as they were."""
         for state in self._apart(numbers):
             state.remove_rule(resolved)
@@ -90,11 +89,11 @@ class States:
         """Whether what is allowed to the subject is looked up in its audit plane too."""
         if self._of[number].audited == audited:
             return
-        for state in self._apart((number,)):
+        for state in self._apart({number}):
             state.set_audited(audited)
             self._enter(state)
 
-    def unite(self, numbers: Iterable[int]) -> None:
+    def unite(self, numbers: AbstractSet[int]) -> None:
         """Of these subjects and all others, those that have come to have the same rules share a state again."""
         for state in self.of(numbers):
             for other in self._alike[_kind(state)] if state.members else ():
@@ -103,22 +102,27 @@ class States:
                     self._join(less, more)
                     break
 
-    def changes(self) -> Iterator[tuple[int, MapKey, MapEntry | None, MapEntry | None]]:
-        """Every key of every subject whose entry differs from the one that was told last, that one, and the present."""
+    def changes(self) -> Iterator[tuple[tuple[int, ...], MapKey, MapEntry | None, MapEntry | None]]:
+        """Every key whose entry differs from the one that was told last, for these subjects; that one, and the present.
+
+        Subjects that are told of together share a state, and under each key everybody is told once.
+        """
         moved, self._moved = self._moved, {}
         for number, keys in moved.items():
             state = self._of.get(number)
             for key, was in keys.items():
                 now = state.entry(key) if state is not None else None
                 if now != was:
-                    yield number, key, was, now
+                    yield (number,), key, was, now
         changed, self._changed = self._changed, {}
         for state in changed:
-            members = tuple((number, moved.get(number, _NO_KEYS)) for number in state.members)
+            members = tuple(state.members)
+            elsewhere = [(number, moved[number]) for number in members if number in moved]
             for key, was, now in state.changes():
-                for number, elsewhere in members:
-                    if key not in elsewhere:
-                        yield number, key, was, now
+                told = {number for number, keys in elsewhere if key in keys}
+                numbers = tuple(number for number in members if number not in told) if told else members
+                if numbers:
+                    yield numbers, key, was, now
 
     def _was_told(self, number: int, keys: Iterable[MapKey], told: Mapping[MapKey, MapEntry]) -> None:
         """Under these keys the subject was told so; what it was told before that still stands."""
@@ -127,14 +131,18 @@ class States:
             if key not in moved:
                 moved[key] = told.get(key)
 
-    def _apart(self, numbers: Iterable[int]) -> list[MapState]:
+    def _apart(self, numbers: AbstractSet[int]) -> list[MapState]:
         """States of these subjects and no others, out of the index: to be changed, and entered again."""
-        groups: dict[MapState, list[int]] = {}
-        for number in numbers:
-            state = self._of.get(number)
-            if state is not None:
-                groups.setdefault(state, []).append(number)
-        return [self._alone(state, some) for state, some in groups.items()]
+        return [self._alone(state, some) for state, some in list(self._shared(numbers))]
+
+    def _shared(self, numbers: AbstractSet[int]) -> Iterator[tuple[MapState, set[int]]]:
+        """The states of those of the subjects that there are, and which of them share each."""
+        left = numbers & self._of.keys()
+        while left:
+            state = self._of[next(iter(left))]
+            some = left & state.members.keys()
+            left -= some
+            yield state, some
 
     def _alone(self, state: MapState, some: Collection[int]) -> MapState:
         if len(some) == len(state.members):

@@ -61,7 +61,7 @@ def test_an_endpoint_without_labels_is_closed_but_for_the_host():
 
 
 def drained(repo):
-    return [(subject, key) for subject, key, _, _ in repo.changes()]
+    return [(subject, key) for subjects, key, _, _ in repo.changes() for subject in subjects]
 
 
 WEB, API, PLANE = 300, 301, 301 | AUDIT_PLANE
@@ -81,12 +81,13 @@ def world(*documents):
 
 
 def follow(repo, rows):
-    for subject, key, was, entry in repo.changes():
-        assert rows.get((subject, key)) == was
-        if entry is None:
-            rows.pop((subject, key), None)
-        else:
-            rows[subject, key] = entry
+    for subjects, key, was, entry in repo.changes():
+        for subject in subjects:
+            assert rows.get((subject, key)) == was
+            if entry is None:
+                rows.pop((subject, key), None)
+            else:
+                rows[subject, key] = entry
     return rows
 
 

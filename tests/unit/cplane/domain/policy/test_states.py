@@ -24,12 +24,13 @@ class Follower:
     def follow(self) -> set[int]:
         """Whom the changes since the last time are about; they lead to what the states hold."""
         about = set()
-        for number, key, was, now in self.repository.changes():
+        for numbers, key, was, now in self.repository.changes():
             assert was != now
-            assert self.rows.pop((number, key), None) == was
-            if now is not None:
-                self.rows[number, key] = now
-            about.add(number)
+            for number in numbers:
+                assert self.rows.pop((number, key), None) == was
+                if now is not None:
+                    self.rows[number, key] = now
+            about.update(numbers)
         held = self.repository.states()
         assert self.rows == {(n, key): entry for n, state in held.items() for key, entry in state.entries().items()}
         return about
