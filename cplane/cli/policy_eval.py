@@ -1,25 +1,31 @@
 """`cplane policy eval`: what would become of traffic, for a stream of probes."""
 
 import gc
+import os
+import signal
 import sys
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Final, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, BinaryIO, Final, Protocol, Self, runtime_checkable
 
 import click
 
 from cplane.cli.manifests import STDIN, Offline, paths_option, reach_of, scene_of, scene_options
+from cplane.cli.policy_answers import answers_to
 from cplane.cli.session import REFUSED
 
 if TYPE_CHECKING:
-    from cplane.domain.policy.explanation import Explanation, RuleHit
-    from cplane.k8s.reach import Answer, Reach
+    from concurrent.futures import Future, ProcessPoolExecutor
+
+    from cplane.k8s.reach import Reach
 
 _CHUNK_BYTES: Final = 1 << 18
 _LINE_BYTES_MAX: Final = 1 << 20
-_LINES_MAX: Final = 65_536  # texts of answers that are kept, and of their sides
+_MANY: Final = 1000  # lines of a batch that are worth handing over
+_AHEAD: Final = 3  # batches that wait for each process; beyond, no further line is read
 
 
 @runtime_checkable
@@ -93,17 +99,77 @@ def _answer_all(reach: "Reach", probes: str, *, table: bool) -> int:
 def _stream(reach: "Reach", source: BinaryIO, *, table: bool) -> int:
     wrong = number = 0
     out = sys.stdout.buffer
-    for lines in _batches(source):
-        answers = []
-        for line in lines:
-            number += 1
-            if line and not line.isspace():
-                text, good = _answer(reach, line, number, table=table)
-                answers.append(text)
-                wrong += not good
-        out.write(b"".join(answers))
-        out.flush()  # whoever asks one by one has the answer before asking again
+    with _Judges(reach, table=table) as judges:
+        for lines in _batches(source):
+            for text, errors in judges.answers(lines, number + 1):
+                out.write(text)
+                wrong += errors
+            out.flush()  # whoever asks one by one has the answer before asking again
+            number += len(lines)
+        for text, errors in judges.rest():
+            out.write(text)
+            wrong += errors
+    out.flush()
     return wrong
+
+
+class _Judges:
+    """Answers batches of lines, in their order: a long one in other processes, one for each processor.
+
+    They are copies of this process, made when they are first needed, so they share what it has read.
+    """
+
+    def __init__(self, reach: "Reach", *, table: bool) -> None:
+        self._reach, self._table = reach, table
+        self._workers = len(os.sched_getaffinity(0))
+        self._waiting: deque[Future[tuple[bytes, int]]] = deque()
+        self._pool: ProcessPoolExecutor | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+
+    def answers(self, lines: list[bytes], first: int) -> Iterator[tuple[bytes, int]]:
+        """Answers that are there, and how many of their lines were no probes; lines are numbered from `first`."""
+        if len(lines) < _MANY or self._workers < 2:
+            yield from self.rest()
+            yield answers_to(self._reach, lines, first, table=self._table)
+            return
+        if self._pool is None:
+            self._pool = self._start()
+        self._waiting.append(self._pool.submit(_judge, lines, first))
+        while len(self._waiting) > _AHEAD * self._workers:
+            yield self._waiting.popleft().result()
+
+    def _start(self) -> "ProcessPoolExecutor":
+        import multiprocessing
+        from concurrent.futures import ProcessPoolExecutor
+
+        _Judging.of = partial(answers_to, self._reach, table=self._table)
+        fork = multiprocessing.get_context("fork")
+        return ProcessPoolExecutor(self._workers, fork, initializer=_leave_interrupts_to_the_parent)
+
+    def rest(self) -> Iterator[tuple[bytes, int]]:
+        """The answers that are not there yet."""
+        while self._waiting:
+            yield self._waiting.popleft().result()
+
+
+class _Judging:
+    """What a process that judges was given when it began."""
+
+    of: "Callable[[list[bytes], int], tuple[bytes, int]]"
+
+
+def _judge(lines: list[bytes], first: int) -> tuple[bytes, int]:
+    return _Judging.of(lines, first)
+
+
+def _leave_interrupts_to_the_parent() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _batches(source: BinaryIO) -> Iterator[list[bytes]]:
@@ -120,81 +186,3 @@ def _batches(source: BinaryIO) -> Iterator[list[bytes]]:
 def _arrived(source: BinaryIO) -> bytes:
     """What is there, where the stream can tell without waiting for more."""
     return source.read1(_CHUNK_BYTES) if isinstance(source, _Arriving) else source.read(_CHUNK_BYTES)
-
-
-def _answer(reach: "Reach", line: bytes, number: int, *, table: bool) -> tuple[bytes, bool]:
-    """The answer to a line, and whether it was a probe."""
-    from cplane.k8s.probes import BadProbe, parse_probe
-
-    try:
-        answer = reach.answer(parse_probe(line))
-    except BadProbe as error:
-        return _error(f"line {number}: {error}", table=table), False
-    return (_row(line, answer) if table else _line(answer)), True
-
-
-@lru_cache(maxsize=_LINES_MAX)
-def _line(answer: "Answer") -> bytes:
-    l7 = b"true" if answer.l7 else b"false"
-    egress, ingress = _side(answer.egress), _side(answer.ingress)
-    verdict = answer.verdict.encode()
-    return b'{"verdict":"%b","l7":%b,"egress":%b,"ingress":%b}\n' % (verdict, l7, egress, ingress)
-
-
-@lru_cache(maxsize=_LINES_MAX)
-def _side(one: "Explanation") -> bytes:
-    import msgspec
-
-    reason = msgspec.json.encode(one.reason)
-    return b'{"verdict":"%b","reason":%b,"rules":%b}' % (one.verdict.encode(), reason, _RULES.encoded(one.rules))
-
-
-class _EncodedRules:
-    """The rules of answers as JSON. Most answers share theirs with many, and there can be hundreds in each."""
-
-    def __init__(self) -> None:
-        self._kept: dict[int, tuple[object, bytes]] = {}  # by identity: to compare them takes long
-
-    def encoded(self, rules: "tuple[RuleHit, ...]") -> bytes:
-        kept = self._kept.get(id(rules))
-        if kept is not None:
-            return kept[1]
-        import msgspec
-
-        if len(self._kept) >= _LINES_MAX:
-            self._kept.clear()
-        text = msgspec.json.encode(_rules_of(rules))
-        self._kept[id(rules)] = rules, text  # held, so that nothing else can have its identity
-        return text
-
-
-_RULES: Final = _EncodedRules()
-
-
-def side_of(one: "Explanation") -> dict[str, object]:
-    """One side of an answer, as JSON has it."""
-    return {"verdict": str(one.verdict), "reason": one.reason, "rules": _rules_of(one.rules)}
-
-
-def _rules_of(rules: "tuple[RuleHit, ...]") -> list[dict[str, str]]:
-    return [{**hit.ref._asdict(), "path": hit.path, "selector": hit.selector} for hit in rules]
-
-
-def _row(line: bytes, answer: "Answer") -> bytes:
-    from cplane.cli.format import printable
-
-    sides = (("egress", answer.egress), ("ingress", answer.ingress))
-    decided = [f"{name}: {one.reason}" for name, one in sides if one.verdict is answer.verdict]
-    verdict = f"{answer.verdict}{' (l7)' if answer.l7 else ''}"
-    probe = printable(line.decode(errors="replace").strip())
-    return f"{verdict:<13} {probe}\n              {printable('; '.join(decided))}\n".encode()
-
-
-def _error(message: str, *, table: bool) -> bytes:
-    import msgspec
-
-    from cplane.cli.format import printable
-
-    if table:
-        return f"{'ERROR':<13} {printable(message)}\n".encode()
-    return msgspec.json.encode({"error": message}) + b"\n"

@@ -110,7 +110,7 @@ def _table(rows: "tuple[Party, ...]", sheets: Iterable[Sheet]) -> Iterator[str]:
 
 
 def _plain(rows: "tuple[Party, ...]", sheets: Iterable[Sheet]) -> dict[str, object]:
-    from cplane.cli.policy_eval import side_of
+    from cplane.cli.policy_answers import side_of
 
     def cell_of(cell: "Cell") -> dict[str, object]:
         return {

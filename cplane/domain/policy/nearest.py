@@ -1,6 +1,7 @@
 """Of the rules that allow something, the one that comes nearest to traffic that none of them allows."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
+from operator import add
 from typing import Final, NamedTuple, TypeVar
 
 from cplane.domain.identity import Reserved
@@ -16,7 +17,9 @@ from cplane.domain.verdict import Direction
 K = TypeVar("K")
 V = TypeVar("V")
 
-_KEPT_MAX: Final = 4096  # peers, or ports, whose fits are kept
+_KEPT_MAX: Final = 65_536  # fits that are kept, of each kind; beyond, all are forgotten and found again
+_PART: Final = 4  # more than all that counts less together: that the peer fits, and how much of it
+_SELECTED: Final = 2
 _L4_PARTS: Final = 2  # of what fits or does not: the protocol and the port
 _WORLDS: Final = frozenset(
     label for one in (Reserved.WORLD, Reserved.WORLD_IPV4, Reserved.WORLD_IPV6) for label in one.labels
@@ -31,36 +34,56 @@ class _Candidate(NamedTuple):
     made: tuple[Contribution, ...]
 
 
+class Fits:
+    """How peers fit selectors, found once for all whose rules name these; it holds while peers keep their labels."""
+
+    def __init__(self) -> None:
+        self._shares: dict[tuple[CachedSelector, int], float] = {}
+        self._missing: dict[tuple[CachedSelector, int], str] = {}
+
+    def share(self, one: CachedSelector, peer: PeerIdentity) -> float:
+        """How much of the selector the labels meet; of a prefix it is all or nothing, and so nothing."""
+        key = one, peer.number
+        found = self._shares.get(key)
+        if found is None:
+            _make_room(self._shares)
+            found = self._shares[key] = _share(one.selector, peer.labels)
+        return found
+
+    def missing(self, one: CachedSelector, peer: PeerIdentity) -> str:
+        """What the peer lacks of the selector, in words."""
+        key = one, peer.number
+        found = self._missing.get(key)
+        if found is None:
+            _make_room(self._missing)
+            found = self._missing[key] = _missing(one.selector, peer.labels)
+        return found
+
+
 class Candidates:
     """The terms of rules that allow something in a direction, prepared to be asked for the nearest again and again.
 
     `own_ports` are the subject's. What they say holds while selectors select what they do now.
     """
 
-    def __init__(self, rules: Iterable[ResolvedRule], direction: Direction, own_ports: NamedPorts) -> None:
+    def __init__(self, rules: Iterable[ResolvedRule], direction: Direction, own_ports: NamedPorts, fits: Fits) -> None:
         self._own_ports = own_ports if direction is Direction.INGRESS else frozenset()
+        self._fits = fits
         self._terms = tuple(
             _Candidate(resolved, term, tuple(one for one in resolved.contributions if one.term is term))
             for resolved in sorted(rules, key=lambda one: one.ref)
             for term in resolved.rule.terms
             if term.direction is direction and not term.deny and (term.peers is not None or term.l4 is not None)
         )
-        self._selectors = tuple(dict.fromkeys(peer.selector for one in self._terms for peer in _peers(one)))
-        place = {selector: index for index, selector in enumerate(self._selectors)}
         # Terms that name the same peers fit a peer alike: one of each kind is asked.
-        kinds: dict[tuple[bool, tuple[int, ...]], int] = {}
-        self._asked: list[tuple[bool, tuple[CachedSelector, ...], tuple[int, ...]]] = []
-        self._kind_of: list[int] = []
+        kinds: dict[tuple[bool, tuple[CachedSelector, ...]], int] = {}
         for one in self._terms:
-            peers = tuple(_peers(one))
-            places = tuple(place[peer.selector] for peer in peers)
-            anyone = one.term.peers is None or any(held.peer is None for held in one.made)
-            kind = kinds.setdefault((anyone, places), len(kinds))
-            if kind == len(self._asked):
-                self._asked.append((anyone, peers, places))
-            self._kind_of.append(kind)
-        self._peers: dict[int, list[tuple[bool, float]]] = {}
+            kinds.setdefault(_kind(one), len(kinds))
+        self._asked = tuple(kinds)
+        self._kind_of = [kinds[_kind(one)] for one in self._terms]
+        self._peers: dict[int, list[float]] = {}
         self._ports: dict[tuple[int, int], list[int]] = {}
+        self._words: dict[tuple[int, int], tuple[str, str]] = {}
 
     def nearest(self, peer: PeerIdentity, traffic: Traffic) -> Nearest | None:
         """The term that fits most of peer, protocol and port; None where no term selects anything.
@@ -70,29 +93,30 @@ class Candidates:
         """
         if not self._terms:
             return None
-        scores = [
-            (selected + parts, selected, met)
-            for (selected, met), parts in zip(self._peer_fits(peer), self._l4_fits(traffic), strict=True)
-        ]
-        place = max(range(len(scores)), key=scores.__getitem__)
+        # As one number: how many parts fit, whether the peer does, how much of it. Tuples would take twice as long.
+        scores = list(map(add, self._peer_fits(peer), self._l4_fits(traffic)))
+        place = scores.index(max(scores))
         resolved, term, made = self._terms[place]
-        selector, missing = _peer_words(term, made, peer)
+        words = self._words.get((place, peer.number))
+        if words is None:
+            _make_room(self._words)
+            words = self._words[place, peer.number] = self._peer_words(term, made, peer)
+        selector, missing = words
         about = "" if sum(_l4_fit(term, traffic, self._own_ports)) == _L4_PARTS else l4_text(term.l4 or ())
         return Nearest(RuleHit(resolved.ref, term.path, selector), missing, about, traffic)
 
-    def _peer_fits(self, peer: PeerIdentity) -> list[tuple[bool, float]]:
+    def _peer_fits(self, peer: PeerIdentity) -> list[float]:
         found = self._peers.get(peer.number)
         if found is None:
             _make_room(self._peers)
-            shares = [_share(one, peer.labels) for one in self._selectors]
-            number = peer.number
+            number, share = peer.number, self._fits.share
             fits = [
-                (True, 1.0)
+                _PART + _SELECTED + 1.0
                 if anyone or any(number in one.numbers for one in peers)
-                else (False, max([shares[at] for at in places], default=0.0))
-                for anyone, peers, places in self._asked
+                else max([share(one, peer) for one in peers], default=0.0)
+                for anyone, peers in self._asked
             ]
-            found = self._peers[peer.number] = [fits[kind] for kind in self._kind_of]
+            found = self._peers[number] = [fits[kind] for kind in self._kind_of]
         return found
 
     def _l4_fits(self, traffic: Traffic) -> list[int]:
@@ -100,8 +124,22 @@ class Candidates:
         found = self._ports.get(key)
         if found is None:
             _make_room(self._ports)
-            found = self._ports[key] = [sum(_l4_fit(one.term, traffic, self._own_ports)) for one in self._terms]
+            fits = (sum(_l4_fit(one.term, traffic, self._own_ports)) for one in self._terms)
+            found = self._ports[key] = [_PART * fit for fit in fits]
         return found
+
+    def _peer_words(self, term: Term, made: tuple[Contribution, ...], peer: PeerIdentity) -> tuple[str, str]:
+        """The selector that comes nearest, and what the peer lacks; empty: nothing."""
+        if term.peers is None:
+            return "anyone", ""
+        for one in made:
+            if one.peer is None or peer.number in one.peer.numbers:
+                return str(one.peer.selector) if one.peer is not None else "anyone", ""
+        if not made:
+            written = ", ".join(str(one) for one in term.peers) or "nobody"
+            return written, f"it selects nobody ({written})" if term.peers else "its list of peers is empty"
+        found = max((one.peer for one in made if one.peer is not None), key=lambda one: self._fits.share(one, peer))
+        return str(found.selector), self._fits.missing(found, peer)
 
 
 def _make_room(kept: dict[K, V]) -> None:
@@ -109,27 +147,13 @@ def _make_room(kept: dict[K, V]) -> None:
         kept.clear()
 
 
-def _peers(candidate: _Candidate) -> Iterator[CachedSelector]:
-    return (one.peer for one in candidate.made if one.peer is not None)
-
-
-def _peer_words(term: Term, made: tuple[Contribution, ...], peer: PeerIdentity) -> tuple[str, str]:
-    """The selector that comes nearest, and what the peer lacks; empty: nothing."""
-    if term.peers is None:
-        return "anyone", ""
-    for one in made:
-        if one.peer is None or peer.number in one.peer.numbers:
-            return str(one.peer.selector) if one.peer is not None else "anyone", ""
-    if not made:
-        written = ", ".join(str(one) for one in term.peers) or "nobody"
-        return written, f"it selects nobody ({written})" if term.peers else "its list of peers is empty"
-    selectors = [one.peer.selector for one in made if one.peer is not None]
-    found = max(selectors, key=lambda one: _share(one, peer.labels))
-    return str(found), _missing(found, peer.labels)
+def _kind(candidate: _Candidate) -> tuple[bool, tuple[CachedSelector, ...]]:
+    """Whether the term is about anyone, and otherwise about whom."""
+    anyone = candidate.term.peers is None or any(one.peer is None for one in candidate.made)
+    return anyone, tuple(one.peer for one in candidate.made if one.peer is not None)
 
 
 def _share(selector: Selector, labels: LabelSet) -> float:
-    """How much of the selector the labels meet; of a prefix it is all or nothing, and so nothing."""
     if isinstance(selector, CidrSelector):
         return 0.0
     total = len(selector.requirements)

@@ -25,7 +25,7 @@ from cplane.domain.policy.http import HttpRequest
 from cplane.domain.policy.kafka import API_KEYS, KafkaRequest
 from cplane.domain.policy.lookup import lookup
 from cplane.domain.policy.mapstate import MapEntry, MapKey, MapState
-from cplane.domain.policy.nearest import Candidates
+from cplane.domain.policy.nearest import Candidates, Fits
 from cplane.domain.policy.redirect import Request
 from cplane.domain.policy.repository import AUDIT_PLANE, Repository
 from cplane.domain.policy.resolve import DENY_LEVEL, Contribution, is_redirect
@@ -132,7 +132,9 @@ class Judge:
         self._told: dict[tuple[int, MapKey], Case] = {}
         self._lengths: dict[tuple[int, Direction], tuple[int, ...]] = {}
         self._denials: dict[tuple[int, Direction], tuple[tuple[RuleHit, ...], str, Candidates]] = {}
+        self._fits = Fits()
         self._audits: dict[int, str] = {}
+        self._others: dict[tuple[int, Direction], str] = {}
         self._open: dict[tuple[int, Direction], bool] = {}
 
     def open_case(self, subject: int, direction: Direction) -> Case | None:
@@ -213,10 +215,15 @@ class Judge:
             who = listed((one.ref for one in asking), many="policies")
             whose = f"no rule of {who} allows" if asking else f"{_word(traffic)} is enforced, and no policy allows"
             bound = (one for one in self._repository.about(number) if not one.audit or number & AUDIT_PLANE)
-            found = asking, whose, Candidates(bound, traffic.direction, state.own_ports)
+            found = asking, whose, Candidates(bound, traffic.direction, state.own_ports, self._fits)
             self._denials[place] = found
         asking, whose, candidates = found
-        other = f"{'from' if traffic.direction is Direction.INGRESS else 'to'} {peer}"
+        other = self._others.get((peer.number, traffic.direction))
+        if other is None:
+            if len(self._others) >= _ENTRIES_MAX:
+                self._others.clear()
+            other = f"{'from' if traffic.direction is Direction.INGRESS else 'to'} {peer}"
+            self._others[peer.number, traffic.direction] = other
         return Denial(traffic, asking, whose, other, candidates.nearest(peer, traffic), audited=False)
 
 
