@@ -31,6 +31,7 @@ T = TypeVar("T")
 
 _NS: Final = 1_000_000_000
 _RATE_S: Final = 60
+_CHUNK_MIN: Final = 1 << 14  # rows that are filtered at a time, however many filters there are
 _TIME_MAX: Final = (1 << 63) - 1
 VERSION_KEY: Final = "hubble-server-version"
 
@@ -199,6 +200,7 @@ def _query(request: pb.GetFlowsRequest, store: FlowStore) -> Query:
         predicate = compile_filters(request.whitelist, request.blacklist, store)
     except BadFilter as error:
         _refuse(str(error))
+    filters = (*request.whitelist, *request.blacklist)
     return Query(
         number=request.number,
         first=request.first,
@@ -206,7 +208,7 @@ def _query(request: pb.GetFlowsRequest, store: FlowStore) -> Query:
         since_ns=_instant(request.since) if request.HasField("since") else None,
         until_ns=_instant(request.until) if request.HasField("until") else None,
         predicate=predicate,
-        chunk=ROWS if has_expressions((*request.whitelist, *request.blacklist)) else CHUNK,
+        chunk=ROWS if has_expressions(filters) else max(_CHUNK_MIN, CHUNK // max(1, len(filters))),
     )
 
 

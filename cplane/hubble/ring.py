@@ -103,6 +103,33 @@ class Span:
     def __len__(self) -> int:
         return self.stop - self.start
 
+    @property
+    def positions(self) -> npt.NDArray[np.uint64]:
+        """Of each row."""
+        return np.arange(self.start, self.stop, dtype=np.uint64)
+
+    def only(self, rows: npt.NDArray[np.intp]) -> "Span":
+        """These rows, copied column by column as they are asked for."""
+        return _Some(self, rows)
+
+
+class _Some(Span):
+    """Some rows of a span."""
+
+    __slots__ = ("_rows", "_whole")
+
+    def __init__(self, whole: Span, rows: npt.NDArray[np.intp]) -> None:
+        super().__init__({}, 0, len(rows), 0)
+        self._whole, self._rows = whole, rows
+
+    def __getitem__(self, name: str) -> Array:
+        return self._whole[name][self._rows]
+
+    @property
+    def positions(self) -> npt.NDArray[np.uint64]:
+        """Of each row."""
+        return self._whole.positions[self._rows]
+
 
 class Place(Protocol):
     """Where rows outlive the process; `cplane.hubble.ringfile.RingFile` fits."""

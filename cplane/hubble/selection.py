@@ -15,7 +15,7 @@ from cplane.hubble.filters import Mask, Predicate
 from cplane.hubble.ring import FlowRing, Loss, LossSource, Span
 from cplane.hubble.store import FlowStore
 
-CHUNK: Final = 1 << 14  # rows that are filtered at a time
+CHUNK: Final = 1 << 17  # rows that are filtered at a time, which takes about a millisecond
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -44,7 +44,7 @@ def _uuid(wanted: flow_pb2.FlowFilter, store: FlowStore) -> Predicate:
     positions = np.array(sorted(position for position in found if position is not None), np.uint64)
 
     def evaluate(span: Span) -> Mask:
-        return np.isin(np.arange(span.start, span.stop, dtype=np.uint64), positions)
+        return np.isin(span.positions, positions)
 
     return evaluate
 

@@ -99,10 +99,7 @@ def _port(side: Side, wanted: flow_pb2.FlowFilter, _store: FlowStore) -> Predica
         if not (text.isascii() and text.isdecimal() and int(text) <= _PORT_MAX):
             raise BadFilter(field, f"{text!r} is not a port (0 to {_PORT_MAX})")
         ports.append(int(text))
-    table = np.zeros(_PORT_MAX + 1, np.bool_)
-    table[ports] = True
-    column = f"{side.column[0]}port"
-    return all_of((lambda span: table[span[column]], _has_layer4(PORTS)))
+    return all_of((member(f"{side.column[0]}port", ports), _has_layer4(PORTS)))
 
 
 def _protocol(wanted: flow_pb2.FlowFilter, store: FlowStore) -> Predicate:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Final, Generic, TypeVar
 
 import numpy as np
@@ -20,6 +21,9 @@ Mask = npt.NDArray[np.bool_]
 _PATTERN_MAX: Final = 512  # characters; names have 253 at most (RFC 1035, 2.3.4)
 QUIET: Final = re2.Options()  # what is wrong with a client's pattern is the client's to know, not our standard error's
 QUIET.log_errors = False
+_NUMBERS: Final = 1 << 16  # of what `member` knows
+_COMPARED: Final = 8  # to compare with so many values takes no longer than to look each row up
+_FEW: Final = 8  # of so many rows one is left: then looking at those alone is faster
 Predicate = Callable[[Span], Mask]  # one bool for each row
 
 
@@ -81,19 +85,32 @@ def all_of(predicates: Iterable[Predicate]) -> Predicate:
     def evaluate(span: Span) -> Mask:
         found = chosen[0](span)
         for predicate in chosen[1:]:
-            if not found.any():
-                break
-            found = found & predicate(span)
+            left = np.count_nonzero(found)
+            if left * _FEW > len(span):
+                found = found & predicate(span)
+            elif left:
+                rows = np.flatnonzero(found)
+                found = never(span)
+                found[rows] = predicate(span.only(rows))
         return found
 
     return evaluate if chosen else always
 
 
 def member(column: str, values: Iterable[int]) -> Predicate:
-    """Flows whose value in a column of bytes is one of `values`."""
-    table = np.zeros(256, np.bool_)
-    table[[value for value in values if 0 <= value < 256]] = True
+    """Flows whose value in a column of small numbers (ports at most) is one of `values`."""
+    known = sorted({value for value in values if 0 <= value < _NUMBERS})
+    if len(known) <= _COMPARED:
+        return any_of([partial(_equal, column, value) for value in known])
+    table = np.zeros(_NUMBERS, np.bool_)
+    table[known] = True
     return lambda span: table[span[column]]
+
+
+def _equal(column: str, value: int, span: Span) -> Mask:
+    numbers = span[column]
+    found: Mask = numbers == value if value <= np.iinfo(numbers.dtype).max else never(span)
+    return found
 
 
 class _Shared(Generic[T]):

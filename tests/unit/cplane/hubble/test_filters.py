@@ -112,6 +112,16 @@ def test_a_uuid_selects_its_flow() -> None:
     assert predicate(store.ring.span(0, 3)).tolist() == [False, True, False]
 
 
+def test_a_field_that_looks_at_few_rows_looks_at_the_right_ones() -> None:
+    batch = records(*({"type": 4, "dport": 4443 if row in {7, 60} else 80} for row in range(64)))
+    store = store_of(batch)
+    span = store.ring.span(0, 64)
+    for row, found in ((60, [60]), (61, [])):
+        predicate = compile_filters([Filter(uuid=[store.ids.text(row)], destination_port=["4443"])], [], store)
+        assert predicate is not None
+        assert rows_matching(predicate(span).tolist()) == found
+
+
 def test_no_filter_needs_no_scan() -> None:
     assert compile_filters([], [], store_of(records({}))) is None
 
