@@ -12,10 +12,11 @@ import pytest
 from cplane.eventlog.store import SqliteLog
 from cplane.eventlog.verify import verify_file
 from tests.support.clock import TickingClock
+from tests.support.effort import examples
 from tests.support.log import everything
 
 pytestmark = pytest.mark.slow
-KILLS = 20
+KILLS = examples(20)
 
 
 def killed(nursery, after: int) -> dict[int, str]:

@@ -21,6 +21,7 @@ from cplane.hubble.ring import LossSource
 from cplane.hubble.ringfile import FileInUse, RingFile
 from cplane.hubble.store import FlowStore
 from cplane.hubble.tablefile import SUFFIX
+from tests.support.effort import examples
 from tests.support.filesystems import small
 from tests.support.flows import SEED, START_NS, World, records
 from tests.support.tree import ROOT
@@ -196,7 +197,7 @@ while True:
 @pytest.mark.slow
 def test_a_kill_at_any_instant_tears_no_flow_and_takes_none_that_was_there(path: Path) -> None:
     told = 0
-    for number in range(8):
+    for number in range(examples(8)):
         process = subprocess.Popen(
             [sys.executable, "-c", KILLED, str(path), str(ROOT)], stdout=subprocess.PIPE, text=True, cwd=ROOT
         )
