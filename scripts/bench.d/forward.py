@@ -4,7 +4,7 @@ Rounds alternate, so what the machine does meanwhile meets all of them; each rou
 these is the result.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +23,7 @@ from tests.support.netns import Namespace
 from tests.support.observing import unary
 
 ROUNDS: Final = 15
+_CONNECTIONS: Final = "crr"
 PEER: Final = "plain veth routing"
 _ROUND_MS: Final = {"stream": 500, "rr": 400, "crr": 600}
 _AIMS: Final = {"stream": at_least(0.95), "rr": at_least(1.0), "crr": at_least(0.90)}
@@ -56,18 +57,30 @@ def measure(rig: Rig, traffic: Traffic, seeing: Bed, blind: Bed) -> Iterator[Res
     """Ratios to plain routing, of a bed with visibility and of one with `hubble.monitor: off`. Raises WrongError."""
     with plain(rig) as pair:
         lanes = [Lane("plain", pair), Lane("seen", _pods(seeing), seeing), Lane("unseen", _pods(blind), blind)]
-        for lane in lanes:
-            for kind in KINDS:
-                traffic.rate(kind, lane.pair, _PORTS[-1], 100)
-        for number in range(ROUNDS):
-            _round(traffic, lanes if number % 2 else lanes[::-1], number)
-            rig.say(f"net: round {number + 1} of {ROUNDS}: {_said(lanes)}")
+        _rounds(rig, traffic, lanes, KINDS)
     by_name = {lane.name: lane for lane in lanes}
     for kind in KINDS:
         yield from _results(kind, by_name)
     seen, lost = by_name["seen"].observed
     rig.say(f"net: {seen} flows were seen and {lost} records lost while connections came and went")
     yield Result(name="net.crr_lost_ratio", value=lost / (seen + lost), unit="ratio")
+
+
+def visibility(rig: Rig, traffic: Traffic, seeing: Bed, blind: Bed) -> Result:
+    """Connections a second with visibility, beside one with `hubble.monitor: off`. Raises WrongError."""
+    off, on = lanes = [Lane("unseen", _pods(blind), blind), Lane("seen", _pods(seeing), seeing)]
+    _rounds(rig, traffic, lanes, (_CONNECTIONS,))
+    ratios = _ratios(on.rates[_CONNECTIONS], off.rates[_CONNECTIONS])
+    return ratio_result("hubble.crr_on_over_off", ratios, "visibility off", at_least(0.95))
+
+
+def _rounds(rig: Rig, traffic: Traffic, lanes: list[Lane], kinds: Sequence[str]) -> None:
+    for lane in lanes:
+        for kind in kinds:
+            traffic.rate(kind, lane.pair, _PORTS[-1], 100)
+    for number in range(ROUNDS):
+        _round(traffic, lanes if number % 2 else lanes[::-1], kinds, number)
+        rig.say(f"{'/'.join(kinds)}: round {number + 1} of {ROUNDS}: {_said(lanes, kinds)}")
 
 
 @contextmanager
@@ -111,13 +124,13 @@ def _widen(place: Namespace) -> None:
     place.run(lambda: Path("/proc/sys/net/ipv4/ip_local_port_range").write_text("6000 65535"))
 
 
-def _round(traffic: Traffic, lanes: list[Lane], number: int) -> None:
-    for kind in KINDS:
+def _round(traffic: Traffic, lanes: list[Lane], kinds: Sequence[str], number: int) -> None:
+    for kind in kinds:
         for lane in lanes:
             before = _observed(lane.bed)
             rate = traffic.rate(kind, lane.pair, _PORTS[number], _ROUND_MS[kind])
             lane.rates[kind].append(rate)
-            if lane.bed is not None and kind == "crr":
+            if lane.bed is not None and kind == _CONNECTIONS:
                 _must_be_seen(lane, lane.bed, before, int(rate * _ROUND_MS[kind] / 1000))
                 _must_be_shown(lane, lane.bed, _PORTS[number])
 
@@ -165,11 +178,11 @@ def _observed(bed: Bed | None) -> Observed:
     return Observed(asking.ask(bed.agent, seen, socket="hubble.sock"), asking.ask(bed.agent, lost))
 
 
-def _said(lanes: list[Lane]) -> str:
+def _said(lanes: list[Lane], kinds: Sequence[str]) -> str:
     first, *others = lanes
     return "; ".join(
         f"{kind} " + ", ".join(f"{lane.name} {lane.rates[kind][-1] / first.rates[kind][-1]:.2f}" for lane in others)
-        for kind in KINDS
+        for kind in kinds
     )
 
 

@@ -4,10 +4,12 @@ import os
 from collections.abc import Iterator
 
 import export
+import forward
 import observer
 import relay
 from report import Result
 from rig import Rig
+from traffic import Traffic
 
 
 def measure(rig: Rig) -> Iterator[Result]:
@@ -17,5 +19,9 @@ def measure(rig: Rig) -> Iterator[Result]:
     yield from relay.measure(rig)
     if os.geteuid() == 0:
         yield observer.idle(rig)
+        with rig.bed("seeing") as seeing, rig.bed("blind", "--hubble-monitor", "off") as blind:
+            for bed in (seeing, blind):
+                bed.agent.start()
+            yield forward.visibility(rig, Traffic(rig.folder), seeing, blind)
     else:
-        rig.say("hubble: not root, so without the cost of an idle agent")
+        rig.say("hubble: not root, so without the cost of an idle agent and of visibility")
