@@ -41,8 +41,8 @@ def agree(config: AgentConfig, head: int, enforced: int) -> None:
     A shorter log is sound in itself, and following it would take away what later events had decided. A log in memory
     begins anew with every agent, and that is what was asked for.
     """
-    if config.log_path and enforced > head:
-        raise LogBehind(config.log_path, head, enforced, config.bpf_root)
+    if config.log != "memory" and enforced > head:
+        raise LogBehind(config.log_path or config.log_shown, head, enforced, config.bpf_root)
 
 
 async def boot(config: AgentConfig, engine: Engine, datapath: Datapath) -> None:

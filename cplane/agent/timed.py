@@ -1,6 +1,6 @@
 """An event log that knows how long it takes."""
 
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from typing import Final
 
 from prometheus_client.metrics_core import Metric
@@ -43,7 +43,7 @@ class TimedLog:
         """Events after a position."""
         return await self._inner.read(after, limit)
 
-    def tail(self, after: int = 0) -> AsyncIterator[Sequence[Envelope]]:
+    def tail(self, after: int = 0) -> AsyncGenerator[Sequence[Envelope], None]:
         """Events after a position, and those to come."""
         return self._inner.tail(after)
 

@@ -2,7 +2,7 @@
 
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,24 +17,34 @@ from cplane.agent.boot import agree, boot, collect_often, keep_addresses
 from cplane.agent.datapaths import Datapath, doctor, open_datapath
 from cplane.agent.flows import History, flow_history
 from cplane.agent.observed import Observed
+from cplane.agent.recorded import flow_line
+from cplane.agent.refusing import keeping
+from cplane.agent.remembering import remember_often
+from cplane.agent.retaining import retain_often
+from cplane.agent.seen import seen
 from cplane.agent.told import Telling
 from cplane.api.cni.service import CniService
 from cplane.api.errors import refuse
 from cplane.api.ports import Agent, Monitor, Verified
 from cplane.api.server import admin_services
 from cplane.config.model import AgentConfig
+from cplane.deciders.world import World
 from cplane.engine.engine import Engine, replay
 from cplane.engine.ports import EventLog
 from cplane.errors import Unavailable
 from cplane.eventlog.memory import MemoryLog
+from cplane.eventlog.reader import MemoryReader, fold_log, open_history
+from cplane.eventlog.refusals import Refusals
 from cplane.eventlog.store import SqliteLog
-from cplane.eventlog.verify import verify_file
+from cplane.eventlog.verify import verify_file, with_node
 from cplane.hubble.ingest import pump
 from cplane.hubble.parser.threefour import Parser
 from cplane.hubble.server import services as hubble_services
 from cplane.hubble.store import FlowStore
+from cplane.projections.tables import Tables
 from cplane.telemetry.clock import SystemClock
 from cplane.telemetry.log import line, logger
+from cplane.timetravel.history import History as Past
 from cplane.transport.address import TcpAddress, UnixAddress
 from cplane.transport.grpc import serve
 from cplane.transport.tls import BadCertificate, ReloadingContext
@@ -53,7 +63,7 @@ async def run(config: AgentConfig) -> None:
     async with _event_log(config, clock) as opened, flow_history(config, clock) as history:
         timed = _timed(opened, clock) if config.is_metered else None
         event_log = timed or opened
-        world, tables = await replay(event_log)
+        world, tables = await _folded(config, event_log)
         observed: Observed
         datapath = await to_thread.run_sync(
             open_datapath,
@@ -63,27 +73,37 @@ async def run(config: AgentConfig) -> None:
         )
         try:
             agree(config, event_log.head, datapath.position())
-            telling = Telling(config, clock)
+            telling, refusals = Telling(config, clock), Refusals(config.log_path)
             engine = Engine(
-                event_log, datapath.targets, datapath.publish, started=world, tables=tables, told=telling.turn
+                event_log,
+                datapath.targets,
+                datapath.publish,
+                started=world,
+                tables=tables,
+                told=telling.turn,
+                refused=keeping(refusals, clock),
             )
             telling.started(world)
             observed = Observed(engine)
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(_until_told, tasks.cancel_scope)
                 tasks.start_soon(engine.run)
+                tasks.start_soon(refusals.run)
                 await boot(config, engine, datapath)
                 memory.started()
                 tasks.start_soon(engine.drive)
                 tasks.start_soon(telling.agent_events.follow, engine)
                 flows = history.store
-                await _serve(config, engine, datapath, flows, clock, tasks)
+                await _serve(config, engine, datapath, flows, partial(_history, config, opened, refusals), clock, tasks)
                 await _observe(config, datapath, observed, telling, history, clock, tasks)
                 if timed is not None:
                     from cplane.agent.metered import meter  # what it imports costs every other agent 10 MB
 
                     await meter(config, engine, datapath, flows, timed, clock, tasks)
                 await engine.wait(engine.head)
+                if config.log_path:
+                    tasks.start_soon(remember_often, config.log_path)
+                    tasks.start_soon(retain_often, config, clock)
                 tasks.start_soon(collect_often, datapath)  # only now: before, a sweep could take what is still wanted
                 took_ms = (clock.monotonic_ns() - started_ns) / 1e6
                 log.info(line("started", version=__version__, position=engine.head, took_ms=took_ms))
@@ -98,18 +118,27 @@ def _timed(inner: EventLog, clock: SystemClock) -> "TimedLog":
 
 
 async def _serve(
-    config: AgentConfig, engine: Engine, datapath: Datapath, flows: FlowStore, clock: SystemClock, tasks: TaskGroup
+    config: AgentConfig,
+    engine: Engine,
+    datapath: Datapath,
+    flows: FlowStore,
+    past: Callable[[], AbstractContextManager[Past]],
+    clock: SystemClock,
+    tasks: TaskGroup,
 ) -> None:
     """Everybody can ask, and what must be repeated is."""
     agent = Agent(
         version=__version__,
         datapath=config.datapath,
-        log_location=config.log,
+        log_location=config.log_shown,
         clock=clock,
         doctor=doctor,
         monitor=lambda: Monitor(config.hubble.monitor != "off", flows.ring.written, datapath.lost()),
+        history=past,
         verify=_verifier(config),
         probe=datapath.probe,
+        flow=partial(flow_line, flows),
+        seen=partial(seen, flows),
     )
     cni = CniService(engine, datapath.plumbing, address=UnixAddress(config.cni_socket), clock=clock)
     await tasks.start(partial(serve, admin_services(engine, agent), [UnixAddress(config.admin_socket)], refuse=refuse))
@@ -173,6 +202,10 @@ def _make_folders(config: AgentConfig) -> None:
 
 @asynccontextmanager
 async def _event_log(config: AgentConfig, clock: SystemClock) -> AsyncIterator[EventLog]:
+    if config.log_database:
+        async with _database_log(config, clock) as opened:
+            yield opened
+        return
     if not config.log_path:
         yield MemoryLog(clock)
         return
@@ -180,14 +213,44 @@ async def _event_log(config: AgentConfig, clock: SystemClock) -> AsyncIterator[E
         yield opened
 
 
+def _database_log(config: AgentConfig, clock: SystemClock) -> AbstractAsyncContextManager[EventLog]:
+    from cplane.eventlog.postgres import PostgresLog  # its driver costs all others 20 ms and 9 MB
+
+    return PostgresLog.open(config.log_database, clock, node=config.node_name)
+
+
+async def _folded(config: AgentConfig, event_log: EventLog) -> tuple[World, Tables]:
+    """What the log says. One in a file may have an archive, of which not everything is read again."""
+
+    def fold() -> tuple[World, Tables]:
+        ledger = fold_log(config.log_path)
+        return ledger.world(), Tables(ledger.facts())
+
+    return await (to_thread.run_sync(fold) if config.log_path else replay(event_log))
+
+
+def _history(config: AgentConfig, opened: EventLog, refusals: Refusals) -> AbstractContextManager[Past]:
+    """What the log says of the past, by a reader of its own: whoever asks does not keep the agent waiting."""
+    if isinstance(opened, MemoryLog):
+        return nullcontext(Past(MemoryReader(opened.entries, refusals.in_memory())))
+    if config.log_database:
+        from cplane.eventlog.postgres_reader import open_database  # as above
+
+        return open_database(config.log_database, node=config.node_name, refusals=refusals.in_memory())
+    return open_history(config.log_path)
+
+
 def _verifier(config: AgentConfig) -> Callable[[], Awaitable[Verified]] | None:
-    """Reads the stored log again, from its file; a log in memory cannot be tampered with unseen."""
-    if not config.log_path:
+    """Reads the stored log again; a log in memory cannot be tampered with unseen."""
+    if config.log == "memory":
         return None
+    place = config.log_path or with_node(config.log_database, config.node_name)
 
     async def verify() -> Verified:
-        found = await to_thread.run_sync(verify_file, config.log_path)
-        return Verified(found.events, found.digest, found.position, found.fault)
+        found = await to_thread.run_sync(verify_file, place)
+        return Verified(
+            found.events, found.digest, found.position, found.fault, start=found.start, start_digest=found.start_digest
+        )
 
     return verify
 

@@ -6,12 +6,12 @@ from ipaddress import IPv4Network, IPv6Network
 from typing import Final
 
 from cplane.api.ports import Engine
-from cplane.api.rows import prefix_of
 from cplane.deciders.world import World
 from cplane.domain.identity import RESERVED_BY_NUMBER, NumericIdentity, is_local
 from cplane.domain.labels import K8S, LabelSet
 from cplane.errors import NotFound
 from cplane.pb.cplane.admin import v1 as pb
+from cplane.projections.rows import prefix_of
 
 IPCACHE: Final = "ipcache"
 

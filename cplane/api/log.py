@@ -9,10 +9,10 @@ import msgspec
 from cplane.api.errors import NotHere
 from cplane.api.ports import Agent, Engine
 from cplane.api.streaming import StreamingService
-from cplane.api.summary import summary
 from cplane.errors import Rejected
 from cplane.events.catalog import WIRE_NAME
 from cplane.events.envelope import Envelope
+from cplane.events.summary import summary
 from cplane.pb.cplane.admin import v1 as pb
 
 _BATCH: Final = 25  # events; about 5 ms of encoding, during which nobody else is served
@@ -63,6 +63,8 @@ class LogService(StreamingService, pb.LogServiceBase):
             digest=found.digest,
             position=found.position,
             fault=found.fault,
+            start=found.start,
+            start_digest=found.start_digest,
         )
 
 

@@ -13,6 +13,7 @@ from cplane.api.policy_status import PolicyStatuses, entries_by_cookie, entries_
 from cplane.api.ports import Engine
 from cplane.api.streaming import StreamingService
 from cplane.config.problems import Problem
+from cplane.deciders.naming import called, objects_of
 from cplane.deciders.policy import (
     ApplyPolicies,
     DeletePolicies,
@@ -23,6 +24,8 @@ from cplane.deciders.policy import (
 )
 from cplane.domain.policy import CidrGroup, PolicyRef
 from cplane.domain.policy.parse import CLUSTER_WIDE, DEFAULT_NAMESPACE
+from cplane.engine.engine import Refusal
+from cplane.errors import CplaneError
 from cplane.events.policy import PolicyDeleted, PolicyUpserted
 from cplane.pb.cplane.admin import v1 as pb
 from cplane.projections.tables import POLICY
@@ -42,18 +45,27 @@ class PolicyService(StreamingService, pb.PolicyServiceBase):
 
     async def apply(self, message: pb.ApplyPolicyRequest) -> pb.ApplyPolicyResponse:
         """All objects of the text are in force at the position, or BadDocuments and none is."""
-        objects = await _read(message.documents)
+        try:
+            objects = await _read(message.documents)
+        except CplaneError as error:
+            self._engine.refuse(Refusal("apply policies", (), caller(), "", error))
+            raise
         command = ApplyPolicies(documents=tuple(one.text for one in objects))
         try:
             if len(message.documents) > _INLINE_BYTES:
                 # What is wrong with a long text is found beside the engine, which would serve nobody else meanwhile.
                 cluster = self._engine.world.cluster
-                await anyio.to_thread.run_sync(decide_apply, command, PolicyState(), cluster)
+                try:
+                    await anyio.to_thread.run_sync(decide_apply, command, PolicyState(), cluster)
+                except CplaneError as error:
+                    names = tuple(objects_of(command))
+                    self._engine.refuse(Refusal(called(command), names, caller(), "", error))
+                    raise
             async with self._turn:
                 before = self._engine.world.policies
                 committed = await self._engine.submit(command, actor=caller())
         except InvalidDocuments as invalid:
-            raise _located(invalid, objects) from None
+            raise located(invalid, objects) from None
         changed = {_ref_of_event(event) for event in committed.events if isinstance(event, PolicyUpserted)}
         applied = []
         for one in objects:
@@ -131,7 +143,7 @@ async def _read(data: bytes) -> tuple[Object, ...]:
     return await anyio.to_thread.run_sync(read_objects, data)
 
 
-def _located(invalid: InvalidDocuments, objects: tuple[Object, ...]) -> BadDocuments:
+def located(invalid: InvalidDocuments, objects: tuple[Object, ...]) -> BadDocuments:
     """The decider's errors, at the places in the text that its documents came from."""
     errors = tuple(
         objects[index].problem("" if path == _ITSELF else path, message) for index, path, message in invalid.errors

@@ -1,13 +1,17 @@
 """What the admin API needs from the agent, by shape."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from cplane.deciders.world import Command, World
+from cplane.engine.engine import Refusal
 from cplane.engine.ports import EventLog
 from cplane.events.catalog import Event
 from cplane.projections.policymap import PolicyMapProjection
+from cplane.timetravel.history import History
+from cplane.timetravel.seen import Seen
 
 Table = Mapping[Any, Any]  # Any: each table has key and value types of its own
 
@@ -85,13 +89,21 @@ class Engine(Protocol):
         """The command's events are durable when this returns. Raises CplaneError."""
         ...
 
+    def refuse(self, refusal: Refusal) -> None:
+        """Something was asked for that is refused before it is a command."""
+        ...
+
     async def wait(self, position: int) -> None:
         """Returns when the datapath has everything up to `position`."""
         ...
 
 
 class Clock(Protocol):
-    """A clock for durations."""
+    """The clocks of the machine."""
+
+    def now_ns(self) -> int:
+        """UTC nanoseconds since the epoch."""
+        ...
 
     def monotonic_ns(self) -> int:
         """Nanoseconds on a clock that never steps."""
@@ -144,6 +156,8 @@ class Verified:
     digest: str
     position: int = 0
     fault: str = ""
+    start: int = 0  # the log begins behind it: its older past was dropped
+    start_digest: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +186,9 @@ class Agent:
     """What the agent knows about itself and can be asked.
 
     `doctor` may block, it runs in a thread. `verify` reads the stored log; `probe` may raise Rejected; None:
-    not with this log or datapath.
+    not with this log or datapath. `history` opens the log's past, for one thread at a time. `flow` is the flow with
+    a uuid as a line of JSON; None: it is not there any more. `seen` folds the flows between two times (UTC,
+    nanoseconds); it runs in a thread.
     """
 
     version: str
@@ -181,5 +197,8 @@ class Agent:
     clock: Clock
     doctor: Callable[[], Sequence[Check]]
     monitor: Callable[[], Monitor]
+    history: Callable[[], AbstractContextManager[History]]
     verify: Callable[[], Awaitable[Verified]] | None = None
     probe: Callable[[Packet], Answer] | None = None
+    flow: Callable[[str], bytes | None] | None = None
+    seen: Callable[[int, int], Seen] | None = None

@@ -11,6 +11,7 @@ from cplane.api.ports import Agent, Engine
 from cplane.api.probe import ProbeService
 from cplane.api.status import StatusService
 from cplane.api.tables import MapService
+from cplane.api.timetravel import TimeTravelService
 
 if TYPE_CHECKING:
     from grpclib._typing import IServable
@@ -28,4 +29,5 @@ def admin_services(engine: Engine, agent: Agent) -> "list[IServable]":
         StatusService(engine, agent),
         LogService(engine, agent),
         ProbeService(agent),
+        TimeTravelService(engine, agent),
     ]

@@ -8,6 +8,7 @@ import anyio.to_thread
 from cplane.api.errors import NotInTime
 from cplane.api.ports import Agent, Engine
 from cplane.domain.identity import RESERVED_BY_NUMBER
+from cplane.errors import Unavailable
 from cplane.pb.cplane.admin import v1 as pb
 
 _NS: Final = 1_000_000_000
@@ -73,6 +74,10 @@ class StatusService(pb.StatusServiceBase):
         )
 
     async def _digest(self) -> str:
+        """Empty while the log cannot be read: then most of all somebody wants to know how the agent is."""
         log = self._engine.log
-        last = await log.read(after=log.head - 1, limit=1) if log.head else ()
+        try:
+            last = await log.read(after=log.head - 1, limit=1) if log.head else ()
+        except Unavailable:
+            return ""
         return last[-1].digest.hex() if last else ""

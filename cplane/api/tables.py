@@ -7,12 +7,10 @@ import anyio.to_thread
 
 from cplane.api.endpoint import find
 from cplane.api.ports import Engine, Table
-from cplane.api.rows import Columns, columns_of, prefix_of
 from cplane.api.streaming import StreamingService
-from cplane.domain.endpoint import Endpoint
 from cplane.errors import NotFound
 from cplane.pb.cplane.admin import v1 as pb
-from datapath.maps.policy import AUDIT_PLANE
+from cplane.projections.rows import Columns, columns_of, only
 
 _BATCH: Final = 25  # rows; about 5 ms of encoding, during which nobody else is served
 _TRIES: Final = 3
@@ -44,7 +42,7 @@ class MapService(StreamingService, pb.MapServiceBase):
         endpoint = find(self._engine, message.endpoint) if message.endpoint else None
         position, desired, actual = await self._both(message.table)
         if endpoint is not None:
-            desired, actual = _only(endpoint, message.table, desired), _only(endpoint, message.table, actual)
+            desired, actual = only(endpoint, message.table, desired), only(endpoint, message.table, actual)
         keys = sorted(desired.keys() | actual.keys())
         sample = (*desired.values(), *actual.values())[:1]
         columns = columns_of(message.table, keys, sample, self._engine.policies.origins)
@@ -86,18 +84,3 @@ def _rows(keys: list[tuple[object, ...]], columns: Columns, desired: Table, actu
             actual=[*columns.value(actual[key])] if key in actual else [],
             difference=difference,
         )
-
-
-def _only(endpoint: Endpoint, table: str, rows: Table) -> Table:
-    """The rows that concern an endpoint: the policy that it obeys, its addresses, its device."""
-    match table:
-        case "policy":
-            return {key: value for key, value in rows.items() if key.policy_id & ~AUDIT_PLANE == endpoint.policy_id}
-        case "ipcache":
-            return {
-                key: value for key, value in rows.items() if str(prefix_of(key).network_address) in endpoint.addresses
-            }
-        case "lxc" | "devices":
-            return {key: value for key, value in rows.items() if value.lxc_id == endpoint.id}
-        case _:
-            return {key: value for key, value in rows.items() if getattr(key, "ifindex", 0) == endpoint.host_ifindex}

@@ -5,8 +5,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cplane.cli.format import align, instant, pairs, plain, printable, to_json, to_yaml
-from cplane.cli.session import REFUSED, Session, emit, fail, output_option
+from cplane.cli.format import align, instant, plain, printable, to_json, to_yaml
+from cplane.cli.log_archive import archive, compact
+from cplane.cli.log_checkpoint import checkpoint
+from cplane.cli.log_export import export_log, import_log
+from cplane.cli.log_verify import verify
+from cplane.cli.session import Session, output_option
 
 if TYPE_CHECKING:
     from cplane.pb.cplane.admin import v1 as pb
@@ -83,43 +87,5 @@ def _plain(one: "pb.LogEntry") -> dict[str, object]:
     return shown | {"time": instant(one.recorded_at_ns), "data": json.loads(one.data)}
 
 
-@log.command()
-@click.option(
-    "--file",
-    "path",
-    type=click.Path(exists=True, dir_okay=False),
-    help="Check this file, without an agent.",
-)
-@output_option
-@click.pass_obj
-def verify(session: Session, path: str | None, output: str) -> None:
-    """Check that the stored log is unbroken and unchanged; exit code 1 when it is not."""
-    shown = _verify_file(path) if path is not None else _ask_verify(session)
-    rows = [("events", shown["events"]), ("digest", shown["digest"] or "-")]
-    if shown["ok"]:
-        emit(output, shown, lambda: pairs([("log", "sound"), *rows]))
-        return
-    emit(output, shown, lambda: pairs([("log", "NOT SOUND"), *rows]))
-    fail(f"position {shown['position']}: {shown['fault']}", code=REFUSED)
-
-
-def _verify_file(path: str) -> dict[str, object]:
-    from cplane.errors import CplaneError
-    from cplane.eventlog.verify import verify_file
-
-    try:
-        found = verify_file(path)
-    except CplaneError as error:
-        fail(str(error))
-    return {"ok": not found.fault} | {name: getattr(found, name) for name in ("events", "digest", "position", "fault")}
-
-
-def _ask_verify(session: Session) -> dict[str, object]:
-    async def ask(channel: "ClientChannel") -> "pb.VerifyLogResponse":
-        from cplane.pb.cplane.admin import v1 as pb
-
-        return await pb.LogServiceStub(channel).verify(pb.VerifyLogRequest())
-
-    shown = plain(session.call(ask, patience_s=None))
-    assert isinstance(shown, dict)
-    return shown
+for command in (archive, checkpoint, compact, export_log, import_log, verify):
+    log.add_command(command)

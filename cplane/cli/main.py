@@ -2,20 +2,28 @@
 
 import click
 
+from cplane.cli.audit import audit
+from cplane.cli.bisect import bisect
 from cplane.cli.bpf import bpf
 from cplane.cli.config import config
+from cplane.cli.diff import diff
 from cplane.cli.endpoint import endpoint
 from cplane.cli.identity import identity, ip
 from cplane.cli.log import log
 from cplane.cli.policy import policy
 from cplane.cli.policy_eval import evaluate
 from cplane.cli.policy_matrix import matrix
+from cplane.cli.policy_preview import preview
 from cplane.cli.policy_status import status as policy_status
+from cplane.cli.policy_suggest import suggest
 from cplane.cli.policy_test import check
 from cplane.cli.policy_validate import validate
 from cplane.cli.probe import probe
+from cplane.cli.replay import replay
+from cplane.cli.rollback import rollback
 from cplane.cli.session import DEFAULT_SERVER, Session
 from cplane.cli.status import doctor, status, version, wait
+from cplane.cli.why import why
 from cplane.terminal.completion import completion_command
 
 EPILOG = """\b
@@ -48,9 +56,12 @@ def cli(context: click.Context, server: str) -> None:
 
 
 for command in (
+    audit,
+    bisect,
     bpf,
     completion_command("cplane"),
     config,
+    diff,
     doctor,
     endpoint,
     identity,
@@ -58,12 +69,16 @@ for command in (
     log,
     policy,
     probe,
+    replay,
+    rollback,
     status,
     version,
     wait,
+    why,
 ):
     cli.add_command(command)
-policy.add_command(policy_status)
+for of_policies in (policy_status, preview, suggest):
+    policy.add_command(of_policies)
 for offline in (validate, evaluate, matrix, check):
     policy.add_command(offline)
 

@@ -18,6 +18,8 @@ _NODE_NAME: Final = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 _CLUSTER_NAME: Final = re.compile(r"([a-z0-9][-a-z0-9]*)?[a-z0-9]")
 _CLUSTER_NAME_MAX: Final = 32
 _SOCKET_PATH_MAX: Final = 107 - len("/hubble.sock")
+_DATABASES: Final = ("postgresql://", "postgres://")
+_PASSWORD: Final = re.compile(r"(?<=[^:/]):[^@/?]*(?=@)|(?<=[?&])password=[^&]*&?")
 _POD_BITS_MAX: Final = {4: 30, 6: 126}  # longer prefixes have no address for a pod beside the router's
 
 
@@ -216,7 +218,22 @@ class AgentConfig:
             "(`cplane config`), at first not"
         },
     )
-    log: str = field(default="", metadata={"help": "sqlite:///PATH or memory (default: sqlite:///<state_dir>/log.db)"})
+    log: str = field(
+        default="",
+        metadata={
+            "help": "sqlite:///PATH, memory, or postgresql://USER@HOST/DATABASE, which nodes share, with passwords in "
+            "~/.pgpass or PGPASSWORD (default: sqlite:///<state_dir>/log.db)"
+        },
+    )
+    log_archive_after: int = field(
+        default=0,
+        metadata={
+            "help": "events that stay in the log's file; older ones move into LOG.archive, compressed; 0: all stay"
+        },
+    )
+    log_keep_days: int = field(
+        default=0, metadata={"help": "days after which events in LOG.archive are dropped; 0: none are"}
+    )
     log_level: Literal["debug", "info", "warning", "error"] = field(
         default="info", metadata={"help": "what is worth a line on standard error"}
     )
@@ -238,8 +255,18 @@ class AgentConfig:
 
     @property
     def log_path(self) -> str:
-        """The log's file; empty when it is kept in memory."""
-        return self.log.removeprefix("sqlite:///") if self.log != "memory" else ""
+        """The log's file; empty when it is kept in memory or in a database."""
+        return self.log.removeprefix("sqlite:///") if self.log.startswith("sqlite:///") else ""
+
+    @property
+    def log_database(self) -> str:
+        """The address of the database that has the log; empty when it is kept elsewhere."""
+        return self.log if self.log.startswith(_DATABASES) else ""
+
+    @property
+    def log_shown(self) -> str:
+        """Where the log is, for everybody to see."""
+        return _PASSWORD.sub("", self.log) if self.log_database else self.log
 
     @property
     def ring_path(self) -> str:
@@ -289,12 +316,28 @@ class AgentConfig:
         yield from _one_of("log_format", self.log_format, ("text", "json"))
         yield from self._cidr_faults()
         derived = self.log_path.startswith(self.state_dir)  # then the folder is what is wrong
-        if self.log != "memory" and not derived and not self.log.startswith("sqlite:////"):
-            yield Fault("log", f"{self.log!r} is neither memory nor sqlite:///PATH with an absolute path")
+        is_file = self.log_path and (derived or self.log.startswith("sqlite:////"))
+        if self.log != "memory" and not self.log_database and not is_file:
+            yield Fault(
+                "log",
+                f"{self.log!r} is neither memory, sqlite:///PATH with an absolute path, nor "
+                "postgresql://USER@HOST/DATABASE",
+            )
+        yield from self._retention_faults()
         if self.metrics_listen:
             yield from _host_port("metrics_listen", self.metrics_listen)
         yield from _one_of("hubble.monitor", self.hubble.monitor, ("medium", "drops", "off"))
         yield from (Fault(f"hubble.{fault.key}", fault.message) for fault in self.hubble.faults())
+
+    def _retention_faults(self) -> Iterator[Fault]:
+        for key in ("log_archive_after", "log_keep_days"):
+            if getattr(self, key) < 0:
+                yield Fault(key, f"{getattr(self, key)} is negative")
+        if self.log_keep_days and not self.log_archive_after:
+            yield Fault("log_keep_days", "only archived events are dropped: give log_archive_after too, such as 100000")
+        if self.log_archive_after and (self.log == "memory" or self.log_database):
+            place = "a database" if self.log_database else "memory"
+            yield Fault("log_archive_after", f"only a log in a file has an archive, and this one is in {place}")
 
     def _cidr_faults(self) -> Iterator[Fault]:
         if not self.ipv4_pod_cidr and not self.ipv6_pod_cidr:

@@ -6,7 +6,7 @@ from typing import assert_never
 
 from immutables import Map
 
-from cplane.deciders import config, endpoint, identity, ipam, node, policy, prefixes
+from cplane.deciders import config, endpoint, identity, ipam, node, policy, prefixes, restore
 from cplane.deciders.config import ChangeOptions, Options
 from cplane.deciders.decider import Decision
 from cplane.deciders.endpoint import ConfigureEndpoint, CreateEndpoint, DeleteEndpoint, EndpointState, RelabelEndpoint
@@ -15,6 +15,7 @@ from cplane.deciders.ipam import IpamState, Pool
 from cplane.deciders.node import JoinNode, SetNodeAddresses
 from cplane.deciders.policy import ApplyPolicies, DeletePolicies, PolicyState
 from cplane.deciders.prefixes import SettlePrefixes
+from cplane.deciders.restore import Restore
 from cplane.domain.endpoint import Endpoint
 from cplane.domain.labels import LabelSet
 from cplane.domain.node import Node
@@ -48,6 +49,7 @@ Command = (
     | SettlePrefixes
     | ReleaseIdentity
     | ChangeOptions
+    | Restore
 )
 
 
@@ -102,14 +104,8 @@ def decide(command: Command, world: World) -> Decision:
             return node.decide_join(command, world.node, world.ipam)
         case SetNodeAddresses():
             return node.decide_addresses(command, world.node)
-        case CreateEndpoint():
-            return endpoint.decide_create(command, world.endpoint, world.node, world.ipam, world.identity)
-        case RelabelEndpoint():
-            return endpoint.decide_relabel(command, world.endpoint, world.identity)
-        case ConfigureEndpoint():
-            return endpoint.decide_configure(command, world.endpoint)
-        case DeleteEndpoint():
-            return endpoint.decide_delete(command, world.endpoint, world.ipam)
+        case CreateEndpoint() | RelabelEndpoint() | ConfigureEndpoint() | DeleteEndpoint():
+            return _decide_endpoint(command, world)
         case ApplyPolicies():
             return policy.decide_apply(command, world.policy, world.cluster)
         case DeletePolicies():
@@ -122,8 +118,24 @@ def decide(command: Command, world: World) -> Decision:
             return identity.release(world.identity, command.number, users)
         case ChangeOptions():
             return config.decide_change(command, world.options)
+        case Restore():
+            return restore.decide_restore(command, world.policy, world.options, world.endpoint, world.cluster)
         case _:
             assert_never(command)
+
+
+def _decide_endpoint(
+    command: CreateEndpoint | RelabelEndpoint | ConfigureEndpoint | DeleteEndpoint, world: World
+) -> Decision:
+    match command:
+        case CreateEndpoint():
+            return endpoint.decide_create(command, world.endpoint, world.node, world.ipam, world.identity)
+        case RelabelEndpoint():
+            return endpoint.decide_relabel(command, world.endpoint, world.identity)
+        case ConfigureEndpoint():
+            return endpoint.decide_configure(command, world.endpoint)
+        case DeleteEndpoint():
+            return endpoint.decide_delete(command, world.endpoint, world.ipam)
 
 
 def evolve(world: World, stream: StreamId, event: Event) -> World:

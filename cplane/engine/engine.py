@@ -1,6 +1,7 @@
 """Takes commands one at a time, makes their events durable, and keeps the datapath at the log's head."""
 
 from collections.abc import Callable, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -8,6 +9,7 @@ import anyio
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
 from cplane.deciders.decider import Decision
+from cplane.deciders.naming import called, objects_of
 from cplane.deciders.world import Command, World, evolve, facts
 from cplane.engine.ports import EventLog
 from cplane.engine.reconcile import AnyDelta, AnyTable, AnyTarget, Reconciler, Round
@@ -22,6 +24,7 @@ from cplane.telemetry.log import line, logger
 
 COMMANDS_MAX: Final = 1024  # commands waiting for their turn; a further one waits to be taken in
 REPLAY_BATCH: Final = 5_000
+_LOOK_AGAIN_S: Final = 1.0  # after the log could not be read, for what it may have found out
 
 log = logger("engine")
 
@@ -44,8 +47,19 @@ class Turn:
     deltas: Mapping[str, AnyDelta]
 
 
-def tell_nobody(_turn: Turn) -> None:
+def tell_nobody(_turn: object) -> None:
     """Nobody wants to know."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A command that was not carried out: what it is called, which objects it names, who asked, and why not."""
+
+    command: str
+    objects: tuple[str, ...]
+    actor: str
+    cause: str
+    error: CplaneError
 
 
 @dataclass(slots=True)
@@ -60,8 +74,8 @@ class _Request:
 class Engine:
     """One writer over one log. `run` serves `submit`, `drive` serves `wait`.
 
-    `told` is called with every command that changed something, in order and once its events are durable. It must be
-    quick and raise nothing: commands wait for it.
+    `told` is called with every command that changed something, in order and once its events are durable, `refused` with
+    every one that was not carried out. They must be quick and raise nothing: commands wait for them.
     """
 
     def __init__(
@@ -73,14 +87,17 @@ class Engine:
         started: World,
         tables: Tables,
         told: Callable[[Turn], None] = tell_nobody,
+        refused: Callable[[Refusal], None] = tell_nobody,
     ) -> None:
         self.log = event_log
-        self._told = told
+        self._told, self._refused = told, refused
         self.targets = targets
         self.world = started
         self._tables = tables
         # Held while the tables show events that are not durable yet: nobody else may look at them then.
         self._ahead = anyio.Lock(fast_acquire=True)
+        self._turn = anyio.Lock(fast_acquire=True)  # of whoever makes the world another one
+        self._unsure = anyio.Event()  # an append failed, and the log may find out that its events are there
         self._reconciler = Reconciler(targets, publish, self._all_tables)
         self._send: MemoryObjectSendStream[_Request]
         self._receive: MemoryObjectReceiveStream[_Request]
@@ -123,8 +140,9 @@ class Engine:
     async def submit(self, command: Command, *, actor: str, cause: str = "") -> Committed:
         """The command has been decided and its events are durable.
 
-        Raises what deciders raise (nothing happened), and Unavailable when the log could not be written (nothing
-        happened). A caller that is cancelled while it waits does not know whether the command took effect.
+        Raises what deciders raise (nothing happened), and Unavailable when the log could not be written: nothing
+        happened, unless it says that this is not known. A caller that is cancelled while it waits does not know whether
+        the command took effect.
         """
         request = _Request(command, actor, cause)
         await self._send.send(request)
@@ -133,6 +151,10 @@ class Engine:
         if isinstance(request.outcome, CplaneError):
             raise request.outcome
         return request.outcome
+
+    def refuse(self, refusal: Refusal) -> None:
+        """Something was asked for that is refused, here or before it was a command; it is told, and that is all."""
+        self._refused(refusal)
 
     async def wait(self, position: int) -> None:
         """Returns when the kernel has everything up to `position`."""
@@ -144,12 +166,18 @@ class Engine:
 
     async def run(self) -> None:
         """Serves commands until cancelled; what waits then is never answered."""
-        async with self._send, self._receive:
+        async with self._send, self._receive, anyio.create_task_group() as tasks:
+            tasks.start_soon(self._look_back)
             async for request in self._receive:
                 try:
-                    request.outcome = await self._handle(request)
-                except CplaneError as refusal:
-                    request.outcome = refusal
+                    async with self._turn:
+                        request.outcome = await self._handle(request)
+                except CplaneError as error:
+                    request.outcome = error
+                    if isinstance(error, Unavailable):
+                        self._unsure.set()
+                    what = called(request.command), tuple(objects_of(request.command))
+                    self.refuse(Refusal(*what, request.actor, request.cause, error))
                 request.done.set()
 
     async def drive(self) -> None:
@@ -157,6 +185,8 @@ class Engine:
         await self._reconciler.run()
 
     async def _handle(self, request: _Request) -> Committed:
+        if self.log.head > self.head:
+            await self._catch_up()
         decided, world = settle(request.command, self.world)
         if not decided:
             return Committed(self.head, ())
@@ -178,6 +208,39 @@ class Engine:
         kind = type(request.command).__name__
         log.info(line("command", kind=kind, actor=request.actor, events=len(decided), position=world.position))
         return Committed(world.position, turn.events)
+
+    async def _look_back(self) -> None:
+        """After an append failed, what the log turns out to have is taken in, although no further command comes."""
+        while True:
+            await self._unsure.wait()
+            self._unsure = anyio.Event()
+            try:
+                async with aclosing(self.log.tail(after=self.head)) as batches:
+                    await anext(batches)
+                async with self._turn:
+                    await self._catch_up()
+            except CplaneError as error:
+                log.warning(line("engine", kind="look_back", error=str(error)))
+                await anyio.sleep(_LOOK_AGAIN_S)
+                self._unsure.set()
+
+    async def _catch_up(self) -> None:
+        """What the log has is taken in, although whoever asked for it was told that nobody knows.
+
+        A log that is kept elsewhere may lose the answer to an append, and find later that the events are in. Raises
+        what reading the log raises.
+        """
+        while batch := await self.log.read(after=self.head, limit=REPLAY_BATCH):
+            events, world = tuple((one.stream, one.event) for one in batch), self.world
+            for stream, event in events:
+                world = evolve(world, stream, event)
+            async with self._ahead:
+                deltas = self._project(events)
+                turn = Turn(self.world, world, tuple(event for _, event in events), deltas)
+                self.world = world
+                self._reconciler.enqueue(Round(world.position, deltas))
+            self._told(turn)
+            log.info(line("engine", kind="caught_up", events=len(events), position=world.position))
 
     def _propose(self, decided: Decision, request: _Request) -> Proposed:
         expected = {stream: self.world.versions.get(stream, 0) for stream, _ in decided}

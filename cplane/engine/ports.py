@@ -1,6 +1,6 @@
 """What the engine needs from others, by shape: a log, a clock, targets."""
 
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from typing import Protocol, TypeVar, runtime_checkable
 
 from cplane.events.envelope import Envelope, Proposed
@@ -20,8 +20,8 @@ class EventLog(Protocol):
     async def append(self, proposed: Proposed) -> Sequence[Envelope]:
         """The events are durable when this returns, in consecutive positions.
 
-        Raises Conflict when a stream is not at its expected version, Unavailable when storage fails (nothing was
-        written).
+        Raises Conflict when a stream is not at its expected version, Unavailable when storage fails: nothing was
+        written, unless it says that this is not known; `head` moves when it is known that the events are there.
         """
         ...
 
@@ -29,7 +29,7 @@ class EventLog(Protocol):
         """Up to `limit` events with a position greater than `after`, in order."""
         ...
 
-    def tail(self, after: int = 0) -> AsyncIterator[Sequence[Envelope]]:
+    def tail(self, after: int = 0) -> AsyncGenerator[Sequence[Envelope], None]:
         """Every event after `after`, in order and in batches, and then those to come, for ever."""
         ...
 

@@ -135,6 +135,17 @@ def decode(row: StoredRow) -> Envelope:
         raise BadEvent(position, f"the event cannot be read: {error}") from error
 
 
+def decode_fact(position: int, kind: bytes, schema: int, data: bytes) -> Event:
+    """The event of a row of which only type, schema and data were read. Raises BadEvent."""
+    decoder = _DECODERS.get((kind, schema))
+    if decoder is None:
+        raise UnknownEvent(position, kind.decode(errors="backslashreplace"), schema)
+    try:
+        return decoder.decode(data)
+    except (msgspec.MsgspecError, UnicodeError) as error:
+        raise BadEvent(position, f"the event cannot be read: {error}") from error
+
+
 def decode_all(rows: Iterable[StoredRow], after: int) -> list[Envelope]:
     """Consecutive rows, the first of them next to `after`. Raises BadEvent for a gap or what cannot be read."""
     envelopes = []

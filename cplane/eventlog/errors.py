@@ -1,6 +1,6 @@
 """What can be wrong with a log, its file or what shall enter it."""
 
-from cplane.errors import Conflict, Corrupt, Rejected, Unavailable
+from cplane.errors import Conflict, Corrupt, NotFound, Rejected, Unavailable
 
 
 class StreamConflict(Conflict):
@@ -51,10 +51,14 @@ class UnknownEvent(BadEvent):
     code = "log.unknown_event"
 
     def __init__(self, position: int, kind: str, schema: int) -> None:
-        super().__init__(position, f"event type {kind!r} version {schema} is not known to this version of cplane")
+        super().__init__(
+            position,
+            f"event type {kind!r} version {schema} is not known to this version of cplane: "
+            "it was written by a newer one",
+        )
 
     def __str__(self) -> str:
-        return f"event log, position {self.position}: {self.reason}: it was written by a newer one, run that"
+        return f"event log, position {self.position}: {self.reason}, run that"
 
 
 class NotALog(Corrupt):
@@ -67,6 +71,18 @@ class NotALog(Corrupt):
 
     def __str__(self) -> str:
         return f"{self.path} is not an event log of cplane: {self.reason}; nothing was changed, check the path"
+
+
+class NoSuchNode(NotFound):
+    """The database has no log of the node that is meant, or several and none is named."""
+
+    code = "log.no_such_node"
+
+    def __init__(self, place: str, reason: str) -> None:
+        self.place, self.reason = place, reason
+
+    def __str__(self) -> str:
+        return f"{self.place} {self.reason}"
 
 
 class NewerSchema(Corrupt):
@@ -106,6 +122,58 @@ class StorageFailed(Unavailable):
 
     def __str__(self) -> str:
         return f"event log {self.path}: {self.reason}; nothing was written, check space, permissions and the disk"
+
+
+class BadExport(Rejected):
+    """A file is not what `cplane log export` writes, or no more."""
+
+    code = "log.bad_export"
+
+    def __init__(self, line: int, position: int, reason: str) -> None:
+        self.line, self.position, self.reason = line, position, reason
+
+    def __str__(self) -> str:
+        where = f", position {self.position}" if self.position else ""
+        return f"line {self.line}{where}: {self.reason}; no log was made, export it again"
+
+
+class LogExists(Rejected):
+    """There is something already where a log should be made."""
+
+    code = "log.exists"
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def __str__(self) -> str:
+        return f"{self.path} is there already: nothing is written over it, choose another name or move it away"
+
+
+class OutcomeUnknown(Unavailable):
+    """The database went away before it answered."""
+
+    code = "log.outcome_unknown"
+
+    def __init__(self, path: str, reason: str) -> None:
+        self.path, self.reason = path, reason
+
+    def __str__(self) -> str:
+        return (
+            f"event log {self.path}: {self.reason}; the connection was lost before the answer came, and it is not "
+            "known whether the change was written: look again when the database is back"
+        )
+
+
+class DriverMissing(Unavailable):
+    """What speaks to PostgreSQL is an extra, and is not installed."""
+
+    code = "log.driver_missing"
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"the driver of PostgreSQL is missing: pip install 'cplane[postgres]' ({self.reason})"
 
 
 class LogClosed(Unavailable):

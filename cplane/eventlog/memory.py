@@ -30,6 +30,11 @@ class MemoryLog:
         """Digest of the last event."""
         return self._chain.digest
 
+    @property
+    def entries(self) -> Sequence[Envelope]:
+        """All events, to be read; the list grows at its end."""
+        return self._events
+
     async def append(self, proposed: Proposed) -> Sequence[Envelope]:
         """The events are in the log, in consecutive positions. Raises StreamConflict, Unwritable."""
         await anyio.lowlevel.checkpoint()

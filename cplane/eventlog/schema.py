@@ -37,8 +37,24 @@ _NAMES = ", ".join(COLUMNS)
 INSERT: Final = f"INSERT INTO events ({_NAMES}) VALUES ({', '.join('?' * len(COLUMNS))})"  # noqa: S608
 SELECT: Final = f"SELECT {_NAMES} FROM events WHERE position > ? ORDER BY position LIMIT ?"  # noqa: S608
 SELECT_ALL: Final = f"SELECT {_NAMES} FROM events ORDER BY position"  # noqa: S608
+SELECT_RANGE: Final = f"SELECT {_NAMES} FROM events WHERE position > ? AND position <= ? ORDER BY position"  # noqa: S608
+SELECT_FACTS: Final = (
+    "SELECT stream, type, data FROM events WHERE position > ? AND position <= ? AND schema = 1 ORDER BY position"
+)
+# The first row says where the file begins: in one statement, so that nobody moves that meanwhile.
+SELECT_OF_TYPES: Final = (
+    "SELECT coalesce(min(position), 0), NULL FROM events UNION ALL SELECT * FROM (SELECT position, data FROM events "
+    "WHERE position > ? AND position <= ? AND type IN ({}) ORDER BY position)"
+)
+SELECT_FIRST: Final = "SELECT min(position) FROM events"
+SELECT_HEAD: Final = "SELECT coalesce(max(position), 0) FROM events"
+SELECT_AT: Final = (
+    "SELECT position FROM events WHERE recorded_at_ns <= ? AND position <= ? ORDER BY position DESC LIMIT 1"
+)
+SELECT_DIGEST: Final = "SELECT digest FROM events WHERE position = ?"
 SELECT_LAST: Final = "SELECT position, digest FROM events ORDER BY position DESC LIMIT 1"
+DELETE_UNTIL: Final = "DELETE FROM events WHERE position <= ?"
 OVERWRITE: Final = "PRAGMA user_version = 0"  # changes nothing, and is written like a change
 
 # Every revision in migrations/versions, oldest first; a file at the last one starts without loading Alembic.
-REVISIONS: Final = ("0001",)
+REVISIONS: Final = ("0001", "0002")

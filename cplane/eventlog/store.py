@@ -1,28 +1,26 @@
 """The event log in one SQLite file: one writer thread with group commit, readers beside it."""
 
-import threading
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
-from typing import Final, NoReturn
+from functools import partial
 
-import anyio
 from anyio import to_thread
 from sqlalchemy import Connection, Engine
 
-from cplane.errors import CplaneError
-from cplane.eventlog.chain import READ_MAX, TAIL_BATCH, Chain
-from cplane.eventlog.codec import decode_all, draft
-from cplane.eventlog.errors import BadEvent, LogClosed
+from cplane.eventlog.archive import Archive
+from cplane.eventlog.archiving import settle
+from cplane.eventlog.chain import Chain
+from cplane.eventlog.codec import decode_all
 from cplane.eventlog.lock import held
 from cplane.eventlog.ports import Clock
+from cplane.eventlog.rows import Rows
 from cplane.eventlog.schema import SELECT
 from cplane.eventlog.sqlite import READERS, driver, open_reader, open_writer, translated
+from cplane.eventlog.stored import StoredLog
 from cplane.eventlog.verify import walk
-from cplane.eventlog.writer import Request, Writer, call_soon
-from cplane.events.envelope import Envelope, Proposed
-
-WAITING_MAX: Final = 4096  # appends that wait for the disk; a further one waits to be taken in
+from cplane.eventlog.writer import SqliteWriter
+from cplane.events.envelope import Envelope
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,29 +30,17 @@ class _File:
     chain: Chain
 
 
-class SqliteLog:
+class SqliteLog(StoredLog):
     """A durable event log. Only `open` makes one."""
 
     def __init__(self, path: str, clock: Clock, file: _File) -> None:
-        self.path = path
-        self._clock = clock
+        super().__init__(path, clock, partial(SqliteWriter, driver(file.connection), file.chain, path), readers=READERS)
         self._reading = file.reading
-        self._writer = Writer(
-            driver(file.connection), file.chain, path, soon=call_soon(), answer=self._answer, ended=self._end
-        )
-        self._thread = threading.Thread(target=self._writer.run, name="event log", daemon=True)
-        self._waiting = 0
-        self._readers = anyio.CapacityLimiter(READERS)
-        self._grown = anyio.Event()  # the next batch is written: for tails, and for those who wait for room
-        # Appends that come between two answers are mostly of one batch, so they wait for one event: with hundreds of
-        # clients an event for each, or one that wakes all of them each time, would be the dearest part of an append.
-        self._turn = anyio.Event()
-        self._closed = False
 
     @classmethod
     @asynccontextmanager
     async def open(cls, path: str, clock: Clock) -> AsyncIterator["SqliteLog"]:
-        """The log in the file at `path`, created if need be, migrated, and verified from the first event on.
+        """The log in the file at `path`, created if need be, migrated, and verified from the first event in it on.
 
         Raises LogLocked when it has a writer, NotALog, NewerSchema, BadEvent when it was changed, StorageFailed.
         At the end what was taken in is written first; later calls raise LogClosed.
@@ -71,103 +57,16 @@ class SqliteLog:
         finally:
             stack.close()
 
-    @property
-    def head(self) -> int:
-        """Position of the last durable event; 0 when there is none."""
-        return self._writer.chain.position
-
-    @property
-    def digest(self) -> bytes:
-        """Digest of the last durable event."""
-        return self._writer.chain.digest
-
-    async def append(self, proposed: Proposed) -> Sequence[Envelope]:
-        """The events are durable when this returns, in consecutive positions.
-
-        Raises StreamConflict, Unwritable, StorageFailed, LogClosed, and what `read` raises when the file was damaged:
-        nothing was written. A caller that is cancelled while it waits does not know whether the events were written.
-        When WAITING_MAX appends wait, it waits first.
-        """
-        drafts = draft(proposed)
-        while self._waiting >= WAITING_MAX and not self._closed:
-            await self._grown.wait()
-        if self._closed:
-            self._refuse()
-        request = Request(drafts, dict(proposed.expected), self._clock.now_ns(), self._turn)
-        self._writer.queue.put(request)
-        self._waiting += 1
-        while not request.answered:
-            await request.turn.wait()
-            request.turn = self._turn
-        outcome = request.outcome
-        if isinstance(outcome, CplaneError):
-            raise outcome
-        if outcome is None:
-            self._refuse()
-        return outcome
-
-    async def read(self, after: int = 0, limit: int = 1000) -> Sequence[Envelope]:
-        """Up to `limit` events, and never more than READ_MAX, with a position greater than `after`, in order.
-
-        Raises BadEvent, NotALog, StorageFailed, LogClosed.
-        """
-        first, most = max(after, 0), min(max(limit, 0), READ_MAX)
-        there = min(most, self.head - first)
-        events = await to_thread.run_sync(self._read, first, most, limiter=self._readers)
-        if len(events) < there:
-            raise BadEvent(first + len(events) + 1, "the event is missing")
-        return events
-
-    async def tail(self, after: int = 0) -> AsyncGenerator[Sequence[Envelope], None]:
-        """Every event after `after`, in order and in batches, and then those to come, until it is closed.
-
-        It reads the file and holds one batch only, so a slow reader costs nobody anything. Raises as `read` does.
-        """
-        after = max(after, 0)
-        while True:
-            grown = self._grown
-            if after >= self.head and not self._closed:
-                await grown.wait()
-                continue
-            batch = await self.read(after, TAIL_BATCH)
-            if batch:
-                yield batch
-                after = batch[-1].position
-
     def _read(self, after: int, limit: int) -> list[Envelope]:
         if self._closed:
             self._refuse()
         with translated(self.path), self._reading.connect() as connection:
-            return decode_all(driver(connection).execute(SELECT, (after, limit)), after)
-
-    def _refuse(self) -> NoReturn:
-        if self._writer.fault is None:
-            raise LogClosed
-        raise AssertionError(f"the writer of {self.path} has ended: {self._writer.fault!r}") from self._writer.fault
-
-    def _answer(self, batch: list[Request]) -> None:
-        self._waiting -= len(batch)
-        for request in batch:
-            request.answered = True
-        woken = {request.turn for request in batch} | {self._grown}
-        self._turn, self._grown = anyio.Event(), anyio.Event()
-        for event in woken:
-            event.set()
-
-    def _end(self) -> None:
-        """Without a writer nobody may be left waiting: not after the end, and not after a bug."""
-        self._closed = True
-        self._answer(self._writer.left())
-
-    async def _close(self) -> None:
-        self._closed = True
-        self._writer.queue.put(None)
-        try:
-            with anyio.CancelScope(shield=True):
-                # With a limiter of its own: the threads of the process may all wait for something that waits for us.
-                await to_thread.run_sync(self._thread.join, limiter=anyio.CapacityLimiter(1))
-        finally:
-            self._thread.join()  # it has ended, unless a cancellation of asyncio's own went through the shield
+            rows = driver(connection).execute(SELECT, (after, limit)).fetchall()
+            if rows and rows[0][0] == after + 1:
+                return decode_all(rows, after)
+            stored = Rows(driver(connection), self.path)
+            after = max(after, stored.start)
+            return decode_all(stored.between(after, min(after + limit, stored.head)), after)
 
 
 def _open(path: str, stack: ExitStack) -> _File:
@@ -179,8 +78,11 @@ def _open(path: str, stack: ExitStack) -> _File:
         reading = open_reader(path)
         stack.callback(reading.dispose)
         with translated(path):
-            chain = Chain()
+            with writing.connect() as connection:
+                settle(path, driver(connection))
             with reading.connect() as connection:
+                # What was archived was verified then; the first event that was not must follow it.
+                chain = Archive(path).chain()
                 walk(connection, chain)
             return _File(stack.enter_context(writing.connect()), reading, chain)
     except BaseException:

@@ -2,8 +2,10 @@
 
 import asyncio
 import sqlite3
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Final, Protocol, runtime_checkable
@@ -57,26 +59,36 @@ def call_soon() -> CallSoon:
     return native.run_sync_soon
 
 
-class Writer:
-    """Owns the connection while `run` runs, in a thread of its own. `chain` is the end of what is durable."""
+@dataclass(frozen=True, slots=True)
+class Loop:
+    """How a writer calls the event loop: `answer` with requests that have their outcome, and `ended` as the last."""
 
-    def __init__(
-        self,
-        connection: sqlite3.Connection,
-        chain: Chain,
-        path: str,
-        *,
-        soon: CallSoon,
-        answer: Callable[[list[Request]], None],
-        ended: Callable[[], None],
-    ) -> None:
+    soon: CallSoon
+    answer: Callable[[list[Request]], None]
+    ended: Callable[[], None]
+
+
+class Writer(ABC):
+    """Writes while `run` runs, in a thread of its own. `chain` is the end of what is durable."""
+
+    def __init__(self, chain: Chain, loop: Loop) -> None:
         self.chain = chain
         self.queue: SimpleQueue[Request | None] = SimpleQueue()
+        self.taken = 0  # batches
         self.fault: BaseException | None = None
-        self._connection = connection
-        self._path = path
-        self._soon, self._answer, self._ended = soon, answer, ended
-        self._in_doubt = False
+        self._loop = loop
+
+    @abstractmethod
+    def _prepare(self) -> None:
+        """What is durable ends at `chain`, whatever failed before. Raises CplaneError."""
+
+    @abstractmethod
+    def _commit(self, rows: list[Row], after: Chain) -> None:
+        """The rows, which lead from `chain` to `after`, are durable. Raises CplaneError: none of them is."""
+
+    def _next(self) -> Request | None:
+        """The request that has waited longest; waits for one."""
+        return self.queue.get()
 
     def run(self) -> None:
         """Writes what `queue` gives until it gives None, or until a bug, which is `fault` then.
@@ -87,15 +99,16 @@ class Writer:
             more = True
             while more:
                 batch, more = self._take()
+                self.taken += 1
                 try:
                     self._write(batch)
                 finally:
-                    self._soon(partial(self._answer, batch))
+                    self._loop.soon(partial(self._loop.answer, batch))
         except BaseException as fault:
             self.fault = fault
             raise
         finally:
-            self._soon(self._ended)
+            self._loop.soon(self._loop.ended)
 
     def left(self) -> list[Request]:
         """What nobody will write. In the loop's thread and after the end only."""
@@ -112,7 +125,7 @@ class Writer:
         """All requests that wait, up to the bound, and whether there will be more."""
         batch: list[Request] = []
         events = 0
-        request = self.queue.get()
+        request = self._next()
         while request is not None:
             batch.append(request)
             events += len(request.drafts)
@@ -127,14 +140,12 @@ class Writer:
     def _write(self, batch: list[Request]) -> None:
         """Every request of `batch` has its outcome; what has envelopes is durable, the rest will never be."""
         try:
-            if self._in_doubt:
-                self._settle()
+            self._prepare()
             chain = self.chain.copy()
             rows, taken = _admit(batch, chain)
             if rows:
-                self._commit(rows)
-        except (sqlite3.Error, BadEvent) as error:
-            refusal = error if isinstance(error, BadEvent) else failure(self._path, error)
+                self._commit(rows, chain)
+        except CplaneError as refusal:
             for request in batch:
                 request.outcome = refusal
         else:
@@ -142,7 +153,31 @@ class Writer:
             for request, envelopes in taken:
                 request.outcome = envelopes
 
-    def _commit(self, rows: list[Row]) -> None:
+
+class SqliteWriter(Writer):
+    """Writes into a file, whose lock and connection are its own."""
+
+    def __init__(self, connection: sqlite3.Connection, chain: Chain, path: str, loop: Loop) -> None:
+        super().__init__(chain, loop)
+        self._connection = connection
+        self._path = path
+        self._in_doubt = False
+
+    def _prepare(self) -> None:
+        if self._in_doubt:
+            try:
+                self._settle()
+            except sqlite3.Error as error:
+                raise failure(self._path, error) from error
+
+    def _commit(self, rows: list[Row], after: Chain) -> None:
+        del after
+        try:
+            self._write_rows(rows)
+        except sqlite3.Error as error:
+            raise failure(self._path, error) from error
+
+    def _write_rows(self, rows: list[Row]) -> None:
         self._connection.execute("BEGIN IMMEDIATE")
         self._in_doubt = True
         try:

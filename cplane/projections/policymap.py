@@ -140,6 +140,11 @@ class PolicyMapProjection:
             if needed > limit
         )
 
+    @property
+    def repository(self) -> Repository:
+        """What all rows follow from, to be read, and to judge by; subjects are numbers of policies here."""
+        return self._repository
+
     def state(self, policy_id: int) -> MapState | None:
         """What the rows of one policy follow from, to be read: it names the rules behind each."""
         return self._repository.state(policy_id)

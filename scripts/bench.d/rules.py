@@ -15,6 +15,8 @@ RULES: Final = 1000
 NAMESPACE: Final = "demo"
 _PORTS: Final = 4  # in each rule, so a thousand rules are about four thousand entries of an endpoint's policy
 _FIRST_PORT: Final = 10_000
+OPEN: Final = range(_FIRST_PORT, _FIRST_PORT + RULES // ENDPOINTS * _PORTS)
+"""The ports at which all endpoints may reach each other by the thousand rules."""
 _LOADED: Final = "loaded"
 _WAIT_NS: Final = 60_000_000_000
 

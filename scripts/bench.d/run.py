@@ -12,6 +12,7 @@ from types import FrameType
 from typing import Final
 
 import agent
+import history
 import hubble
 import log
 import net
@@ -27,6 +28,7 @@ SUITES: Final[Mapping[str, Callable[[Rig], Iterator[Result]]]] = {
     "agent": agent.measure,
     "log": log.measure,
     "policy": policy.measure,
+    "history": history.measure,
     "hubble": hubble.measure,
 }
 FAILURES: Final = (WrongError, AssertionError, CplaneError, GRPCError, OSError, subprocess.SubprocessError)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from cplane.eventlog.memory import MemoryLog
+from cplane.eventlog.postgres import PostgresLog
 from cplane.eventlog.store import SqliteLog
 from datapath.kernel import load, syscall
 from datapath.kernel.datapath import KernelDatapath, remove
@@ -30,6 +31,7 @@ from tests.contracts.target import Case, TargetContract
 from tests.support.clock import TickingClock
 from tests.support.kernel import SIZES
 from tests.support.netns import namespace
+from tests.support.postgres import NEEDS_POSTGRES
 
 NEEDS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: BPF objects are made")
 ROOM = 16
@@ -46,6 +48,18 @@ class TestMemoryLog(EventLogContract):
 class TestSqliteLog(EventLogContract):
     def make(self, folder):
         return SqliteLog.open(str(folder / "log"), TickingClock())
+
+
+@NEEDS_POSTGRES
+class TestPostgresLog(EventLogContract):
+    @pytest.fixture(autouse=True)
+    def _postgres(self, postgres):
+        self.postgres = postgres
+
+    @asynccontextmanager
+    async def make(self, folder):
+        async with PostgresLog.open(self.postgres.shared(), TickingClock(), node=f"n{next(numbers)}") as log:
+            yield log
 
 
 class TestMemoryMap(MapContract):

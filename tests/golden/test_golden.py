@@ -4,7 +4,15 @@
 the first of a log. `logs/` has recorded logs, and the tables at named positions: after all that one cause led to.
 
 A file that differs is a decision, not a mistake to be corrected here: a released event keeps its bytes, a recorded
-log its tables. With CPLANE_REWRITE_GOLDEN=1 the files are written anew; what changed is then for a review to judge.
+log its tables.
+
+A new version of an event gets a second entry in the catalogue, beside the old one and never in its place; what reads
+back from either is one class, so what the old bytes do not say is a field with a default, or is made by a pure function
+from the old class to the new one where rows are decoded. Its bytes are a new file in `events/`, a story of `stories.py`
+comes to record it, and the logs that were recorded before stay as they are: they are what proves that an old log still
+gives its tables. What a newer cplane wrote is refused, with its type, version and position.
+
+With CPLANE_REWRITE_GOLDEN=1 the files are written anew; what changed is then for a review to judge.
 """
 
 import os

@@ -1,6 +1,7 @@
 """An engine without a datapath or a disk: it decides and folds for real, and keeps everything in lists and dicts."""
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,12 +11,15 @@ import anyio.lowlevel
 from cplane.api.ports import Agent, Answer, Monitor, Packet, Verified
 from cplane.deciders.node import JoinNode
 from cplane.deciders.world import Command, World, evolve, facts
+from cplane.engine.engine import Refusal
 from cplane.errors import Rejected, Unavailable
+from cplane.eventlog.reader import MemoryReader
 from cplane.events.catalog import Event
 from cplane.events.envelope import Envelope
 from cplane.projections.policymap import PolicyMapProjection
 from cplane.projections.tables import Tables
 from cplane.reactors.reaction import settle
+from cplane.timetravel.history import History
 from tests.support.clock import TickingClock
 
 JOIN = JoinNode(name="n1", cluster="default", ipv4_pod_cidr="10.244.0.0/24", ipv6_pod_cidr="fd00:10:244::/64")
@@ -77,6 +81,7 @@ class ListEngine:
 
     def __init__(self, *history: Command) -> None:
         self.world = World()
+        self.refused: list[Refusal] = []
         self.log = ListLog()
         self.targets = {name: DictTarget() for name in TABLES}
         self.applied = 0
@@ -131,6 +136,9 @@ class ListEngine:
         self.caught_up.set()
         self.caught_up = anyio.Event()
 
+    def refuse(self, refusal: Refusal) -> None:
+        self.refused.append(refusal)
+
     async def submit(self, command: Command, *, actor: str, cause: str = "") -> Done:
         await anyio.lowlevel.checkpoint()
         if self.broken:
@@ -163,6 +171,9 @@ class SteppingClock:
         self.now += 1_000_000_000
         return self.now
 
+    def now_ns(self) -> int:
+        return self.now
+
 
 def agent(**changes: Any) -> Agent:
     """An agent that answers every question."""
@@ -187,6 +198,7 @@ def agent(**changes: Any) -> Agent:
             Finding("btf", False, "no /sys/kernel/btf/vmlinux", "diagnostics", "another kernel"),
         ),
         "monitor": lambda: Monitor(enabled=True, seen=10, lost=2),
+        "history": lambda: nullcontext(History(MemoryReader(()))),
         "verify": verify,
         "probe": probe,
     }

@@ -139,12 +139,19 @@ def test_variables_of_kubernetes_services_and_other_programs_are_left_alone():
         ({"datapath": "cloud"}, "datapath: 'cloud' is none of kernel, memory"),
         ({"log_format": "xml"}, "log_format: 'xml' is none of text, json"),
         (
-            {"log": "postgres://x"},
-            "log: 'postgres://x' is neither memory nor sqlite:///PATH with an absolute path",
+            {"log": "mysql://x"},
+            "log: 'mysql://x' is neither memory, sqlite:///PATH with an absolute path, nor postgresql://USER@HOST/DATABASE",
         ),
         (
             {"log": "sqlite:///x"},
-            "log: 'sqlite:///x' is neither memory nor sqlite:///PATH with an absolute path",
+            "log: 'sqlite:///x' is neither memory, sqlite:///PATH with an absolute path, nor postgresql://USER@HOST/DATABASE",
+        ),
+        *(
+            (
+                {"log": log, "log_archive_after": 5},
+                f"log_archive_after: only a log in a file has an archive, and this one is in {place}",
+            )
+            for log, place in (("memory", "memory"), ("postgresql://u@h/d", "a database"))
         ),
         (
             {"ipv4_pod_cidr": "", "ipv6_pod_cidr": ""},

@@ -8,7 +8,7 @@ import pytest
 
 from cplane.deciders.endpoint import DeleteEndpoint, NoSuchEndpoint, RelabelEndpoint
 from cplane.deciders.world import World
-from cplane.engine.engine import Engine, replay
+from cplane.engine.engine import Engine, replay, tell_nobody
 from cplane.errors import CplaneError, Unavailable
 from cplane.eventlog.memory import MemoryLog
 from cplane.projections import tables as names
@@ -52,6 +52,18 @@ class FullLog(MemoryLog):
         return await super().append(proposed)
 
 
+class ForgetfulLog(MemoryLog):
+    """A log that takes what is appended while `silent`, and cannot say so."""
+
+    silent = False
+
+    async def append(self, proposed):
+        written = await super().append(proposed)
+        if self.silent:
+            raise Unavailable("the connection was lost, and nobody knows")
+        return written
+
+
 class SlowLog(FullLog):
     """A log that appends when it is let go."""
 
@@ -70,12 +82,14 @@ async def refused(engine):
 
 
 @asynccontextmanager
-async def running(log=None, targets=None) -> AsyncIterator[tuple[Engine, dict[str, DictTarget], list[int]]]:
+async def running(
+    log=None, targets=None, told=tell_nobody
+) -> AsyncIterator[tuple[Engine, dict[str, DictTarget], list[int]]]:
     log = log or MemoryLog(TickingClock())
     targets = targets or {name: DictTarget() for name in names.UPSERT_ORDER}
     published: list[int] = []
     world, tables = await replay(log)
-    engine = Engine(log, targets, published.append, started=world, tables=tables)
+    engine = Engine(log, targets, published.append, started=world, tables=tables, told=told)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(engine.run)
         tasks.start_soon(engine.drive)
@@ -122,6 +136,38 @@ async def test_a_log_that_cannot_be_written_refuses_and_tables_stay_as_they_were
         done = await engine.submit(pod("web"), actor="x")
         await engine.wait(done.position)
         assert len(targets[names.LXC].rows) == 2
+
+
+async def test_what_the_log_took_although_nobody_knew_is_taken_in_before_the_next_command():
+    log = ForgetfulLog(TickingClock())
+    async with running(log) as (engine, targets, published):
+        await engine.submit(JOIN, actor="agent")
+        log.silent = True
+        await refused(engine)
+        assert log.head > 3
+        log.silent = False
+        done = await engine.submit(pod("more", ifindex=11), actor="x")
+        await engine.wait(done.position)
+        assert engine.head == log.head == published[-1]
+        assert len(engine.world.endpoints) == 2
+        world, tables = await replay(log)
+        assert engine.world == world
+        assert rows(targets) == {name: dict(tables.table(name)) for name in names.UPSERT_ORDER}
+
+
+async def test_what_the_log_finds_out_to_have_is_taken_in_though_nobody_asks_for_more():
+    log = ForgetfulLog(TickingClock())
+    told = []
+    async with running(log, told=told.append) as (engine, targets, _):
+        await engine.submit(JOIN, actor="agent")
+        log.silent = True
+        await refused(engine)
+        await engine.wait(log.head)
+        assert engine.head == log.head > 3
+        world, tables = await replay(log)
+        assert engine.world == world
+        assert rows(targets) == {name: dict(tables.table(name)) for name in names.UPSERT_ORDER}
+        assert [turn.after.position for turn in told] == [3, log.head]
 
 
 async def test_what_is_compared_during_an_append_that_fails_is_what_was_durable():

@@ -10,7 +10,7 @@ import anyio
 import pytest
 from anyio import to_thread
 
-from cplane.eventlog import store
+from cplane.eventlog import stored
 from cplane.eventlog.errors import BadEvent, LogClosed, LogLocked, StreamConflict
 from cplane.eventlog.store import SqliteLog
 from cplane.eventlog.verify import verify_file
@@ -114,7 +114,7 @@ async def test_a_closed_log_takes_and_gives_nothing(path):
 
 
 async def test_those_who_wait_are_told_that_the_log_is_closed_or_answered_but_never_left(path, monkeypatch):
-    monkeypatch.setattr(store, "WAITING_MAX", 2)
+    monkeypatch.setattr(stored, "WAITING_MAX", 2)
     told, answered = [], []
 
     async def follow():
@@ -204,7 +204,7 @@ def test_a_cancellation_of_asyncios_own_does_not_close_the_file_under_the_writer
 
 
 async def test_so_many_wait_for_the_disk_and_a_further_one_waits_to_be_taken_in(path, monkeypatch):
-    monkeypatch.setattr(store, "WAITING_MAX", 3)
+    monkeypatch.setattr(stored, "WAITING_MAX", 3)
     async with opened(path) as log:
         other = stopped(path)
         async with anyio.create_task_group() as tasks:
@@ -218,7 +218,7 @@ async def test_so_many_wait_for_the_disk_and_a_further_one_waits_to_be_taken_in(
 
 
 async def test_those_who_are_cancelled_while_they_wait_give_their_room_back(path, monkeypatch):
-    monkeypatch.setattr(store, "WAITING_MAX", 2)
+    monkeypatch.setattr(stored, "WAITING_MAX", 2)
     async with opened(path) as log:
         for turn in range(3):
             other = stopped(path)

@@ -1,9 +1,10 @@
 """Rows of the datapath's tables as text: one column for each thing that people ask for."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Any, Final, NamedTuple
 
+from cplane.domain.endpoint import Endpoint
 from cplane.domain.policy.mapstate import Origin
 from cplane.domain.policy.rule import AuthType
 from cplane.domain.verdict import Direction
@@ -11,6 +12,7 @@ from datapath.maps.endpoints import DeviceInfo, DeviceKey, EndpointInfo, Endpoin
 from datapath.maps.ipcache import FAMILY_V4, IpcacheInfo, IpcacheKey
 from datapath.maps.policy import AUDIT_PLANE, PolicyEntry, PolicyKey
 
+Rows = Mapping[Any, Any]  # Any: every table has key and value types of its own
 OriginsOf = Callable[[int], Sequence[Origin]]
 """The terms that a cookie stands for."""
 
@@ -43,6 +45,21 @@ def prefix_of(key: IpcacheKey) -> IPv4Network | IPv6Network:
     if key.family == FAMILY_V4:
         return IPv4Network((key.addr[:4], key.prefix_bits))
     return IPv6Network((key.addr, key.prefix_bits))
+
+
+def only(endpoint: Endpoint, table: str, rows: Rows) -> Rows:
+    """The rows that concern an endpoint: the policy that it obeys, its addresses, its device."""
+    match table:
+        case "policy":
+            return {key: value for key, value in rows.items() if key.policy_id & ~AUDIT_PLANE == endpoint.policy_id}
+        case "ipcache":
+            return {
+                key: value for key, value in rows.items() if str(prefix_of(key).network_address) in endpoint.addresses
+            }
+        case "lxc" | "devices":
+            return {key: value for key, value in rows.items() if value.lxc_id == endpoint.id}
+        case _:
+            return {key: value for key, value in rows.items() if getattr(key, "ifindex", 0) == endpoint.host_ifindex}
 
 
 def _policy_columns(origins: OriginsOf) -> Columns:

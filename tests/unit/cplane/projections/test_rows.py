@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 import pytest
 
-from cplane.api.rows import columns_of
 from cplane.domain.policy.mapstate import Origin
+from cplane.projections.rows import columns_of
 from datapath.maps.endpoints import DeviceInfo, DeviceKey, EndpointInfo, EndpointKey
 from datapath.maps.ipcache import IpcacheInfo, IpcacheKey
 from datapath.maps.policy import AUDIT_PLANE, PolicyEntry, PolicyKey

@@ -1,0 +1,101 @@
+"""`cplane policy suggest`: policies that allow what was seen, and nothing else."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from cplane.cli.format import printable, to_json, to_yaml
+from cplane.cli.policy_preview import seen_in, window_line
+from cplane.cli.session import Session
+from cplane.cli.timetravel import ask, log_option
+
+if TYPE_CHECKING:
+    from cplane.pb.cplane.admin import v1 as pb
+    from cplane.timetravel.history import History
+    from cplane.timetravel.suggest import Suggestion
+
+_EPILOG: Final = """\b
+A MOMENT is a time (2026-01-31T12:00:00Z, or 14:03 for today, UTC) or how long ago (2h).
+
+\b
+Examples:
+  cplane policy suggest -n shop --since 24h > shop.yaml && cplane policy preview -f shop.yaml --since 24h
+  cplane policy suggest -n shop --log log.db --flows flows.jsonl
+
+\b
+Exit codes:
+  0  done
+  1  there is nothing to learn from
+  2  wrong usage, or no agent answers
+"""
+
+
+@click.command("suggest", epilog=_EPILOG)
+@click.option("-n", "--namespace", required=True, help="Whose pods are to have policies.")
+@click.option("--since", default="", metavar="MOMENT", help="Flows from then on. Default: all that are recorded.")
+@click.option("--until", default="", metavar="MOMENT", help="Flows up to then.")
+@click.option("--include-denied", is_flag=True, help="Allow what was denied, too.")
+@log_option
+@click.option(
+    "--flows", multiple=True, metavar="FILE", help="With --log: flows as `hubble observe -o jsonpb` prints them."
+)
+@click.option(
+    "-o", "--output", type=click.Choice(["yaml", "json"]), default="yaml", show_default=True, help="How to print it."
+)
+@click.pass_obj
+def suggest(
+    session: Session,
+    *,
+    namespace: str,
+    since: str,
+    until: str,
+    include_denied: bool,
+    log: str | None,
+    flows: tuple[str, ...],
+    output: str,
+) -> None:
+    """Propose policies for a namespace: each workload may do what it was seen to do, and nothing else.
+
+    What was looked at, and what is left out, stands above them as comments. With -o json there is one object.
+    """
+    from msgspec import to_builtins
+
+    from cplane.timetravel.suggest import Suggestion
+
+    if (log is None) != (not flows):
+        raise click.UsageError("--log and --flows go together: an agent has its own flows")
+
+    def offline(history: "History", now_ns: int) -> "Suggestion":
+        from cplane.timetravel.suggest import suggest as question
+
+        seen = seen_in(flows, since, until, now_ns)
+        assert seen is not None, "there are files"
+        return question(history.moment(history.head).world, seen, namespace=namespace, include_denied=include_denied)
+
+    async def online(agent: "pb.TimeTravelServiceStub") -> "pb.Document":
+        from cplane.pb.cplane.admin import v1 as pb
+
+        request = pb.SuggestRequest(namespace=namespace, since=since, until=until, include_denied=include_denied)
+        return await agent.suggest(request)
+
+    found = ask(session, log, Suggestion, offline=offline, online=online)
+    if output == "json":
+        click.echo(to_json(to_builtins(found)))
+        return
+    for line in _comments(found):
+        click.echo(f"# {printable(line)}")
+    for policy in found.policies:
+        click.echo(f"---\n{to_yaml(policy)}")
+
+
+def _comments(found: "Suggestion") -> Iterator[str]:
+    yield f"What was seen of namespace {found.namespace}: {window_line(found.window)}"
+    if found.denied:
+        yield f"{found.denied} connections that were denied are left out; --include-denied takes them in"
+    if found.silent:
+        yield f"no connection was seen of: {', '.join(found.silent)}"
+    if found.unnamed:
+        yield f"no policy can single out, for want of labels of their own: {', '.join(found.unnamed)}"
+    if not found.policies:
+        yield "nothing was seen, so nothing is proposed"

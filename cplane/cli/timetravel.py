@@ -1,0 +1,135 @@
+"""What commands about another time share: they ask a log that is named, or else the agent."""
+
+import errno
+import re
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from typing import TYPE_CHECKING, Final, TypeVar
+
+import click
+from click.core import ParameterSource
+
+from cplane.cli.session import Callback, Session, fail
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    from cplane.pb.cplane.admin import v1 as pb
+    from cplane.timetravel.history import History
+    from cplane.transport.client import ClientChannel
+
+Answer = TypeVar("Answer")
+Opened = TypeVar("Opened")
+
+_AGO: Final = re.compile(r"-(\d+[wdhms])+")
+
+
+class MomentCommand(click.Command):
+    """A command whose arguments are moments: `-2h` is one, and no options 2 and h."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read the arguments; how long ago is read without its dash, which says no more."""
+        return super().parse_args(ctx, [one[1:] if _AGO.fullmatch(one) else one for one in args])
+
+
+def log_option(callback: Callback) -> Callback:
+    """The command takes `--log LOCATION` as `log`."""
+    return click.option(
+        "--log",
+        metavar="LOCATION",
+        help="Ask this log and no agent: a file, which is only read and may be in use, or postgresql://….",
+    )(callback)
+
+
+def ask(
+    session: Session,
+    log: str | None,
+    answer: type[Answer],
+    *,
+    offline: "Callable[[History, int], Answer]",
+    online: "Callable[[pb.TimeTravelServiceStub], Awaitable[pb.Document]]",
+) -> Answer:
+    """The answer by the log, or by the agent when none is named. Ends the process when there is none.
+
+    `offline` gets the history and the present in UTC nanoseconds.
+    """
+    if log is not None:
+        return ask_log(log, offline)
+
+    async def call(channel: "ClientChannel") -> "pb.Document":
+        from cplane.pb.cplane.admin import v1 as pb
+
+        return await online(pb.TimeTravelServiceStub(channel))
+
+    import msgspec
+
+    return msgspec.json.decode(session.call(call, patience_s=None).json, type=answer)
+
+
+def stream(
+    session: Session,
+    log: str | None,
+    answer: type[Answer],
+    show: "Callable[[Answer], Iterator[float]]",
+    *,
+    offline: "Callable[[History, int], Iterator[Answer]]",
+    online: "Callable[[pb.TimeTravelServiceStub], AsyncIterator[pb.Document]]",
+) -> None:
+    """Every answer is shown, as they come; `show` yields the seconds to wait before it goes on. Otherwise as `ask`."""
+    if log is not None:
+
+        def through(history: "History", now_ns: int) -> None:
+            for one in offline(history, now_ns):
+                for pause_s in show(one):
+                    time.sleep(pause_s)
+
+        ask_log(log, through)
+        return
+
+    import anyio
+    import msgspec
+
+    unread = False
+
+    async def call(channel: "ClientChannel") -> None:
+        from cplane.pb.cplane.admin import v1 as pb
+
+        nonlocal unread
+        async for document in online(pb.TimeTravelServiceStub(channel)):
+            try:
+                for pause_s in show(msgspec.json.decode(document.json, type=answer)):
+                    await anyio.sleep(pause_s)
+            except BrokenPipeError:  # of our output, which is not the agent's fault
+                unread = True
+                return
+
+    session.call(call, patience_s=None)
+    if unread:
+        raise BrokenPipeError(errno.EPIPE, "nobody reads the output")
+
+
+def ask_log(log: str, question: "Callable[[History, int], Answer]") -> Answer:
+    """What the question finds in the log. Ends the process when it cannot be asked."""
+
+    def opened() -> "AbstractContextManager[History]":
+        from cplane.eventlog.reader import open_history
+
+        return open_history(log)
+
+    return ask_opened(opened, question)
+
+
+def ask_opened(
+    opened: "Callable[[], AbstractContextManager[Opened]]", question: "Callable[[Opened, int], Answer]"
+) -> Answer:
+    """What the question finds in what `opened` opens, at the present. Ends the process when it cannot be asked."""
+    from cplane.errors import CplaneError
+    from cplane.telemetry.clock import SystemClock
+
+    if click.get_current_context().find_root().get_parameter_source("server") is ParameterSource.COMMANDLINE:
+        raise click.UsageError("--log and --server both say whom to ask: give one of them")
+    try:
+        with opened() as found:
+            return question(found, SystemClock().now_ns())
+    except CplaneError as error:
+        fail(str(error))

@@ -1,0 +1,171 @@
+"""What was seen of traffic, folded: connections that the rules judge alike, with how many there were.
+
+A flow is told by the node of an end, and about the policy of that end: of egress it is the source's.
+"""
+
+from collections.abc import Iterable
+from typing import Final, NamedTuple
+
+import msgspec
+
+from cplane.domain.identity import NumericIdentity, Reserved, is_local
+from cplane.domain.policy.explanation import Outcome
+from cplane.domain.verdict import Direction
+from cplane.timetravel.flows import RecordedFlow, read_flow
+from cplane.timetravel.traffic import BadQuestion
+from cplane.timetravel.when import BadMoment, position_or_ns
+
+VERDICTS: Final = {
+    "FORWARDED": Outcome.ALLOWED,
+    "REDIRECTED": Outcome.ALLOWED,
+    "AUDIT": Outcome.AUDIT,
+    "DROPPED": Outcome.DENIED,
+}
+"""What policy had said, by the verdict of a flow; others say nothing of policy."""
+
+POLICY_DROPS: Final = frozenset({"POLICY_DENIED", "POLICY_DENY", "AUTH_REQUIRED"})
+"""Reasons of drops that are policy's; other drops say nothing of it."""
+
+_BEST_LAST: Final = (4, 1, 5)  # traces, drops, verdicts of policy
+
+_WORLDS: Final = frozenset({Reserved.WORLD, Reserved.WORLD_IPV4, Reserved.WORLD_IPV6})
+_DIRECTIONS: Final = {"EGRESS": Direction.EGRESS, "INGRESS": Direction.INGRESS}
+
+
+class Kind(NamedTuple):
+    """Connections that no rule can tell apart. `endpoint` obeyed the policy, `peer` is the identity of the other side.
+
+    `address` is the peer's where its identity stands for addresses, and may be another one now; otherwise empty. For
+    ICMP `port` is the type of the message. `verdict` is what the policy said.
+    """
+
+    direction: Direction
+    endpoint: int
+    identity: int
+    peer: int
+    address: str
+    protocol: int
+    port: int
+    verdict: Outcome
+
+
+class Count(NamedTuple):
+    """How many, and when the first and the last was seen; UTC, nanoseconds."""
+
+    times: int
+    first_ns: int
+    last_ns: int
+
+    def plus(self, other: "Count") -> "Count":
+        """Both together."""
+        return Count(self.times + other.times, min(self.first_ns, other.first_ns), max(self.last_ns, other.last_ns))
+
+
+class Counts:
+    """Counts kinds by the ways in which connections are told: verdicts of policy, drops, and traces of packets.
+
+    A connection may be told in several ways. That of a verdict is told once for each, so it counts where there is one.
+    """
+
+    def __init__(self) -> None:
+        self._by_way: dict[int, dict[Kind, Count]] = {}
+
+    def add(self, way: int, kind: Kind, times: int, first_ns: int, last_ns: int) -> None:
+        """So many were told in that way, which is a type of Cilium's events."""
+        held = self._by_way.setdefault(way, {})
+        one = Count(times, first_ns, last_ns)
+        before = held.setdefault(kind, one)
+        if before is not one:
+            held[kind] = before.plus(one)
+
+    def kinds(self) -> dict[Kind, Count]:
+        """How many there were of each kind."""
+        ways = sorted(self._by_way, key=lambda one: _BEST_LAST.index(one) if one in _BEST_LAST else -1)
+        first, *others = [self._by_way[way] for way in ways] or [{}]
+        found = dict(first)
+        for one in others:
+            found |= one
+        return found
+
+
+class Window(msgspec.Struct, frozen=True, kw_only=True):
+    """What was looked at: from the first flow that there was to the last (UTC, nanoseconds; 0: there was none).
+
+    `asked_ns` is since when was asked for (0: from the beginning), and `kept_ns` when the oldest flow that there is was
+    seen, whatever was asked for: what came before was not recorded, or is not there any more. `lost` is how many flows
+    are known to be missing in between, and `flows` how many were read. Connections that nobody made in this time are
+    not known.
+    """
+
+    asked_ns: int
+    kept_ns: int = 0
+    first_ns: int
+    last_ns: int
+    flows: int
+    lost: int
+
+
+class Seen(NamedTuple):
+    """Everything that was seen in a window."""
+
+    window: Window
+    kinds: dict[Kind, Count]
+
+
+def stands_for_addresses(identity: int) -> bool:
+    """Whether who has the identity is known by an address only."""
+    return identity in _WORLDS or is_local(NumericIdentity(identity))
+
+
+def fold(lines: Iterable[bytes], *, since_ns: int, until_ns: int) -> Seen:
+    """The flows on lines, as `hubble observe -o jsonpb` prints them. Raises BadQuestion."""
+    counts = Counts()
+    flows, kept, first, last = 0, 0, 0, 0
+    for line in lines:
+        flow = read_flow(line) if line.strip() else None
+        if flow is None:
+            continue
+        at = flow.recorded_at_ns()
+        kept = min(kept or at, at)
+        if not since_ns <= at <= until_ns:
+            continue
+        flows += 1
+        first, last = min(first or at, at), max(last, at)
+        kind = _kind(flow)
+        if kind is not None:
+            counts.add(flow.event_type.type, kind, 1, at, at)
+    window = Window(asked_ns=since_ns, kept_ns=kept, first_ns=first, last_ns=last, flows=flows, lost=0)
+    return Seen(window, counts.kinds())
+
+
+def _kind(flow: RecordedFlow) -> Kind | None:
+    """What the flow says of policy; None: nothing."""
+    direction, verdict = _DIRECTIONS.get(flow.traffic_direction), VERDICTS.get(flow.verdict)
+    if direction is None or verdict is None or flow.is_reply:
+        return None
+    if verdict is Outcome.DENIED and flow.drop_reason_desc not in POLICY_DROPS:
+        return None
+    try:
+        protocol, port = flow.traffic()
+    except BadQuestion:
+        return None
+    source, destination = flow.ends
+    (end, _), (other, address) = (source, destination) if direction is Direction.EGRESS else (destination, source)
+    if not end.ID or other.identity < 1:
+        return None
+    address = address if stands_for_addresses(other.identity) else ""
+    return Kind(direction, end.ID, end.identity, other.identity, address, int(protocol), port, verdict)
+
+
+def span_of(since: str, until: str, now_ns: int) -> tuple[int, int]:
+    """The times that a user means; empty: from the first flow, up to now. Raises BadMoment, also for positions."""
+    return _time(since, now_ns, 0), _time(until, now_ns, now_ns)
+
+
+def _time(text: str, now_ns: int, otherwise: int) -> int:
+    if not text:
+        return otherwise
+    position, instant_ns = position_or_ns(text, now_ns)
+    if position is not None:
+        raise BadMoment(text, "flows have times, and no positions of the log")
+    return instant_ns

@@ -1,0 +1,58 @@
+"""What the ring says of policy is what its flows say, one by one, as observers print them."""
+
+import json
+
+import numpy as np
+from google.protobuf import json_format
+from hypothesis import given, settings
+
+from cplane.agent.seen import seen
+from cplane.hubble.flow import FlowBuilder
+from cplane.hubble.ring import LossSource
+from cplane.timetravel.seen import fold
+from tests.support.effort import examples
+from tests.support.flows import START_NS, record_batches, records, store_of
+
+EVER = 0, 1 << 63
+
+
+def lines(store) -> list[bytes]:
+    span = store.ring.span(store.ring.oldest, store.ring.written)
+    return [line(FlowBuilder(store).flow(span, row)) for row in range(len(span))]
+
+
+def line(flow) -> bytes:
+    return json.dumps({"flow": json_format.MessageToDict(flow, preserving_proto_field_name=True)}).encode()
+
+
+@settings(max_examples=examples(60), deadline=None)
+@given(batch=record_batches())
+def test_the_ring_folds_to_what_its_flows_fold_to(batch: np.ndarray) -> None:
+    store = store_of(batch)
+    found, told = seen(store, *EVER), fold(lines(store), since_ns=EVER[0], until_ns=EVER[1])
+    assert {kind: count.times for kind, count in found.kinds.items()} == {
+        kind: count.times for kind, count in told.kinds.items()
+    }
+    assert found.window.flows == told.window.flows
+
+
+def test_only_the_time_that_is_asked_for_is_looked_at() -> None:
+    batch = records(*({"type": 5, "time_ns": 1000 * row} for row in range(10)))
+    store = store_of(batch)
+    times = store.ring.span(0, 10)["time_ns"]
+    found = seen(store, int(times[3]), int(times[6]))
+    assert (found.window.flows, found.window.first_ns, found.window.last_ns) == (4, int(times[3]), int(times[6]))
+    assert found.window.kept_ns == int(times[0])
+
+
+def test_what_is_known_to_be_missing_is_counted() -> None:
+    store = store_of(records({"type": 5}, {"type": 5}))
+    store.lose(7, START_NS, START_NS + 1, kernel_lost=7)
+    assert store.ring.all_losses()[0].source == LossSource.KERNEL_RING
+    assert seen(store, *EVER).window.lost == 7
+    assert seen(store, START_NS + 10**12, EVER[1]).window.lost == 0
+
+
+def test_an_empty_ring_says_nothing() -> None:
+    found = seen(store_of(records({"type": 5})[:0]), *EVER)
+    assert (found.kinds, found.window.flows, found.window.first_ns) == ({}, 0, 0)

@@ -1,0 +1,162 @@
+"""Who changed what, and what was refused: stories whose answers are known."""
+
+from random import Random
+
+import pytest
+
+from cplane.deciders.config import ChangeOptions
+from cplane.deciders.endpoint import ConfigureEndpoint, RelabelEndpoint
+from cplane.deciders.policy import DeletePolicies
+from cplane.deciders.world import Command
+from cplane.domain.policy import CNP, PolicyRef
+from cplane.eventlog.reader import MemoryReader
+from cplane.events.objects import KINDS
+from cplane.timetravel.audit import Asked, Entry, UnknownKind, audit
+from cplane.timetravel.history import History, NoSuchMoment
+from cplane.timetravel.intent import written
+from cplane.timetravel.refused import Refused
+from tests.support import churn
+from tests.support.scenario import JOIN, pod
+from tests.support.story import told, web
+
+NOW = churn.BEGAN_NS + 10**15
+WEB = "policy CiliumNetworkPolicy/shop/web"
+
+
+STORY: tuple[Command, ...] = (
+    JOIN,
+    pod("web", "k8s:app=web", ifindex=10),
+    pod("client", "k8s:app=client", ifindex=11),
+    web("80"),
+    web("443"),
+    ConfigureEndpoint(endpoint=1, audit=True),
+    RelabelEndpoint(endpoint=2, labels=("k8s:app=other",)),
+    ChangeOptions(policy_audit=True),
+    DeletePolicies(refs=(PolicyRef(CNP, "shop", "web"),)),
+)
+
+
+def refused(at_ns: int, *objects: str, actor: str = "uid:1000(alice)") -> Refused:
+    return Refused(
+        recorded_at_ns=at_ns,
+        actor=actor,
+        cause="",
+        command="apply policies",
+        objects=objects,
+        code="policy.invalid",
+        message="no",
+    )
+
+
+@pytest.fixture(scope="module")
+def past() -> tuple[History, list[int]]:
+    return told(*STORY)
+
+
+def asked(history: History, **what: object) -> list[Entry]:
+    return list(audit(history, NOW, Asked(**what)))
+
+
+def test_a_policy_has_its_text_before_and_after_each_change(past) -> None:
+    history, positions = past
+    first, second, last = asked(history, object=WEB)
+    assert [one.position for one in (first, second, last)] == [positions[3], positions[4], positions[8]]
+    assert first.before is None
+    assert second.before == first.after
+    assert last.before == second.after
+    assert last.after is None
+    assert "+      - port: '443'" in second.diff.splitlines()
+
+
+def test_an_endpoint_is_as_its_own_events_say(past) -> None:
+    history, positions = past
+    created, configured = asked(history, object="endpoint 1")
+    assert created.before is None
+    assert created.after is not None
+    assert not created.after["policy_audit"]
+    assert configured.before == created.after
+    assert configured.after == created.after | {"policy_audit": True}
+    _, relabelled = asked(history, object="endpoint 2")
+    assert relabelled.position <= positions[6]
+    assert relabelled.after is not None
+    assert relabelled.after["labels"] == ["k8s:app=other"]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_sides_of_every_change_are_those_of_the_worlds_around_it(seed) -> None:
+    history = churned(seed, 400)
+    for one in asked(history, last=1000):
+        if one.object.startswith("pool "):
+            assert one.before is one.after is None
+            continue
+        before, after = (written(history.moment(at).world) for at in (one.position - 1, one.position))
+        assert one.before == before.get(one.object)
+        assert one.after == after.get(one.object)
+
+
+def churned(seed: int, events: int) -> History:
+    made: list = []
+    for decided in churn.Churn(Random(seed), pods=8, policies=6).turns():
+        made += decided
+        if len(made) >= events:
+            return History(MemoryReader(churn.rows_of(tuple(made))[1]))
+    raise AssertionError
+
+
+def test_changes_are_chosen_by_actor_kind_and_time(past) -> None:
+    history, positions = past
+    whole = asked(history)
+    assert [one.position for one in whole] == list(range(1, history.head + 1))
+    assert {one.object.partition(" ")[0] for one in whole} <= set(KINDS)
+    for kind in KINDS:
+        assert asked(history, kind=kind) == [one for one in whole if one.object.partition(" ")[0] == kind]
+    actors = {one.actor for one in whole}
+    for actor in actors:
+        assert asked(history, actor=actor) == [one for one in whole if one.actor == actor]
+    assert asked(history, since=str(positions[3]), until=str(positions[4])) == whole[positions[3] - 1 : positions[4]]
+    assert asked(history, last=2) == whole[-2:]
+    assert asked(history, kind="policy", last=1) == asked(history, object=WEB)[-1:]
+
+
+def test_a_time_before_the_log_is_its_beginning_and_one_to_come_is_refused(past) -> None:
+    history, _ = past
+    assert len(asked(history, since="2020-01-01T00:00:00Z")) == history.head
+    with pytest.raises(NoSuchMoment, match="still to come"):
+        asked(history, since="2099-01-01T00:00:00Z")
+    with pytest.raises(NoSuchMoment, match="not there yet"):
+        asked(history, until="9999")
+
+
+def test_an_unknown_kind_is_refused_with_those_that_there_are(past) -> None:
+    with pytest.raises(UnknownKind, match="policy, endpoint, identity"):
+        asked(past[0], kind="pods")
+
+
+def test_the_endpoints_that_obey_other_rows_are_those_of_the_policy(past) -> None:
+    history, positions = past
+    by_position = {one.position: one for one in asked(history, verdicts=True)}
+    applied = by_position[positions[3]].endpoints
+    assert applied is not None
+    assert [(one.pod, one.direction, one.added, one.removed) for one in applied] == [("shop/web", "ingress", 1, 1)]
+    changed = by_position[positions[4]].endpoints
+    assert changed is not None
+    assert [(one.pod, one.added, one.removed, one.changed) for one in changed] == [("shop/web", 1, 1, 0)]
+    assert by_position[positions[7]].endpoints == ()
+    assert all(one.endpoints is None for one in asked(history))
+
+
+def test_what_was_refused_stands_between_what_was_not(past) -> None:
+    before, positions = past
+    at = before.recorded_at_ns(positions[3]) + 1
+    history, _ = told(*STORY, refusals=(refused(at, WEB), refused(NOW - 1, "policy CiliumNetworkPolicy/shop/other")))
+    whole = asked(history)
+    times = [one.recorded_at_ns for one in whole]
+    assert times == sorted(times)
+    assert len(whole) == history.head + 2
+    (one,) = [one for one in asked(history, object=WEB) if one.refused is not None]
+    assert (one.position, one.summary, one.refused.code) == (0, "apply policies", "policy.invalid")
+    assert [entry.refused is not None for entry in asked(history, refused=True)] == [True, True]
+    assert len(asked(history, refused=True, last=1)) == 1
+    assert asked(history, refused=True, actor="uid:0(root)") == []
+    assert len(asked(history, refused=True, kind="policy")) == 2
+    assert len(asked(history, refused=True, until=str(positions[-1]))) == 1
