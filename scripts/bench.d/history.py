@@ -11,6 +11,7 @@ from pathlib import Path
 from random import Random
 from statistics import median
 from typing import Final
+from uuid import UUID
 
 import previewing
 from eventsourcing.application import Application
@@ -192,7 +193,7 @@ class _Peer:
     """A stored aggregate of so many events, as the library keeps it."""
 
     def __init__(self, path: Path) -> None:
-        self._app: Application = Application(
+        self._app: Application[UUID] = Application(
             env={"PERSISTENCE_MODULE": "eventsourcing.sqlite", "SQLITE_DBNAME": str(path)}
         )
         pod = _Pod("app=web")
@@ -204,7 +205,7 @@ class _Peer:
     def replay(self) -> float:
         """Events per second of the aggregate, read and folded."""
         began = time.perf_counter()
-        pod = self._app.repository.get(self._id)
+        pod: _Pod = self._app.repository.get(self._id)
         took_s = time.perf_counter() - began
         if pod.version != _PEER_EVENTS:
             raise WrongError(f"the peer's aggregate is at version {pod.version} of {_PEER_EVENTS}")
