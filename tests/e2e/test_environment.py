@@ -135,7 +135,10 @@ def test_the_memory_datapath_needs_no_capability(tmp_path: Path) -> None:
         (("--state-dir", "relative"), "state_dir: 'relative' is not an absolute path"),
         (("--run-dir", "/" + "x" * 100), "run_dir: longer than 95 bytes: a socket's path would not fit"),
         (("--cluster-name", "Big Cluster"), "cluster_name: 'Big Cluster' is not 1 to 32 lower-case letters"),
-        (("--log", "mysql://x"), "log: 'mysql://x' is neither memory nor sqlite:///PATH"),
+        (
+            ("--log", "mysql://x"),
+            "log: 'mysql://x' is neither memory, sqlite:///PATH with an absolute path, nor postgresql:",
+        ),
         (("--hubble-listen-tcp", ":4244"), "hubble.listen_tcp: needs hubble.tls_cert and hubble.tls_key"),
         (("--hubble-tls-key", "/k.pem"), "hubble.tls_cert: a certificate and its key are given together"),
         (("--config", "/no/such.yaml"), "config: cannot read /no/such.yaml: No such file or directory"),
