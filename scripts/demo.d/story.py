@@ -50,6 +50,7 @@ class Story:
         self.open_house()
         self.policy()
         self.observed()
+        self.why()
         self.killed()
         self.back()
         self.lifted()
@@ -122,6 +123,29 @@ class Story:
         for key, text in wanted.items():
             missing = [family for family in ("IPv4", "IPv6") if (*key, family) not in seen]
             self.screen.check(text, [f"no such flow for {family}" for family in missing])
+
+    def why(self) -> None:
+        """A flow that was dropped is explained."""
+        self.screen.step(
+            "Ask why", "Which rule dropped it, who put that rule there and when, what would have allowed it."
+        )
+        wanted = ("--from-pod", "demo/visitor", "--to-pod", "demo/backend", "--verdict", "DROPPED", "--protocol", "tcp")
+        flow = self.agent.flows(*wanted, "--last", "1")[-1]
+        uuid = str(flow["uuid"])
+        self.screen.command(f"hubble observe {' '.join(wanted)} --last 1 -o json | jq -r .flow.uuid", uuid)
+        self.cplane("why", uuid)
+        found = self.agent.ask("why", uuid)
+        changed = found["turned"] or {}
+        wrong = [
+            f"{what} is {is_}, not {should}"
+            for what, is_, should in (
+                ("the verdict", found["verdict"], "DENIED"),
+                ("what changed it last", changed.get("object"), "policy CiliumNetworkPolicy/demo/backend"),
+                ("the verdict before that", changed.get("before"), "ALLOWED"),
+            )
+            if is_ != should
+        ]
+        self.screen.check("denied by the policy, and allowed until somebody applied it", wrong)
 
     def killed(self) -> None:
         """Enforcement does without the agent."""
