@@ -145,9 +145,8 @@ class _Printer:
         self._started = True
         click.echo(align(row, self._widths))
         for affected in one.endpoints or ():
-            signs = (("+", affected.added), ("-", affected.removed), ("~", affected.changed))
-            counts = " ".join(f"{sign}{count}" for sign, count in signs if count)
-            click.echo(printable(f"    endpoint {affected.endpoint} ({affected.pod}) {affected.direction}: {counts}"))
+            said = f"endpoint {affected.endpoint} ({affected.pod}) {affected.direction}: {affected.counts}"
+            click.echo(printable(f"    {said}"))
         for line in one.diff.splitlines()[2:] if self._with_diff else ():  # without the names of the two sides
             click.echo(printable(f"    {line}"))
 

@@ -102,9 +102,7 @@ def _lines(found: "Rollback", *, dry_run: bool) -> Iterator[str]:
             "endpoints whose policy has other rows:" if not dry_run else "endpoints whose policy would have other rows:"
         )
     for one in found.endpoints:
-        counts = (("+", one.added), ("-", one.removed), ("~", one.changed))
-        signs = " ".join(f"{sign}{count}" for sign, count in counts if count)
-        yield printable(f"    endpoint {one.endpoint} ({one.pod}) {one.direction}: {signs}")
+        yield printable(f"    endpoint {one.endpoint} ({one.pod}) {one.direction}: {one.counts}")
     if found.position:
         yield ""
         yield f"position {found.position}"

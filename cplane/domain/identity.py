@@ -73,6 +73,11 @@ def cidr_of_label(label: Label) -> Prefix | None:
     return cidr_of_key(label.key) if label.source == CIDR else None
 
 
+def prefix_of(labels: LabelSet) -> Prefix | None:
+    """The prefix that an identity with these labels stands for; None: it stands for no prefix."""
+    return next((prefix for label in labels if (prefix := cidr_of_label(label)) is not None), None)
+
+
 def cidr_labels(prefix: Prefix, *, dual_stack: bool) -> LabelSet:
     """The labels of an identity for a prefix outside the cluster; /0 is the world itself."""
     world = Label(world_of(prefix.version, dual_stack=dual_stack).label_key, RESERVED)

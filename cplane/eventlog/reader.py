@@ -48,12 +48,13 @@ def open_history(location: str) -> Iterator[History]:
 
 @contextmanager
 def _open_file(path: str) -> Iterator[History]:
-    with _reading(path) as reader:
+    with reading(path) as reader:
         yield History(reader)
 
 
 @contextmanager
-def _reading(path: str) -> "Iterator[SqliteReader]":
+def reading(path: str, *, snapshots: bool = True) -> "Iterator[SqliteReader]":
+    """A reader of the log in the file; without `snapshots` it uses none. Raises NotALog, NewerSchema, StorageFailed."""
     if not os.path.isfile(path):
         raise NotALog(path, "there is no such file")
     engine = open_reader(path, size=1)
@@ -61,7 +62,7 @@ def _reading(path: str) -> "Iterator[SqliteReader]":
         with translated(path), engine.connect() as connection:
             if not recognise(connection, path):
                 raise NotALog(path, "it is empty")
-            reader = SqliteReader(driver(connection), path)
+            reader = SqliteReader(driver(connection), path, snapshots=snapshots)
             try:
                 yield reader
             finally:
@@ -76,7 +77,7 @@ def fold_log(path: str) -> Ledger:
     All that is in the file is read: what is enforced follows from the log, not from a snapshot that may be wrong. Only
     of what is in the archive the newest snapshot is believed, where there is one. Raises as `open_history`, BadEvent.
     """
-    with _reading(path) as reader:
+    with reading(path) as reader:
         archived = reader.archived
         ledger = (reader.snapshot(archived) if archived else None) or Ledger()
         reader.fold(ledger, reader.head)

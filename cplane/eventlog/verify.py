@@ -17,7 +17,7 @@ from cplane.eventlog.beginning import Beginning
 from cplane.eventlog.chain import Chain
 from cplane.eventlog.codec import decode
 from cplane.eventlog.errors import BadEvent, NotALog
-from cplane.eventlog.reader import POSTGRESQL, SqliteReader
+from cplane.eventlog.reader import POSTGRESQL, SqliteReader, reading
 from cplane.eventlog.rows import Rows
 from cplane.eventlog.schema import SELECT_ALL, SELECT_RANGE
 from cplane.eventlog.snapshots import Snapshots
@@ -90,21 +90,12 @@ def verify_snapshots(path: str) -> SnapshotsFinding:
 
     Those that are not are thrown away. Raises what `verify` raises.
     """
-    if not os.path.isfile(path):
-        raise NotALog(path, "there is no such file")
-    engine = open_reader(path, size=1)
-    try:
-        with translated(path), engine.connect() as connection:
-            if not recognise(connection, path):
-                raise NotALog(path, "it is empty")
-            reader = SqliteReader(driver(connection), path, snapshots=False)
-            snapshots = Snapshots(path, reader.digest_at)
-            try:
-                return _compare(reader, snapshots)
-            finally:
-                snapshots.close()
-    finally:
-        engine.dispose()
+    with reading(path, snapshots=False) as reader:
+        snapshots = Snapshots(path, reader.digest_at)
+        try:
+            return _compare(reader, snapshots)
+        finally:
+            snapshots.close()
 
 
 def _compare(reader: SqliteReader, snapshots: Snapshots) -> SnapshotsFinding:

@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Final, NamedTuple
 
-from cplane.domain.identity import RESERVED_BY_NUMBER, NumericIdentity, Reserved, cidr_of_label, is_local, world_of
+from cplane.domain.identity import RESERVED_BY_NUMBER, NumericIdentity, Reserved, is_local, prefix_of, world_of
 from cplane.domain.labelfilter import identity_labels
 from cplane.domain.labels import LabelSet
 from cplane.domain.policy import CIDR_GROUP, CidrGroup, Policy, PolicyRef, Rule, parse_text
@@ -354,11 +354,4 @@ def _prefix(number: int, labels: LabelSet) -> IPv4Network | IPv6Network | None:
     """What an identity of the local scope stands for; others stand for no prefix."""
     if not is_local(NumericIdentity(number)):
         return None
-    return next(_prefixes(labels), None)
-
-
-def _prefixes(labels: LabelSet) -> Iterator[IPv4Network | IPv6Network]:
-    for label in labels:
-        prefix = cidr_of_label(label)
-        if prefix is not None:
-            yield prefix
+    return prefix_of(labels)

@@ -1,6 +1,6 @@
 """Whose verdicts a change can change: endpoints that obey other rows of the policy table afterwards."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 import msgspec
 
@@ -22,6 +22,12 @@ class Affected(msgspec.Struct, frozen=True, kw_only=True):
     added: int
     removed: int
     changed: int
+
+    @property
+    def counts(self) -> str:
+        """The rows as they are shown: `+2 -1 ~3`, without those that there are none of."""
+        signs = (("+", self.added), ("-", self.removed), ("~", self.changed))
+        return " ".join(f"{sign}{count}" for sign, count in signs if count)
 
 
 def affected(
@@ -50,13 +56,3 @@ def affected(
         for endpoint in policies.obeying(policy)
     ]
     return tuple(sorted(found, key=lambda one: (one.endpoint, one.direction)))
-
-
-def summed(found: Iterable[Affected]) -> str:
-    """Which endpoints, and how, in words; empty for none."""
-    by_pod: dict[str, list[str]] = {}
-    for one in found:
-        signs = (("+", one.added), ("-", one.removed), ("~", one.changed))
-        counts = " ".join(f"{sign}{count}" for sign, count in signs if count)
-        by_pod.setdefault(one.pod, []).append(f"{one.direction} {counts}")
-    return "; ".join(f"{pod}: {', '.join(said)}" for pod, said in by_pod.items())

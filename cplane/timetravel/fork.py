@@ -7,14 +7,14 @@ traffic that no row tells apart, and explain them by the `Judge` that does it ev
 from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from ipaddress import IPv4Network, IPv6Network, ip_address
+from ipaddress import ip_address
 from itertools import chain
 from typing import Final, NamedTuple
 
 from cplane.deciders.policy import ApplyPolicies, DeletePolicies
 from cplane.deciders.world import World, facts
 from cplane.domain.endpoint import Endpoint
-from cplane.domain.identity import RESERVED_BY_NUMBER, NumericIdentity, Reserved, cidr_of_label, is_local, world_of
+from cplane.domain.identity import RESERVED_BY_NUMBER, NumericIdentity, Reserved, is_local, prefix_of, world_of
 from cplane.domain.labels import LabelSet
 from cplane.domain.policy import PolicyRef
 from cplane.domain.policy.explanation import Explanation, Outcome, PeerIdentity, Traffic
@@ -122,7 +122,7 @@ class Side:
         self._kept = 0
         self._prefixes: dict[tuple[int, int], dict[int, int]] = {}  # version, length → network → identity
         for number, labels in world.identities.items():
-            prefix = _prefix(labels) if is_local(NumericIdentity(number)) else None
+            prefix = prefix_of(labels) if is_local(NumericIdentity(number)) else None
             if prefix is not None:
                 held = self._prefixes.setdefault((prefix.version, prefix.prefixlen), {})
                 held[int(prefix.network_address)] = number
@@ -259,12 +259,3 @@ def _word_of(state: MapState, place: _Place, peer: int, traffic: Traffic) -> str
     if decision.reason is DropReason.PROXY_REDIRECTION_NOT_SUPPORTED_FOR_PROTOCOL:
         return PROXY
     return Outcome.ALLOWED if decision.reason is None else Outcome.DENIED
-
-
-def verdict_of(found: Explanation) -> str:
-    """The verdict as it is shown: PROXY where packets pass to one that judges what is asked."""
-    return PROXY if found.l7 and found.verdict is Outcome.ALLOWED else found.verdict
-
-
-def _prefix(labels: LabelSet) -> IPv4Network | IPv6Network | None:
-    return next((prefix for one in labels if (prefix := cidr_of_label(one)) is not None), None)

@@ -11,7 +11,7 @@ import msgspec
 
 from cplane.deciders.world import World
 from cplane.domain.endpoint import Endpoint
-from cplane.domain.identity import NumericIdentity, Reserved, cidr_of_label, is_local
+from cplane.domain.identity import NumericIdentity, Reserved, is_local, prefix_of
 from cplane.domain.policy.explanation import Explanation, Outcome, Traffic
 from cplane.domain.ports import PORT_PROTOCOLS, Protocol
 from cplane.domain.verdict import Direction
@@ -121,9 +121,9 @@ class Names:
             more = f" and {len(pods) - _NAMES_MAX} more" if len(pods) > _NAMES_MAX else ""
             return ", ".join(pods[:_NAMES_MAX]) + more
         labels = self._fork.after.labels(identity) or self._fork.before.labels(identity)
-        prefix = next((str(found) for one in labels if (found := cidr_of_label(one)) is not None), "")
-        if prefix and is_local(NumericIdentity(identity)):
-            return prefix
+        prefix = prefix_of(labels)
+        if prefix is not None and is_local(NumericIdentity(identity)):
+            return str(prefix)
         return " ".join(str(one).removesuffix("=") for one in labels) or f"identity {identity}"
 
 
@@ -259,7 +259,7 @@ class _Finder:
             return peer
         if peer not in self._twins:
             labels = self._fork.before.labels(peer) or self._fork.after.labels(peer)
-            prefix = next((found for one in labels if (found := cidr_of_label(one)) is not None), None)
+            prefix = prefix_of(labels)
             self._twins[peer] = side.identity_at(str(prefix.network_address)) if prefix is not None else peer
         return self._twins[peer]
 

@@ -10,7 +10,7 @@ import msgspec
 
 from cplane.deciders.world import World
 from cplane.domain.endpoint import Endpoint
-from cplane.domain.identity import RESERVED_BY_NUMBER, NumericIdentity, Reserved, cidr_of_label, is_local
+from cplane.domain.identity import RESERVED_BY_NUMBER, NumericIdentity, Reserved, prefix_of
 from cplane.domain.labelfilter import identity_labels
 from cplane.domain.labels import K8S, LabelSet
 from cplane.domain.policy import CNP
@@ -19,7 +19,7 @@ from cplane.domain.ports import PORT_PROTOCOLS, Protocol
 from cplane.domain.verdict import Direction
 from cplane.errors import NotFound
 from cplane.timetravel.intent import named
-from cplane.timetravel.seen import Kind, Seen, Window
+from cplane.timetravel.seen import Kind, Seen, Window, stands_for_addresses
 
 _NAMESPACE: Final = "io.kubernetes.pod.namespace"
 _HIDDEN: Final = "io."  # labels that Kubernetes and Cilium add begin so, and no user selects by them
@@ -40,7 +40,6 @@ _ENTITIES: Final = {
     Reserved.KUBE_APISERVER: "kube-apiserver",
     Reserved.INGRESS: "ingress",
 }
-_WORLDS: Final = frozenset({Reserved.WORLD, Reserved.WORLD_IPV4, Reserved.WORLD_IPV6})
 
 
 class NothingThere(NotFound):
@@ -170,8 +169,9 @@ class _Peer:
 def _peers(world: World, kind: Kind, namespace: str) -> Iterator[_Peer]:
     """The other side of a connection: by labels where it has some, by its address where it has no better name."""
     reserved = RESERVED_BY_NUMBER.get(NumericIdentity(kind.peer))
-    if kind.address and (reserved in _WORLDS or is_local(NumericIdentity(kind.peer))):
-        prefix = _known_prefix(world, kind.peer) or f"{kind.address}/{32 if '.' in kind.address else 128}"
+    if kind.address and stands_for_addresses(kind.peer):
+        known = prefix_of(world.identities.get(kind.peer, LabelSet()))
+        prefix = str(known or f"{kind.address}/{32 if '.' in kind.address else 128}")
         yield _Peer(f"3 {prefix}", "CIDR", [prefix], address=True)
         return
     if reserved is not None:
@@ -186,12 +186,6 @@ def _peers(world: World, kind: Kind, namespace: str) -> Iterator[_Peer]:
     if where and where != namespace:
         selector = {f"{K8S}:{_NAMESPACE}": where, **selector}
     yield _Peer(f"1 {selector}", "Endpoints", [{"matchLabels": selector}])
-
-
-def _known_prefix(world: World, identity: int) -> str:
-    """What an identity of a prefix stands for; empty where that is not known."""
-    labels = world.identities.get(identity, LabelSet())
-    return next((str(prefix) for one in labels if (prefix := cidr_of_label(one)) is not None), "")
 
 
 def _bounded(peers: Iterable[_Peer]) -> list[_Peer]:

@@ -20,7 +20,7 @@ from cplane.domain.verdict import Direction
 from cplane.errors import Rejected
 from cplane.projections.policymap import PolicyMapProjection
 from cplane.reactors.reaction import settle
-from cplane.timetravel.fork import PROXY, Fork, verdict_of
+from cplane.timetravel.fork import PROXY, Fork
 from cplane.timetravel.reach import Names, Reach, ports_text, reaches
 from tests.support import random_policies
 from tests.support.builders import audited, cnp, ports, selector
@@ -210,7 +210,8 @@ class Literal:
         if not policies:
             return Outcome.ALLOWED
         labels = self._world.identities.get(peer) or Reserved(peer).labels
-        return verdict_of(explain(self._policies.repository, policies.pop(), PeerIdentity(peer, labels), traffic))
+        found = explain(self._policies.repository, policies.pop(), PeerIdentity(peer, labels), traffic)
+        return PROXY if found.l7 and found.verdict is Outcome.ALLOWED else found.verdict
 
     def _identity(self, one: int | str) -> int:
         return one if isinstance(one, int) else most_specific(self._world, one)[0]
