@@ -80,6 +80,44 @@ static __always_inline struct record *events_reserve(void)
 	return ringbuf_reserve(MAP(SLOT_EVENTS), sizeof(struct record), 0);
 }
 
+/* Hash: frontend -> how it is served. Written by the agent, after what it refers to. */
+static __always_inline struct lb_service *lb_services_map(const struct lb_service_key *key)
+{
+	return map_lookup_elem(MAP(SLOT_LB_SERVICES), key);
+}
+
+/* Hash: slot of a frontend -> backend. Written by the agent. */
+static __always_inline struct lb_backend *lb_slots_map(u32 service_id, u32 slot)
+{
+	struct lb_slot_key key = { .service_id = service_id, .slot = slot };
+
+	return map_lookup_elem(MAP(SLOT_LB_SLOTS), &key);
+}
+
+/* Hash: number of a backend -> the same. Written by the agent. */
+static __always_inline struct lb_backend *lb_backends_map(u32 id)
+{
+	struct lb_backend_key key = { .id = id };
+
+	return map_lookup_elem(MAP(SLOT_LB_BACKENDS), &key);
+}
+
+/* Hash: piece of a frontend's Maglev table. Written by the agent. */
+static __always_inline struct lb_maglev *lb_maglev_map(u32 service_id, u32 chunk)
+{
+	struct lb_maglev_key key = { .service_id = service_id, .chunk = chunk };
+
+	return map_lookup_elem(MAP(SLOT_LB_MAGLEV), &key);
+}
+
+/* Hash: (frontend, backend) -> clients may stay with it. Written by the agent. */
+static __always_inline bool lb_members_map(u32 service_id, u32 backend_id)
+{
+	struct lb_member_key key = { .service_id = service_id, .backend_id = backend_id };
+
+	return map_lookup_elem(MAP(SLOT_LB_MEMBERS), &key);
+}
+
 static __always_inline u64 state_number(u32 slot)
 {
 	struct state_value *value = state_map(slot);

@@ -172,6 +172,175 @@ struct metrics_value {
 #define METRICS_EGRESS 2
 #define METRICS_SLOTS 1024
 
+/* Services. A frontend is where clients go: an address, or any address of the node (all zeroes), a protocol and a
+ * port. Slots 1..slots of it take new connections; those of backends on this node are next to each other.
+ */
+struct lb_service_key {
+	struct addr addr;
+	__be16 port;
+	u8 protocol;
+	u8 family;
+};
+
+struct lb_service {
+	u32 affinity_s;		/* how long a client stays with its backend; 0: not at all */
+	u16 id;			/* of the frontend */
+	u16 slots;
+	u16 local_first;	/* the first slot of this node's backends, and how many there are */
+	u16 local_count;
+	u16 flags;		/* LB_* */
+	u8 kind;		/* LB_KIND_* */
+	u8 pad;
+};
+
+#define LB_KIND_CLUSTER_IP 0
+#define LB_KIND_NODE_PORT 1
+#define LB_KIND_EXTERNAL_IP 2
+#define LB_KIND_LOAD_BALANCER 3
+#define LB_KIND_HOST_PORT 4
+#define LB_KIND_LOCAL_REDIRECT 5
+
+#define LB_FLAG_EXTERNAL_LOCAL 1	/* who comes from outside reaches this node's backends only */
+#define LB_FLAG_INTERNAL_LOCAL 2	/* who is in the cluster does */
+#define LB_FLAG_MAGLEV 4		/* connections from outside by the Maglev table, otherwise at random */
+#define LB_FLAG_DSR 8			/* backends answer clients themselves */
+#define LB_FLAG_SOURCE_RANGES 16	/* only clients of lb_ranges, and with ... */
+#define LB_FLAG_SOURCE_DENY 32		/* ... this only others */
+#define LB_FLAG_DROP 64			/* without backends packets are dropped, not refused */
+
+struct lb_slot_key {
+	u32 service_id;
+	u32 slot;
+};
+
+/* A backend, as a slot has it and as its number does. */
+struct lb_backend {
+	struct addr addr;
+	__be16 port;
+	u8 protocol;
+	u8 family;
+	u32 id;
+	u32 flags;		/* LB_BACKEND_* */
+};
+
+#define LB_BACKEND_LOCAL 1	/* an endpoint of this node */
+
+struct lb_backend_key {
+	u32 id;
+};
+
+/* LB_CHUNK consecutive entries of a Maglev table: numbers of backends. */
+#define LB_CHUNK 64
+
+struct lb_maglev_key {
+	u32 service_id;
+	u32 chunk;
+};
+
+struct lb_maglev {
+	u32 backend_id[LB_CHUNK];
+};
+
+/* Who a client was sent to. A client is the cookie of a network namespace (in the first two words), or an address. */
+struct lb_affinity_key {
+	struct addr client;
+	u16 service_id;
+	u8 netns_cookie;	/* which of the two it is */
+	u8 pad;
+};
+
+struct lb_affinity {
+	u32 backend_id;
+	u32 used;		/* s of CLOCK_MONOTONIC */
+};
+
+/* The backend is one that clients of the service may stay with. */
+struct lb_member_key {
+	u32 service_id;
+	u32 backend_id;
+};
+
+struct lb_member {
+	u32 present;
+};
+
+struct lb_range_key {
+	u32 prefixlen;
+	u16 service_id;
+	u8 pad;
+	u8 family;
+	struct addr addr;
+};
+
+#define LB_RANGE_STATIC_BITS 32	/* service_id, pad, family */
+
+struct lb_range {
+	u32 present;
+};
+
+/* What a socket that was sent to a backend believes to speak with. */
+struct lb_sock_key {
+	u64 cookie;
+	struct addr addr;	/* of the backend */
+	__be16 port;
+	u16 pad;
+	u32 protocol;
+};
+
+struct lb_sock {
+	struct addr addr;	/* of the frontend, as the client gave it */
+	__be16 port;
+	u16 service_id;
+	u32 backend_id;
+};
+
+/* Connections that are translated packet by packet: what a packet that reads so becomes. Each has two, one for
+ * either direction.
+ */
+struct lb_flow_key {
+	struct addr saddr;
+	struct addr daddr;
+	__be16 sport;
+	__be16 dport;
+	u8 protocol;
+	u8 family;
+	u16 pad;
+};
+
+struct lb_flow {
+	struct addr saddr;
+	struct addr daddr;
+	__be16 sport;
+	__be16 dport;
+	u32 lifetime;		/* s of CLOCK_MONOTONIC; from then on the entry does not exist */
+	u32 backend_id;
+	u16 service_id;
+	u8 flags;		/* LB_FLOW_* */
+	u8 pad;
+};
+
+#define LB_FLOW_REVERSE 1	/* from the backend to the client */
+#define LB_FLOW_SNAT 2		/* the backend sees the node, not the client */
+#define LB_FLOW_DSR 4		/* the backend answers by itself */
+#define LB_FLOW_CLOSING_FWD 8
+#define LB_FLOW_CLOSING_REV 16
+#define LB_FLOW_SEEN_NON_SYN 32
+
+/* Ports of a packet that came in pieces, for the pieces that do not have them. */
+struct lb_fragment_key {
+	struct addr saddr;
+	struct addr daddr;
+	u32 id;
+	u8 protocol;
+	u8 family;
+	u16 pad;
+};
+
+struct lb_fragment {
+	__be16 sport;
+	__be16 dport;
+};
+
 struct record {
 	u64 time_ns;
 	u64 position;
@@ -229,5 +398,15 @@ struct scratch {
 #define SLOT_METRICS 8
 #define SLOT_EVENTS 9
 #define SLOT_SCRATCH 10
+#define SLOT_LB_SERVICES 11
+#define SLOT_LB_SLOTS 12
+#define SLOT_LB_BACKENDS 13
+#define SLOT_LB_MAGLEV 14
+#define SLOT_LB_AFFINITY 15
+#define SLOT_LB_MEMBERS 16
+#define SLOT_LB_RANGES 17
+#define SLOT_LB_SOCKS 18
+#define SLOT_LB_FLOWS 19
+#define SLOT_LB_FRAGMENTS 20
 
 #endif

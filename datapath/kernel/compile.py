@@ -17,13 +17,12 @@ from typing import Final
 
 from datapath.errors import Rejected, Unavailable
 from datapath.kernel import worker
+from datapath.kernel.programs import PROGRAMS, UNITS
 from datapath.source.defines import defines
 from datapath.source.digest import digest
 
 PYTHON: Final = "/usr/bin/python3"  # the distribution's, which python3-bpfcc belongs to
-PROGRAMS: Final = ("from_container", "to_container")
 _BCC_VERSION: Final = Path("/usr/lib/python3/dist-packages/bcc/version.py")
-_MAIN: Final = "bpf_lxc.c"
 _TIMEOUT_S: Final = 120
 
 
@@ -77,7 +76,9 @@ def compiled(cache: Path, config: Mapping[str, int], *, python: str = PYTHON) ->
     path = cache / f"{key}.bpf"
     programs = _read(path)
     if programs is None:
-        programs = _compile(root, arguments, python)
+        programs = {}
+        for unit in UNITS:
+            programs |= _compile(root, unit, arguments, python)
         _write(path, programs)
     return Compiled(key, programs)
 
@@ -89,9 +90,9 @@ def _toolchain() -> str:
         return "none"  # the cache may still have been filled elsewhere for exactly this
 
 
-def _compile(root: Path, arguments: tuple[str, ...], python: str) -> Mapping[str, bytes]:
+def _compile(root: Path, unit: str, arguments: tuple[str, ...], python: str) -> Mapping[str, bytes]:
     request = {
-        "text": (root / _MAIN).read_text(),
+        "text": (root / unit).read_text(),
         "include": str(root),
         "shim": str(root / "shim"),
         "arguments": arguments,
@@ -108,16 +109,16 @@ def _compile(root: Path, arguments: tuple[str, ...], python: str) -> Mapping[str
     except OSError as error:
         raise CompilerMissing(python, str(error)) from error
     except subprocess.TimeoutExpired as error:
-        raise CompileFailed(_MAIN, f"no end after {_TIMEOUT_S} s") from error
+        raise CompileFailed(unit, f"no end after {_TIMEOUT_S} s") from error
     log = done.stderr.decode(errors="replace")
     try:
         answer = json.loads(done.stdout)
     except ValueError:
-        raise CompileFailed(_MAIN, f"the compiler ended with code {done.returncode}\n{log}") from None
+        raise CompileFailed(unit, f"the compiler ended with code {done.returncode}\n{log}") from None
     if "missing" in answer:
         raise CompilerMissing(python, answer["missing"])
     if "error" in answer:
-        raise CompileFailed(_MAIN, log or answer["error"])
+        raise CompileFailed(unit, log or answer["error"])
     return {name: base64.b64decode(text) for name, text in answer["programs"].items()}
 
 

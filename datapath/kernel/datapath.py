@@ -13,9 +13,10 @@ from typing import Final
 
 from datapath.kernel import load, pin, syscall
 from datapath.kernel.compile import Compiled, compiled
-from datapath.kernel.links import POINTS, Links
+from datapath.kernel.links import Links
 from datapath.kernel.maps import KernelMap
 from datapath.kernel.pin import Pins
+from datapath.kernel.programs import PROGRAMS, Place
 from datapath.kernel.ringbuf import Ring
 from datapath.kernel.state import State
 from datapath.maps import catalog, metrics, state
@@ -75,7 +76,7 @@ class KernelDatapath:
         """Every live link runs our programs; programs that none runs are gone."""
         self._links.update(self._programs)
         for digest, name, path in list(self._pins.programs()):
-            if digest != self.digest or name not in POINTS:
+            if digest != self.digest or name not in PROGRAMS:
                 path.unlink(missing_ok=True)
 
     def program(self, name: str) -> int:
@@ -89,6 +90,26 @@ class KernelDatapath:
     def detach(self, ifindex: int) -> None:
         """The device obeys us no more. Idempotent, also without the device."""
         self._links.detach(ifindex)
+
+    def attach_cgroup(self, folder: Path) -> None:
+        """Sockets of the processes in this folder of a cgroup2, and of no other, are served. Idempotent."""
+        self._links.attach_cgroup(folder, self._programs)
+
+    def detach_cgroup(self) -> None:
+        """No sockets are served. Idempotent."""
+        self._links.detach_cgroup()
+
+    def attach_netdev(self, ifindex: int) -> None:
+        """A device by which the node reaches the outside is served. Idempotent."""
+        self._links.attach(ifindex, self._programs, Place.NETDEV)
+
+    def detach_netdev(self, ifindex: int) -> None:
+        """It is served no more. Idempotent, also without the device."""
+        self._links.detach(ifindex, Place.NETDEV)
+
+    def attached_netdevs(self) -> set[int]:
+        """The devices to the outside that are served."""
+        return self._links.attached(Place.NETDEV)
 
     def attached(self) -> set[int]:
         """The devices that obey us."""
@@ -167,6 +188,8 @@ def remove(root: Path = DEFAULT_ROOT) -> None:
         links = Links(pins)
         for ifindex in {ifindex for ifindex, _, _ in pins.links()}:
             links.detach(ifindex)
+            links.detach(ifindex, Place.NETDEV)
+        links.detach_cgroup()
     pins.remove()
 
 

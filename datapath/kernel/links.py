@@ -1,18 +1,17 @@
-"""tcx links of pod devices: one per program, pinned, so that they outlive us and are replaced without a gap."""
+"""Links of programs to devices and to a cgroup: pinned, so that they outlive us and are replaced without a gap."""
 
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Final
 
 from datapath.kernel import pin, syscall
 from datapath.kernel.pin import Pins
+from datapath.kernel.programs import Place, at
 from datapath.kernel.syscall import AttachPoint, KernelObjectMissing, KernelRefused, LinkInfo
 
-POINTS: Final[Mapping[str, AttachPoint]] = {
-    "to_container": AttachPoint.TCX_EGRESS,
-    "from_container": AttachPoint.TCX_INGRESS,
-}
+_XDP_SKB_MODE: Final = 1 << 1  # generic XDP, for devices whose driver has none
 
 
 class Links:
@@ -21,42 +20,59 @@ class Links:
     def __init__(self, pins: Pins) -> None:
         self._pins = pins
 
-    def attach(self, ifindex: int, programs: Mapping[str, int]) -> None:
-        """Every program (name → descriptor) runs on the device. Idempotent; a link of ours is updated in place.
-
-        What a pod receives is judged before what it sends is let out: `to_container` comes first.
-        """
-        for name, point in POINTS.items():
+    def attach(self, ifindex: int, programs: Mapping[str, int], place: Place = Place.POD) -> None:
+        """Every program of the place (name → descriptor) runs on the device. Idempotent; a link of ours is updated."""
+        for name, program in at(place).items():
             fd = self._open(ifindex, name)
             if fd is not None:
                 with _closing(fd):
-                    _update(fd, programs[name], f"{point.name} of device {ifindex}")
+                    _update(fd, programs[name], f"{program.point.name} of device {ifindex}")
                 continue
-            fd = syscall.link_create(programs[name], ifindex, point)
+            fd = _link(programs[name], ifindex, program.point)
             with _closing(fd):
                 pin.pin(fd, self._pins.link(ifindex, name))
 
-    def detach(self, ifindex: int) -> None:
-        """None of our programs runs on the device. Idempotent, also when the device is gone."""
-        for name in POINTS:
-            path = self._pins.link(ifindex, name)
-            try:
-                fd = syscall.obj_get(str(path))
-            except KernelObjectMissing:
-                continue
-            with _closing(fd):
-                _detach(fd, str(path))
-            path.unlink(missing_ok=True)
+    def detach(self, ifindex: int, place: Place = Place.POD) -> None:
+        """None of the place's programs runs on the device. Idempotent, also when the device is gone."""
+        for name in at(place):
+            self._remove(self._pins.link(ifindex, name))
 
-    def attached(self) -> set[int]:
-        """Devices on which every program runs."""
+    def attached(self, place: Place = Place.POD) -> set[int]:
+        """Devices on which every program of the place runs."""
+        wanted = at(place).keys()
         running: dict[int, set[str]] = {}
         for ifindex, name, _ in self._pins.links():
-            fd = self._open(ifindex, name)
+            fd = self._open(ifindex, name) if name in wanted else None
             if fd is not None:
                 os.close(fd)
                 running.setdefault(ifindex, set()).add(name)
-        return {ifindex for ifindex, names in running.items() if names == POINTS.keys()}
+        return {ifindex for ifindex, names in running.items() if names == wanted}
+
+    def attach_cgroup(self, folder: Path, programs: Mapping[str, int]) -> None:
+        """Every program of cgroups serves the processes of this folder of a cgroup2, and of no other. Idempotent.
+
+        Raises OSError when there is no such folder.
+        """
+        target = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        with _closing(target):
+            number = os.fstat(target).st_ino
+            for name, program in at(Place.CGROUP).items():
+                path = self._pins.cgroup_link(name)
+                fd = _opened(path)
+                if fd is not None:
+                    with _closing(fd):
+                        if _info(fd).cgroup_id == number:
+                            _update(fd, programs[name], f"{program.point.name} of {folder}")
+                            continue
+                    self._remove(path)
+                fd = syscall.link_create(programs[name], target, program.point, str(folder))
+                with _closing(fd):
+                    pin.pin(fd, path)
+
+    def detach_cgroup(self) -> None:
+        """None of our programs runs on a cgroup. Idempotent."""
+        for name in at(Place.CGROUP):
+            self._remove(self._pins.cgroup_link(name))
 
     def update(self, programs: Mapping[str, int]) -> int:
         """Every live link runs the program of its name. Returns how many ran another one."""
@@ -67,6 +83,11 @@ class Links:
                 continue
             with _closing(fd):
                 changed += _update(fd, programs[name], f"{name} of device {ifindex}")
+        for name in at(Place.CGROUP):
+            fd = _opened(self._pins.cgroup_link(name))
+            if fd is not None:
+                with _closing(fd):
+                    changed += bool(_info(fd).cgroup_id) and _update(fd, programs[name], f"{name} of a cgroup")
         return changed
 
     def sweep(self) -> int:
@@ -83,14 +104,18 @@ class Links:
 
     def _open(self, ifindex: int, name: str) -> int | None:
         """A descriptor of the live link; None if there is none, or its device is gone."""
-        try:
-            fd = syscall.obj_get(str(self._pins.link(ifindex, name)))
-        except KernelObjectMissing:
-            return None
-        if _info(fd).ifindex == ifindex:
+        fd = _opened(self._pins.link(ifindex, name))
+        if fd is None or _info(fd).ifindex == ifindex:
             return fd
         os.close(fd)
         return None
+
+    def _remove(self, path: Path) -> None:
+        fd = _opened(path)
+        if fd is not None:
+            with _closing(fd):
+                _detach(fd, str(path))
+            path.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -99,6 +124,24 @@ def _closing(fd: int) -> Iterator[int]:
         yield fd
     finally:
         os.close(fd)
+
+
+def _opened(path: Path) -> int | None:
+    try:
+        return syscall.obj_get(str(path))
+    except KernelObjectMissing:
+        return None
+
+
+def _link(program_fd: int, ifindex: int, point: AttachPoint) -> int:
+    """A link on a device; XDP of its driver where it has that."""
+    subject = f"device {ifindex}"
+    try:
+        return syscall.link_create(program_fd, ifindex, point, subject)
+    except KernelRefused:
+        if point is not AttachPoint.XDP:
+            raise
+    return syscall.link_create(program_fd, ifindex, point, subject, _XDP_SKB_MODE)
 
 
 def _info(fd: int) -> LinkInfo:

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from typing import Final
 
 from datapath.kernel import syscall
-from datapath.kernel.syscall import ProgramKind
+from datapath.kernel.programs import PROGRAMS, Program
+from datapath.kernel.syscall import AttachPoint, ProgramKind
 
 MAP_SENTINEL: Final = 0x43500000  # of bpf/lib/maps.h; above any descriptor that a process can have
 _SLOTS: Final = 256
@@ -40,5 +41,10 @@ def patched(instructions: bytes, fds: Mapping[int, int]) -> bytes:
 
 
 def load(name: str, instructions: bytes, fds: Mapping[int, int]) -> int:
-    """A descriptor of the program over these maps. Raises ProgramRefused with the verifier's log."""
-    return syscall.prog_load(ProgramKind.SCHED_CLS, patched(instructions, fds), name)
+    """A descriptor of the program over these maps; one that the catalogue has not is one of a device.
+
+    Raises ProgramRefused with the verifier's log.
+    """
+    known: Program | None = PROGRAMS.get(name)
+    kind, point = (known.kind, known.point) if known else (ProgramKind.SCHED_CLS, AttachPoint.TCX_INGRESS)
+    return syscall.prog_load(kind, point, patched(instructions, fds), name)

@@ -3,6 +3,7 @@
     <root>/maps/<map name>                  every map of the catalogue
     <root>/progs/<digest>_<program name>    the programs of one compilation
     <root>/links/<ifindex>_<program name>   what runs on which device
+    <root>/links/cgroup_<program name>      what serves the processes of our cgroup
 
 Nobody else may write there, and we write nowhere else.
 """
@@ -69,6 +70,10 @@ class Pins:
         """Where the link of a program on a device is pinned."""
         return self.root / "links" / f"{ifindex}_{name}"
 
+    def cgroup_link(self, name: str) -> Path:
+        """Where the link of a program on our cgroup is pinned."""
+        return self.root / "links" / f"cgroup_{name}"
+
     def programs(self) -> Iterator[tuple[str, str, Path]]:
         """Every pinned program: digest, name, path."""
         for path in sorted((self.root / "progs").iterdir()):
@@ -76,7 +81,7 @@ class Pins:
             yield digest, name, path
 
     def links(self) -> Iterator[tuple[int, str, Path]]:
-        """Every pinned link: ifindex at its creation, program name, path. What has another name is not ours."""
+        """Every pinned link on a device: ifindex at its creation, program name, path."""
         for path in sorted((self.root / "links").iterdir()):
             ifindex, _, name = path.name.partition("_")
             if ifindex.isdecimal():

@@ -44,11 +44,26 @@ class ProgramKind(IntEnum):
     """`enum bpf_prog_type`."""
 
     SCHED_CLS = 3
+    XDP = 6
+    CGROUP_SOCK = 9
+    CGROUP_SOCK_ADDR = 18
 
 
 class AttachPoint(IntEnum):
     """`enum bpf_attach_type`."""
 
+    CGROUP_INET4_CONNECT = 10
+    CGROUP_INET6_CONNECT = 11
+    CGROUP_INET4_POST_BIND = 12
+    CGROUP_INET6_POST_BIND = 13
+    CGROUP_UDP4_SENDMSG = 14
+    CGROUP_UDP6_SENDMSG = 15
+    CGROUP_UDP4_RECVMSG = 19
+    CGROUP_UDP6_RECVMSG = 20
+    CGROUP_INET4_GETPEERNAME = 29
+    CGROUP_INET6_GETPEERNAME = 30
+    CGROUP_INET_SOCK_RELEASE = 34
+    XDP = 37
     TCX_INGRESS = 46
     TCX_EGRESS = 47
 
@@ -233,12 +248,14 @@ class _ProgLoad(ctypes.Structure):
     ]
 
 
-def prog_load(kind: ProgramKind, instructions: bytes, name: str) -> int:
-    """A descriptor of the verified program. Raises ProgramRefused with the verifier's log."""
+def prog_load(kind: ProgramKind, point: AttachPoint, instructions: bytes, name: str) -> int:
+    """A descriptor of the verified program for `point`. Raises ProgramRefused with the verifier's log."""
     code = ctypes.create_string_buffer(instructions, len(instructions))
     text = ctypes.create_string_buffer(_LICENSE, len(_LICENSE))
     attributes = _ProgLoad(int(kind), len(instructions) // 8, ctypes.addressof(code), ctypes.addressof(text))
     attributes.prog_name = object_name(name)
+    if kind is not ProgramKind.SCHED_CLS:  # which may be attached anywhere on a device
+        attributes.expected_attach_type = int(point)
     try:
         return bpf(Command.PROG_LOAD, attributes, f"program {name}")
     except KernelRefused as error:
@@ -321,7 +338,7 @@ class ProgramInfo(ctypes.Structure):
 
 
 class LinkInfo(ctypes.Structure):
-    """`struct bpf_link_info` of a tcx link."""
+    """The head of `struct bpf_link_info` of a link on a device, or on a cgroup, which has its id instead."""
 
     _fields_ = [
         ("type", ctypes.c_uint32),
@@ -336,6 +353,11 @@ class LinkInfo(ctypes.Structure):
     prog_id: int
     ifindex: int
     attach_type: int
+
+    @property
+    def cgroup_id(self) -> int:
+        """Of a link on a cgroup: its id, which is the inode of its folder; 0 when it is gone."""
+        return self.ifindex | self.attach_type << 32
 
 
 class _Info(ctypes.Structure):
@@ -371,7 +393,7 @@ def prog_map_ids(fd: int) -> frozenset[int]:
 
 
 def link_info(fd: int) -> LinkInfo:
-    """What the kernel says of a tcx link; `ifindex` is 0 when its device is gone."""
+    """What the kernel says of a link; `ifindex` is 0 when its device is gone, and so is `cgroup_id`."""
     info = LinkInfo()
     _info(fd, info, f"link descriptor {fd}")
     return info
@@ -398,12 +420,15 @@ class _LinkCreate(ctypes.Structure):
     ]
 
 
-def link_create(prog_fd: int, ifindex: int, point: AttachPoint) -> int:
-    """A descriptor of a new link on a device of the calling thread's network namespace."""
+def link_create(prog_fd: int, target: int, point: AttachPoint, subject: str, flags: int = 0) -> int:
+    """A descriptor of a new link.
+
+    `target` is the number of a device of the calling thread's network namespace, or the descriptor of a cgroup.
+    """
     return bpf(
         Command.LINK_CREATE,
-        _LinkCreate(prog_fd, ifindex, int(point), 0, 0, 0, 0),
-        f"{point.name} of device {ifindex}",
+        _LinkCreate(prog_fd, target, int(point), flags, 0, 0, 0),
+        f"{point.name} of {subject}",
     )
 
 

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from datapath.maps import conntrack, endpoints, ipcache, metrics, policy, state
+from datapath.maps import conntrack, endpoints, ipcache, lb, metrics, policy, state
 from datapath.maps.cstruct import Field, Layout
 from datapath.maps.spec import MapKind, MapSpec
 
@@ -27,6 +27,7 @@ SPECS: Final[tuple[MapSpec, ...]] = (
     metrics.SPEC,
     EVENTS,
     SCRATCH,
+    *lb.SPECS,
 )
 
 LAYOUTS: Final[tuple[Layout, ...]] = tuple(

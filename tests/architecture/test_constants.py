@@ -6,9 +6,10 @@ from collections.abc import Iterable
 import pytest
 
 from cplane.domain.verdict import Direction, DropReason, MatchType
-from datapath.kernel import links, load
-from datapath.kernel.compile import PROGRAMS, source_root
-from datapath.maps import catalog, conntrack, endpoints, ipcache, metrics, policy
+from datapath.kernel import load
+from datapath.kernel.compile import source_root
+from datapath.kernel.programs import PROGRAMS
+from datapath.maps import catalog, conntrack, endpoints, ipcache, lb, metrics, policy
 from datapath.maps.conntrack import CtFlags
 from datapath.maps.metrics import MetricsDirection
 from datapath.maps.state import MonitorFlags, StateSlot
@@ -90,6 +91,15 @@ def test_key_geometry_is_the_same() -> None:
     assert int.from_bytes(v4[:4], "little") == _DEFINED["IPCACHE_STATIC_BITS"]
 
 
+def test_numbers_of_services_are_the_same() -> None:
+    assert named("LB_KIND_") == {kind.name: kind.value for kind in lb.LbKind}
+    assert named("LB_FLAG_") == {flag.name: flag.value for flag in lb.LbFlags}
+    assert named("LB_FLOW_") == {flag.name: flag.value for flag in lb.FlowFlags}
+    assert _DEFINED["LB_BACKEND_LOCAL"] == lb.BACKEND_LOCAL
+    assert _DEFINED["LB_CHUNK"] == lb.CHUNK
+    assert _DEFINED["LB_RANGE_STATIC_BITS"] == lb.RANGE_STATIC_BITS
+
+
 def test_settings_have_the_same_names_and_defaults() -> None:
     assert named("CONFIG_") == DEFAULTS
     assert set(re.findall(r"CONFIG\((\w+)\)", _TEXT.replace("CONFIG(name)", ""))) == DEFAULTS.keys()
@@ -97,7 +107,7 @@ def test_settings_have_the_same_names_and_defaults() -> None:
 
 def test_every_program_has_its_place_on_a_device() -> None:
     entries = re.findall(r"^PROGRAM int (\w+)\(", _TEXT, re.MULTILINE)
-    assert sorted(entries) == sorted(PROGRAMS) == sorted(links.POINTS)
+    assert sorted(entries) == sorted(PROGRAMS)
 
 
 def test_every_source_names_both_licences() -> None:

@@ -16,9 +16,11 @@ import pytest
 from datapath.kernel import syscall
 from datapath.kernel.datapath import KernelDatapath, remove
 from datapath.kernel.pin import Pins
+from datapath.kernel.programs import PROGRAMS
 from datapath.kernel.syscall import AttachPoint
 from datapath.maps.endpoints import DeviceKey
 from datapath.targets.program import ProgramTarget
+from tests.support.asking import until
 from tests.support.kernel import EGRESS, HOST, HOST4, HOST6, INGRESS, SIZES, A, B, Node, Pod
 from tests.support.netns import Namespace, namespaces, ping
 from tests.support.packets import TCP, UDP, ethernet, ipv4, udp
@@ -247,6 +249,9 @@ def test_half_an_attachment_is_none_until_it_is_finished(world: World, missing: 
     world.attach()
     a, b = world.pods
     (world.root / "links" / f"{a.device}_{missing}").unlink()
+    point = PROGRAMS[missing].point
+    # The kernel lets go of a link some time after its last name is gone.
+    until(lambda: not world.on_node(lambda: syscall.prog_query(a.device, point)), f"no {missing}")
     assert world.net.datapath.attached() == {b.device}
     world.attach()
     assert world.net.datapath.attached() == {a.device, b.device}

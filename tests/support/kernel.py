@@ -29,6 +29,16 @@ SIZES = {
     "cplane_ct4": 1024,
     "cplane_ct6": 1024,
     "cplane_events": 1 << 16,
+    "cplane_lb_svc": 1024,
+    "cplane_lb_slot": 8192,
+    "cplane_lb_back": 8192,
+    "cplane_lb_magl": 8192,
+    "cplane_lb_aff": 1024,
+    "cplane_lb_memb": 1024,
+    "cplane_lb_rng": 1024,
+    "cplane_lb_sock": 1024,
+    "cplane_lb_flow": 1024,
+    "cplane_lb_frag": 1024,
 }
 INGRESS, EGRESS = 0, 1
 PASS, DROP, REDIRECT = 0, 2, 7

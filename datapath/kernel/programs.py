@@ -1,0 +1,40 @@
+"""Every program: the file that it is compiled from, what it is to the kernel, where it is attached."""
+
+from collections.abc import Mapping
+from enum import Enum
+from typing import Final, NamedTuple
+
+from datapath.kernel.syscall import AttachPoint, ProgramKind
+
+
+class Place(Enum):
+    """What a program is attached to."""
+
+    POD = "pod"  # the host side of a pod's interface
+    NETDEV = "netdev"  # a device by which the node reaches the outside
+    CGROUP = "cgroup"  # a cgroup2 folder, whose processes it serves
+
+
+class Program(NamedTuple):
+    """A program of ours."""
+
+    unit: str
+    kind: ProgramKind
+    point: AttachPoint
+    place: Place
+
+
+_LXC: Final = "bpf_lxc.c"
+
+PROGRAMS: Final[Mapping[str, Program]] = {
+    # What a pod receives is judged before what it sends is let out: this is the order in which they are attached.
+    "to_container": Program(_LXC, ProgramKind.SCHED_CLS, AttachPoint.TCX_EGRESS, Place.POD),
+    "from_container": Program(_LXC, ProgramKind.SCHED_CLS, AttachPoint.TCX_INGRESS, Place.POD),
+}
+
+UNITS: Final = tuple(dict.fromkeys(program.unit for program in PROGRAMS.values()))
+
+
+def at(place: Place) -> Mapping[str, Program]:
+    """The programs that are attached there, in the order in which they are."""
+    return {name: program for name, program in PROGRAMS.items() if program.place is place}

@@ -1,0 +1,325 @@
+"""Services: frontends and what leads to their backends; and what programs remember of connections to them.
+
+A frontend is found by one lookup and a backend by a second one. Slots have the backend itself, so neither has to be
+looked up by its number on the way; its number is for what outlives a change of slots.
+"""
+
+import struct
+from enum import IntEnum, IntFlag
+from typing import Final, NamedTuple
+
+from datapath.maps.cstruct import Field, Layout
+from datapath.maps.spec import MapFlags, MapKind, MapSpec
+
+CHUNK: Final = 64  # entries of a Maglev table that are one row
+ID_MAX: Final = 65_535
+RANGE_STATIC_BITS: Final = 32  # service_id, pad and family always match exactly
+BACKEND_LOCAL: Final = 1
+
+
+class LbKind(IntEnum):
+    """What sort of frontend it is."""
+
+    CLUSTER_IP = 0
+    NODE_PORT = 1
+    EXTERNAL_IP = 2
+    LOAD_BALANCER = 3
+    HOST_PORT = 4
+    LOCAL_REDIRECT = 5
+
+
+class LbFlags(IntFlag):
+    """How a frontend is served."""
+
+    EXTERNAL_LOCAL = 1  # who comes from outside reaches this node's backends only
+    INTERNAL_LOCAL = 2  # who is in the cluster does
+    MAGLEV = 4  # connections from outside by the Maglev table, otherwise at random
+    DSR = 8  # backends answer clients themselves
+    SOURCE_RANGES = 16  # only clients of the ranges; with SOURCE_DENY only others
+    SOURCE_DENY = 32
+    DROP = 64  # without backends packets are dropped, not refused
+
+
+class FlowFlags(IntFlag):
+    """Of a connection that is translated packet by packet."""
+
+    REVERSE = 1
+    SNAT = 2
+    DSR = 4
+    CLOSING_FWD = 8
+    CLOSING_REV = 16
+    SEEN_NON_SYN = 32
+
+
+def _address(*more: Field) -> tuple[Field, ...]:
+    return (Field("addr", "bytes", 16), Field("port", "u16", big_endian=True), *more)
+
+
+SERVICE_KEY: Final = Layout("lb_service_key", _address(Field("protocol", "u8"), Field("family", "u8")))
+SERVICE_VALUE: Final = Layout(
+    "lb_service",
+    (
+        Field("affinity_s", "u32"),
+        Field("id", "u16"),
+        Field("slots", "u16"),
+        Field("local_first", "u16"),
+        Field("local_count", "u16"),
+        Field("flags", "u16"),
+        Field("kind", "u8"),
+        Field("pad", "u8"),
+    ),
+)
+SLOT_KEY: Final = Layout("lb_slot_key", (Field("service_id", "u32"), Field("slot", "u32")))
+BACKEND_KEY: Final = Layout("lb_backend_key", (Field("id", "u32"),))
+BACKEND_VALUE: Final = Layout(
+    "lb_backend",
+    _address(Field("protocol", "u8"), Field("family", "u8"), Field("id", "u32"), Field("flags", "u32")),
+)
+MAGLEV_KEY: Final = Layout("lb_maglev_key", (Field("service_id", "u32"), Field("chunk", "u32")))
+MAGLEV_VALUE: Final = Layout("lb_maglev", (Field("backend_id", "bytes", 4 * CHUNK),))
+AFFINITY_KEY: Final = Layout(
+    "lb_affinity_key",
+    (Field("client", "bytes", 16), Field("service_id", "u16"), Field("netns_cookie", "u8"), Field("pad", "u8")),
+)
+AFFINITY_VALUE: Final = Layout("lb_affinity", (Field("backend_id", "u32"), Field("used", "u32")))
+MEMBER_KEY: Final = Layout("lb_member_key", (Field("service_id", "u32"), Field("backend_id", "u32")))
+MEMBER_VALUE: Final = Layout("lb_member", (Field("present", "u32"),))
+RANGE_KEY: Final = Layout(
+    "lb_range_key",
+    (
+        Field("prefixlen", "u32"),
+        Field("service_id", "u16"),
+        Field("pad", "u8"),
+        Field("family", "u8"),
+        Field("addr", "bytes", 16),
+    ),
+)
+RANGE_VALUE: Final = Layout("lb_range", (Field("present", "u32"),))
+SOCK_KEY: Final = Layout(
+    "lb_sock_key", (Field("cookie", "u64"), *_address(Field("pad", "u16"), Field("protocol", "u32")))
+)
+SOCK_VALUE: Final = Layout("lb_sock", _address(Field("service_id", "u16"), Field("backend_id", "u32")))
+_TUPLE: Final = (
+    Field("saddr", "bytes", 16),
+    Field("daddr", "bytes", 16),
+    Field("sport", "u16", big_endian=True),
+    Field("dport", "u16", big_endian=True),
+)
+FLOW_KEY: Final = Layout("lb_flow_key", (*_TUPLE, Field("protocol", "u8"), Field("family", "u8"), Field("pad", "u16")))
+FLOW_VALUE: Final = Layout(
+    "lb_flow",
+    (
+        *_TUPLE,
+        Field("lifetime", "u32"),
+        Field("backend_id", "u32"),
+        Field("service_id", "u16"),
+        Field("flags", "u8"),
+        Field("pad", "u8"),
+    ),
+)
+FRAGMENT_KEY: Final = Layout(
+    "lb_fragment_key",
+    (
+        Field("saddr", "bytes", 16),
+        Field("daddr", "bytes", 16),
+        Field("id", "u32"),
+        Field("protocol", "u8"),
+        Field("family", "u8"),
+        Field("pad", "u16"),
+    ),
+)
+FRAGMENT_VALUE: Final = Layout(
+    "lb_fragment", (Field("sport", "u16", big_endian=True), Field("dport", "u16", big_endian=True))
+)
+
+_GROWS: Final = MapFlags.NO_PREALLOC
+SERVICES: Final = MapSpec("cplane_lb_svc", 11, MapKind.HASH, SERVICE_KEY, SERVICE_VALUE, ID_MAX, _GROWS)
+SLOTS: Final = MapSpec("cplane_lb_slot", 12, MapKind.HASH, SLOT_KEY, BACKEND_VALUE, 1_048_576, _GROWS)
+BACKENDS: Final = MapSpec("cplane_lb_back", 13, MapKind.HASH, BACKEND_KEY, BACKEND_VALUE, 524_288, _GROWS)
+MAGLEV: Final = MapSpec("cplane_lb_magl", 14, MapKind.HASH, MAGLEV_KEY, MAGLEV_VALUE, 2_097_152, _GROWS)
+AFFINITY: Final = MapSpec("cplane_lb_aff", 15, MapKind.LRU_HASH, AFFINITY_KEY, AFFINITY_VALUE, 65_536)
+MEMBERS: Final = MapSpec("cplane_lb_memb", 16, MapKind.HASH, MEMBER_KEY, MEMBER_VALUE, 524_288, _GROWS)
+RANGES: Final = MapSpec("cplane_lb_rng", 17, MapKind.LPM_TRIE, RANGE_KEY, RANGE_VALUE, 65_536, _GROWS)
+SOCKS: Final = MapSpec("cplane_lb_sock", 18, MapKind.LRU_HASH, SOCK_KEY, SOCK_VALUE, 131_072)
+FLOWS: Final = MapSpec("cplane_lb_flow", 19, MapKind.LRU_HASH, FLOW_KEY, FLOW_VALUE, 131_072)
+FRAGMENTS: Final = MapSpec("cplane_lb_frag", 20, MapKind.LRU_HASH, FRAGMENT_KEY, FRAGMENT_VALUE, 8_192)
+
+SPECS: Final = (SERVICES, SLOTS, BACKENDS, MAGLEV, AFFINITY, MEMBERS, RANGES, SOCKS, FLOWS, FRAGMENTS)
+
+
+class ServiceKey(NamedTuple):
+    """A frontend. `addr` is 16 bytes, an IPv4 address in the first four; all zeroes: any address of the node."""
+
+    addr: bytes
+    port: int
+    protocol: int
+    family: int
+
+    def pack(self) -> bytes:
+        """The map's key bytes."""
+        return SERVICE_KEY.pack(*self)
+
+    @classmethod
+    def unpack(cls, data: bytes) -> "ServiceKey":
+        """The inverse of `pack`."""
+        return cls(*SERVICE_KEY.unpack(data))  # type: ignore[arg-type]  # the layout fixes the types
+
+
+class ServiceEntry(NamedTuple):
+    """How a frontend is served: new connections go to slots 1..`slots`, those of this node's backends side by side."""
+
+    affinity_s: int
+    id: int
+    slots: int
+    local_first: int
+    local_count: int
+    flags: LbFlags
+    kind: LbKind
+
+    def pack(self) -> bytes:
+        """The map's value bytes."""
+        return SERVICE_VALUE.pack(*self, 0)
+
+    @classmethod
+    def unpack(cls, data: bytes) -> "ServiceEntry":
+        """The inverse of `pack`."""
+        affinity, number, count, first, local, flags, kind, _ = (int(v) for v in SERVICE_VALUE.unpack(data))
+        return cls(affinity, number, count, first, local, LbFlags(flags), LbKind(kind))
+
+
+class SlotKey(NamedTuple):
+    """A slot of a frontend, from 1."""
+
+    service_id: int
+    slot: int
+
+    def pack(self) -> bytes:
+        """The map's key bytes."""
+        return SLOT_KEY.pack(*self)
+
+    @classmethod
+    def unpack(cls, data: bytes) -> "SlotKey":
+        """The inverse of `pack`."""
+        return cls(*SLOT_KEY.unpack(data))  # type: ignore[arg-type]  # the layout fixes the types
+
+
+class BackendKey(NamedTuple):
+    """The number of a backend."""
+
+    id: int
+
+    def pack(self) -> bytes:
+        """The map's key bytes."""
+        return BACKEND_KEY.pack(*self)
+
+    @classmethod
+    def unpack(cls, data: bytes) -> "BackendKey":
+        """The inverse of `pack`."""
+        return cls(*BACKEND_KEY.unpack(data))  # type: ignore[arg-type]  # the layout fixes the types
+
+
+class BackendEntry(NamedTuple):
+    """Where connections of a backend go."""
+
+    addr: bytes
+    port: int
+    protocol: int
+    family: int
+    id: int
+    flags: int = 0
+
+    def pack(self) -> bytes:
+        """The map's value bytes."""
+        return BACKEND_VALUE.pack(*self)
+
+    @classmethod
+    def unpack(cls, data: bytes) -> "BackendEntry":
+        """The inverse of `pack`."""
+        return cls(*BACKEND_VALUE.unpack(data))  # type: ignore[arg-type]  # the layout fixes the types
+
+
+class MaglevKey(NamedTuple):
+    """A piece of a frontend's Maglev table, from 0."""
+
+    service_id: int
+    chunk: int
+
+    def pack(self) -> bytes:
+        """The map's key bytes."""
+        return MAGLEV_KEY.pack(*self)
+
+    @classmethod
+    def unpack(cls, data: bytes) -> "MaglevKey":
+        """The inverse of `pack`."""
+        return cls(*MAGLEV_KEY.unpack(data))  # type: ignore[arg-type]  # the layout fixes the types
+
+
+class MaglevChunk(NamedTuple):
+    """Numbers of backends as CHUNK little-endian u32; those past the table's end are 0."""
+
+    backend_ids: bytes
+
+    def pack(self) -> bytes:
+        """The map's value bytes."""
+        return self.backend_ids
+
+    @classmethod
+    def unpack(cls, data: bytes) -> "MaglevChunk":
+        """The inverse of `pack`."""
+        return cls(data)
+
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """The same as integers."""
+        return struct.unpack(f"<{CHUNK}I", self.backend_ids)
+
+
+class MemberKey(NamedTuple):
+    """A backend that clients of a frontend may stay with."""
+
+    service_id: int
+    backend_id: int
+
+    def pack(self) -> bytes:
+        """The map's key bytes."""
+        return MEMBER_KEY.pack(*self)
+
+    @classmethod
+    def unpack(cls, data: bytes) -> "MemberKey":
+        """The inverse of `pack`."""
+        return cls(*MEMBER_KEY.unpack(data))  # type: ignore[arg-type]  # the layout fixes the types
+
+
+class RangeKey(NamedTuple):
+    """Clients of a frontend; `addr` as in ServiceKey, bits past `prefix_bits` zero."""
+
+    service_id: int
+    family: int
+    addr: bytes
+    prefix_bits: int
+
+    def pack(self) -> bytes:
+        """The map's key bytes."""
+        return RANGE_KEY.pack(RANGE_STATIC_BITS + self.prefix_bits, self.service_id, 0, self.family, self.addr)
+
+    @classmethod
+    def unpack(cls, data: bytes) -> "RangeKey":
+        """The inverse of `pack`."""
+        prefixlen, service_id, _, family, addr = RANGE_KEY.unpack(data)
+        assert isinstance(prefixlen, int) and isinstance(addr, bytes)
+        return cls(int(service_id), int(family), addr, prefixlen - RANGE_STATIC_BITS)
+
+
+class Present(NamedTuple):
+    """That a key is there is all there is to say of it."""
+
+    present: int = 1
+
+    def pack(self) -> bytes:
+        """The map's value bytes."""
+        return MEMBER_VALUE.pack(self.present)
+
+    @classmethod
+    def unpack(cls, data: bytes) -> "Present":
+        """The inverse of `pack`."""
+        return cls(*MEMBER_VALUE.unpack(data))  # type: ignore[arg-type]  # the layout fixes the types
