@@ -207,6 +207,7 @@ struct lb_service {
 #define LB_FLAG_SOURCE_RANGES 16	/* only clients of lb_ranges, and with ... */
 #define LB_FLAG_SOURCE_DENY 32		/* ... this only others */
 #define LB_FLAG_DROP 64			/* without backends packets are dropped, not refused */
+#define LB_FLAG_OUTSIDE 128		/* who comes from outside is served, too */
 
 struct lb_slot_key {
 	u32 service_id;

@@ -17,6 +17,7 @@ from cplane.domain.policy.mapstate import MapKey
 from cplane.domain.verdict import Direction, DropReason
 from cplane.engine.reconcile import AnyTarget
 from cplane.errors import Unavailable
+from cplane.projections import services
 from cplane.projections.tables import DEVICES, IPCACHE, LXC, POLICY, PROGRAMS
 from cplane.telemetry.clock import SystemClock
 from datapath.errors import DatapathError
@@ -24,15 +25,27 @@ from datapath.gc import conntrack
 from datapath.kernel import probes
 from datapath.kernel.datapath import KernelDatapath
 from datapath.maps import conntrack as conntrack_maps
-from datapath.maps import endpoints, ipcache, policy
+from datapath.maps import endpoints, ipcache, lb, policy
 from datapath.maps.endpoints import DeviceInfo, DeviceKey, EndpointInfo, EndpointKey
 from datapath.maps.ipcache import IpcacheInfo, IpcacheKey
+from datapath.maps.lb import (
+    BackendEntry,
+    BackendKey,
+    MaglevChunk,
+    MaglevKey,
+    MemberKey,
+    Present,
+    RangeKey,
+    ServiceEntry,
+    ServiceKey,
+    SlotKey,
+)
 from datapath.maps.metrics import MetricsKey, MetricsValue
 from datapath.maps.policy import PolicyEntry, PolicyKey
 from datapath.maps.state import MonitorFlags
 from datapath.netlink.memory import MemoryPlumbing
 from datapath.netlink.plumbing import VethPlumbing
-from datapath.targets.map import MapTarget
+from datapath.targets.map import ByteMap, MapTarget
 from datapath.targets.memory import Judgement, MemoryDatapath
 from datapath.targets.memory import Packet as DatapathPacket
 from datapath.targets.program import ProgramTarget
@@ -88,6 +101,7 @@ def _kernel(config: AgentConfig, name_of: Callable[[int], str]) -> Datapath:
         PROGRAMS: OwnDevices(ProgramTarget(opened), name_of),
         IPCACHE: MapTarget(maps[ipcache.SPEC.name], IpcacheKey, IpcacheInfo),
         LXC: MapTarget(maps[endpoints.ADDRESS_SPEC.name], EndpointKey, EndpointInfo),
+        **_service_targets(maps),
     }
 
     devices = RememberedDevices(MapTarget(maps[endpoints.DEVICE_SPEC.name], DeviceKey, DeviceInfo))
@@ -117,6 +131,17 @@ def _kernel(config: AgentConfig, name_of: Callable[[int], str]) -> Datapath:
     )
 
 
+def _service_targets(maps: Mapping[str, ByteMap]) -> dict[str, AnyTarget]:
+    return {
+        services.BACKENDS: MapTarget(maps[lb.BACKENDS.name], BackendKey, BackendEntry),
+        services.SLOTS: MapTarget(maps[lb.SLOTS.name], SlotKey, BackendEntry),
+        services.MEMBERS: MapTarget(maps[lb.MEMBERS.name], MemberKey, Present),
+        services.RANGES: MapTarget(maps[lb.RANGES.name], RangeKey, Present),
+        services.MAGLEV: MapTarget(maps[lb.MAGLEV.name], MaglevKey, MaglevChunk),
+        services.SERVICES: MapTarget(maps[lb.SERVICES.name], ServiceKey, ServiceEntry),
+    }
+
+
 def _memory(clock: SystemClock) -> Datapath:
     opened = MemoryDatapath(_look_up, clock.boot_ns)
     plumbing = MemoryPlumbing()
@@ -138,6 +163,7 @@ def _memory(clock: SystemClock) -> Datapath:
             PROGRAMS: TranslatedTarget(PROGRAMS, opened.programs),
             IPCACHE: TranslatedTarget(IPCACHE, opened.ipcache),
             LXC: TranslatedTarget(LXC, opened.lxc),
+            **{name: TranslatedTarget(name, target) for name, target in _service_targets(opened.services).items()},
         },
         publish=opened.publish,
         position=lambda: 0,  # nothing is left of an earlier one

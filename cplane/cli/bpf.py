@@ -63,6 +63,27 @@ _list_only("lxc", "Show where packets to a local address go.")
 _list_only("devices", "Show who is behind a device.")
 
 
+@bpf.group()
+def lb() -> None:
+    """How services are served."""
+
+
+def _lb(command: str, name: str, text: str) -> None:
+    @lb.command(command, help=text)
+    @output_option
+    @click.pass_obj
+    def show(session: Session, output: str) -> None:
+        _dump(session, name, 0, output)
+
+
+_lb("list", "lb_services", "Show frontends: the addresses and ports that stand for backends.")
+_lb("slots", "lb_slots", "Show which backends take new connections to a frontend.")
+_lb("backends", "lb_backends", "Show backends by their numbers.")
+_lb("maglev", "lb_maglev", "Show Maglev tables.")
+_lb("affinity", "lb_members", "Show which backends clients may stay with.")
+_lb("source-ranges", "lb_ranges", "Show the clients that frontends answer to, or do not.")
+
+
 def _dump(session: Session, name: str, endpoint: int, output: str) -> None:
     async def ask(channel: "ClientChannel") -> "list[pb.DumpMapResponse]":
         from cplane.pb.cplane.admin import v1 as pb

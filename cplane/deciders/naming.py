@@ -8,8 +8,9 @@ from cplane.deciders.endpoint import ConfigureEndpoint, CreateEndpoint, DeleteEn
 from cplane.deciders.node import JoinNode, SetNodeAddresses
 from cplane.deciders.policy import ApplyPolicies, DeletePolicies
 from cplane.deciders.restore import Restore
+from cplane.deciders.service import ApplyServices, ChangeServiceOptions, DeleteServices, SetBackendState
 from cplane.deciders.world import Command, ReleaseIdentity
-from cplane.events.objects import OPTIONS, policy_name
+from cplane.events.objects import OPTIONS, SERVICE_OPTIONS, policy_name, service_name
 
 
 def called(command: Command) -> str:
@@ -33,7 +34,14 @@ def objects_of(command: Command) -> Iterator[str]:
             yield OPTIONS
         case JoinNode():
             yield f"node {command.name}"
-        case CreateEndpoint() | DeleteEndpoint() | SetNodeAddresses() | Restore():
+        case ApplyServices():
+            names = (*(one.name for one in command.services), *(one.service for one in command.backends))
+            yield from (service_name(*name) for name in dict.fromkeys(names))
+        case ChangeServiceOptions():
+            yield SERVICE_OPTIONS
+        case DeleteServices():
+            yield from (service_name(*name) for name in command.names)
+        case CreateEndpoint() | DeleteEndpoint() | SetNodeAddresses() | Restore() | SetBackendState():
             return
         case _:
             return

@@ -6,7 +6,7 @@ from typing import assert_never
 
 from immutables import Map
 
-from cplane.deciders import config, endpoint, identity, ipam, node, policy, prefixes, restore
+from cplane.deciders import config, endpoint, identity, ipam, node, policy, prefixes, restore, service
 from cplane.deciders.config import ChangeOptions, Options
 from cplane.deciders.decider import Decision
 from cplane.deciders.endpoint import ConfigureEndpoint, CreateEndpoint, DeleteEndpoint, EndpointState, RelabelEndpoint
@@ -16,6 +16,7 @@ from cplane.deciders.node import JoinNode, SetNodeAddresses
 from cplane.deciders.policy import ApplyPolicies, DeletePolicies, PolicyState
 from cplane.deciders.prefixes import SettlePrefixes
 from cplane.deciders.restore import Restore
+from cplane.deciders.service import ApplyServices, ChangeServiceOptions, DeleteServices, ServiceState, SetBackendState
 from cplane.domain.endpoint import Endpoint
 from cplane.domain.labels import LabelSet
 from cplane.domain.node import Node
@@ -28,6 +29,13 @@ from cplane.events.identity import IdentityAllocated, IdentityReleased
 from cplane.events.ipam import AddressAllocated, AddressReleased, PoolAdded
 from cplane.events.node import NodeAddressesChanged, NodeJoined
 from cplane.events.policy import PolicyDeleted, PolicyUpserted
+from cplane.events.service import (
+    BackendsChanged,
+    BackendStateChanged,
+    ServiceDeleted,
+    ServiceOptionsChanged,
+    ServiceUpserted,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +58,10 @@ Command = (
     | ReleaseIdentity
     | ChangeOptions
     | Restore
+    | ApplyServices
+    | DeleteServices
+    | SetBackendState
+    | ChangeServiceOptions
 )
 
 
@@ -63,6 +75,7 @@ class World:
     endpoint: EndpointState = field(default_factory=EndpointState)
     policy: PolicyState = field(default_factory=PolicyState)
     options: Options = field(default_factory=Options)
+    service: ServiceState = field(default_factory=ServiceState)
     versions: Map[StreamId, int] = field(default_factory=Map)
     position: int = 0
 
@@ -120,6 +133,8 @@ def decide(command: Command, world: World) -> Decision:
             return config.decide_change(command, world.options)
         case Restore():
             return restore.decide_restore(command, world.policy, world.options, world.endpoint, world.cluster)
+        case ApplyServices() | DeleteServices() | SetBackendState() | ChangeServiceOptions():
+            return service.decide(command, world.service)
         case _:
             assert_never(command)
 
@@ -157,6 +172,8 @@ def evolve(world: World, stream: StreamId, event: Event) -> World:
             return replace(world, versions=versions, position=position, policy=policies)
         case OptionsChanged():
             return replace(world, versions=versions, position=position, options=config.evolve(event))
+        case ServiceUpserted() | ServiceDeleted() | BackendsChanged() | BackendStateChanged() | ServiceOptionsChanged():
+            return replace(world, versions=versions, position=position, service=service.evolve(world.service, event))
         case _:
             assert_never(event)
 
@@ -180,6 +197,7 @@ def facts(world: World) -> Iterator[Event]:
         yield PolicyUpserted(kind=ref.kind, namespace=ref.namespace, name=ref.name, document=document)
     for one in world.endpoints.values():
         yield created(one)
+    yield from service.facts_of(world.service)
 
 
 def created(one: Endpoint) -> EndpointCreated:

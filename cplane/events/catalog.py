@@ -8,6 +8,13 @@ from cplane.events.identity import IdentityAllocated, IdentityReleased
 from cplane.events.ipam import AddressAllocated, AddressReleased, PoolAdded
 from cplane.events.node import NodeAddressesChanged, NodeJoined
 from cplane.events.policy import PolicyDeleted, PolicyUpserted
+from cplane.events.service import (
+    BackendsChanged,
+    BackendStateChanged,
+    ServiceDeleted,
+    ServiceOptionsChanged,
+    ServiceUpserted,
+)
 
 Event = (
     NodeJoined
@@ -24,6 +31,11 @@ Event = (
     | PolicyUpserted
     | PolicyDeleted
     | OptionsChanged
+    | ServiceUpserted
+    | ServiceDeleted
+    | BackendsChanged
+    | BackendStateChanged
+    | ServiceOptionsChanged
 )
 
 CATALOG: Final[dict[tuple[str, int], type[Event]]] = {
@@ -41,6 +53,11 @@ CATALOG: Final[dict[tuple[str, int], type[Event]]] = {
     ("policy.upserted", 1): PolicyUpserted,
     ("policy.deleted", 1): PolicyDeleted,
     ("config.options_changed", 1): OptionsChanged,
+    ("service.upserted", 1): ServiceUpserted,
+    ("service.deleted", 1): ServiceDeleted,
+    ("service.backends_changed", 1): BackendsChanged,
+    ("service.backend_state_changed", 1): BackendStateChanged,
+    ("service.options_changed", 1): ServiceOptionsChanged,
 }
 
 WIRE_NAME: Final[dict[type[Event], tuple[str, int]]] = {cls: name for name, cls in CATALOG.items()}

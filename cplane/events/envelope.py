@@ -14,6 +14,7 @@ IDENTITY: Final = StreamId("identity")
 ENDPOINT: Final = StreamId("endpoint")
 POLICY: Final = StreamId("policy")
 CONFIG: Final = StreamId("config")
+SERVICE: Final = StreamId("service")
 
 
 class Proposed(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,7 +1,7 @@
 """What an event is about, by the one name that each object has in every question and answer about the past.
 
 `policy KIND/NAMESPACE/NAME` (without the namespace where there is none), `endpoint ID`, `identity N`, `pool NAME`,
-`node NAME`, `options`.
+`node NAME`, `options`, `service NAMESPACE/NAME`, `backend N`, `service-options`.
 """
 
 from typing import Final, assert_never
@@ -13,11 +13,19 @@ from cplane.events.identity import IdentityAllocated, IdentityReleased
 from cplane.events.ipam import AddressAllocated, AddressReleased, PoolAdded
 from cplane.events.node import NodeAddressesChanged, NodeJoined
 from cplane.events.policy import PolicyDeleted, PolicyUpserted
+from cplane.events.service import (
+    BackendsChanged,
+    BackendStateChanged,
+    ServiceDeleted,
+    ServiceOptionsChanged,
+    ServiceUpserted,
+)
 
-KINDS: Final = ("policy", "endpoint", "identity", "pool", "node", "options")
+KINDS: Final = ("policy", "endpoint", "identity", "pool", "node", "options", "service", "backend", "service-options")
 """The first word of every name."""
 
 OPTIONS: Final = "options"
+SERVICE_OPTIONS: Final = "service-options"
 
 
 def object_of(event: Event) -> str:
@@ -35,8 +43,21 @@ def object_of(event: Event) -> str:
             return f"node {event.name}"
         case OptionsChanged():
             return OPTIONS
+        case ServiceUpserted() | ServiceDeleted():
+            return service_name(event.namespace, event.name)
+        case BackendsChanged():
+            return service_name(event.namespace, event.service)
+        case BackendStateChanged():
+            return f"backend {event.backend}"
+        case ServiceOptionsChanged():
+            return SERVICE_OPTIONS
         case _:
             assert_never(event)
+
+
+def service_name(namespace: str, name: str) -> str:
+    """The name of a service."""
+    return f"service {namespace}/{name}"
 
 
 def policy_name(kind: str, namespace: str, name: str) -> str:

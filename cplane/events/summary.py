@@ -1,6 +1,6 @@
 """One line for people about each event."""
 
-from typing import assert_never
+from typing import Final, assert_never
 
 from cplane.events.catalog import Event
 from cplane.events.config import OptionsChanged
@@ -9,6 +9,15 @@ from cplane.events.identity import IdentityAllocated, IdentityReleased
 from cplane.events.ipam import AddressAllocated, AddressReleased, PoolAdded
 from cplane.events.node import NodeAddressesChanged, NodeJoined
 from cplane.events.policy import PolicyDeleted, PolicyUpserted
+from cplane.events.service import (
+    BackendsChanged,
+    BackendStateChanged,
+    ServiceDeleted,
+    ServiceOptionsChanged,
+    ServiceUpserted,
+)
+
+_SHOWN_MAX: Final = 8  # places that a line names
 
 
 def summary(event: Event) -> str:
@@ -31,6 +40,11 @@ def summary(event: Event) -> str:
         case OptionsChanged():
             audit = "on" if event.policy_audit else "off"
             return f"policy enforcement is {event.policy_enforcement}, policy audit mode {audit}"
+        case ServiceUpserted() | ServiceDeleted() | BackendsChanged() | BackendStateChanged():
+            return _service(event)
+        case ServiceOptionsChanged():
+            maglev = f" with {event.maglev_size} entries" if event.algorithm == "maglev" else ""
+            return f"backends are chosen by {event.algorithm}{maglev}, connections forwarded by {event.forwarding}"
         case _:
             assert_never(event)
 
@@ -64,3 +78,26 @@ def _endpoint(event: EndpointCreated | EndpointRelabelled | EndpointConfigured |
             return f"endpoint {event.endpoint} has policy audit mode {'on' if event.audit else 'off'}"
         case EndpointDeleted():
             return f"endpoint {event.endpoint} is gone"
+
+
+def _service(event: ServiceUpserted | ServiceDeleted | BackendsChanged | BackendStateChanged) -> str:
+    match event:
+        case ServiceUpserted():
+            places = " ".join(_place(one.address, one.port, one.protocol) for one in event.frontends[:_SHOWN_MAX])
+            return f"service {event.namespace}/{event.name} is {places or 'no address'}{_more(len(event.frontends))}"
+        case ServiceDeleted():
+            return f"service {event.namespace}/{event.name} is gone"
+        case BackendsChanged():
+            places = " ".join(_place(one.address, one.port, one.protocol) for one in event.backends[:_SHOWN_MAX])
+            whose = f"service {event.namespace}/{event.service}"
+            return f"{whose} has {places or 'no backends'}{_more(len(event.backends))} from {event.source}"
+        case BackendStateChanged():
+            return f"backend {_place(event.address, event.port, event.protocol)} is {event.state}"
+
+
+def _place(address: str, port: int, protocol: str) -> str:
+    return f"[{address}]:{port}/{protocol}" if ":" in address else f"{address}:{port}/{protocol}"
+
+
+def _more(count: int) -> str:
+    return f" and {count - _SHOWN_MAX} more" if count > _SHOWN_MAX else ""

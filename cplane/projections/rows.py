@@ -10,6 +10,18 @@ from cplane.domain.policy.rule import AuthType
 from cplane.domain.verdict import Direction
 from datapath.maps.endpoints import DeviceInfo, DeviceKey, EndpointInfo, EndpointKey
 from datapath.maps.ipcache import FAMILY_V4, IpcacheInfo, IpcacheKey
+from datapath.maps.lb import (
+    BACKEND_LOCAL,
+    BackendEntry,
+    BackendKey,
+    MaglevChunk,
+    MaglevKey,
+    MemberKey,
+    RangeKey,
+    ServiceEntry,
+    ServiceKey,
+    SlotKey,
+)
 from datapath.maps.policy import AUDIT_PLANE, PolicyEntry, PolicyKey
 
 Rows = Mapping[Any, Any]  # Any: every table has key and value types of its own
@@ -145,6 +157,56 @@ def _ipcache_key(key: IpcacheKey) -> tuple[str, ...]:
     return (str(prefix_of(key)),)
 
 
+def _place(address: bytes, port: int, family: int) -> str:
+    return f"{IPv4Address(address[:4])}:{port}" if family == FAMILY_V4 else f"[{IPv6Address(address)}]:{port}"
+
+
+def _frontend(key: ServiceKey) -> tuple[str, ...]:
+    return (_place(key.addr, key.port, key.family), _PROTOCOLS.get(key.protocol, str(key.protocol)))
+
+
+def _served(entry: ServiceEntry) -> tuple[str, ...]:
+    flags = ",".join(flag.name.lower().replace("_", "-") for flag in entry.flags if flag.name) or "-"
+    local = f"{entry.local_first}+{entry.local_count}" if entry.local_count else "-"
+    affinity = f"{entry.affinity_s}s" if entry.affinity_s else "-"
+    return (str(entry.id), entry.kind.name.lower().replace("_", "-"), str(entry.slots), local, affinity, flags)
+
+
+def _slot(key: SlotKey) -> tuple[str, ...]:
+    return (str(key.service_id), str(key.slot))
+
+
+def _backend(entry: BackendEntry) -> tuple[str, ...]:
+    protocol = _PROTOCOLS.get(entry.protocol, str(entry.protocol))
+    local = "yes" if entry.flags & BACKEND_LOCAL else "-"
+    return (str(entry.id), _place(entry.addr, entry.port, entry.family), protocol, local)
+
+
+def _backend_key(key: BackendKey) -> tuple[str, ...]:
+    return (str(key.id),)
+
+
+def _member(key: MemberKey) -> tuple[str, ...]:
+    return (str(key.service_id), str(key.backend_id))
+
+
+def _range(key: RangeKey) -> tuple[str, ...]:
+    address = IPv4Address(key.addr[:4]) if key.family == FAMILY_V4 else IPv6Address(key.addr)
+    return (str(key.service_id), f"{address}/{key.prefix_bits}")
+
+
+def _maglev_key(key: MaglevKey) -> tuple[str, ...]:
+    return (str(key.service_id), str(key.chunk))
+
+
+def _maglev_chunk(chunk: MaglevChunk) -> tuple[str, ...]:
+    return (" ".join(str(number) for number in chunk.numbers if number),)
+
+
+def _nothing(_row: object) -> tuple[str, ...]:
+    return ()
+
+
 def _mac(raw: bytes) -> str:
     return raw.hex(":")
 
@@ -175,4 +237,12 @@ _COLUMNS: Final = {
         _device_key,
         _device_value,
     ),
+    "lb_services": Columns(
+        ("frontend", "protocol"), ("id", "kind", "slots", "local", "affinity", "flags"), _frontend, _served
+    ),
+    "lb_slots": Columns(("frontend_id", "slot"), ("backend", "address", "protocol", "local"), _slot, _backend),
+    "lb_backends": Columns(("id",), ("backend", "address", "protocol", "local"), _backend_key, _backend),
+    "lb_members": Columns(("frontend_id", "backend"), (), _member, _nothing),
+    "lb_ranges": Columns(("frontend_id", "clients"), (), _range, _nothing),
+    "lb_maglev": Columns(("frontend_id", "chunk"), ("backends",), _maglev_key, _maglev_chunk),
 }

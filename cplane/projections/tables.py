@@ -5,23 +5,26 @@ from typing import Final, cast
 
 from cplane.errors import Rejected
 from cplane.events.catalog import Event
+from cplane.projections import services
 from cplane.projections.delta import Delta
 from cplane.projections.endpoints import address_projection, device_projection
 from cplane.projections.ipcache import IpcacheProjection
 from cplane.projections.policymap import PolicyMapProjection
 from cplane.projections.projection import Projection
-from datapath.maps import endpoints, ipcache, policy
+from cplane.projections.services import ServiceProjection
+from datapath.maps import endpoints, ipcache, lb, policy
 
 POLICY: Final = "policy"
 DEVICES: Final = "devices"
 PROGRAMS: Final = "programs"
 IPCACHE: Final = "ipcache"
 LXC: Final = "lxc"
+LB: Final = services.TABLES
 
-UPSERT_ORDER: Final = (POLICY, DEVICES, PROGRAMS, IPCACHE, LXC)
+UPSERT_ORDER: Final = (POLICY, DEVICES, PROGRAMS, IPCACHE, LXC, *LB)
 """What a packet meets first is written last: it finds the policy of an identity before the identity itself."""
 
-DELETE_ORDER: Final = (LXC, IPCACHE, PROGRAMS, DEVICES, POLICY)
+DELETE_ORDER: Final = (*reversed(LB), LXC, IPCACHE, PROGRAMS, DEVICES, POLICY)
 """Addresses stop being reachable before what judged their packets goes."""
 
 CAPACITY: Final[Mapping[str, int]] = {
@@ -30,6 +33,18 @@ CAPACITY: Final[Mapping[str, int]] = {
     PROGRAMS: endpoints.DEVICE_SPEC.max_entries,
     IPCACHE: ipcache.SPEC.max_entries,
     LXC: endpoints.ADDRESS_SPEC.max_entries,
+    services.BACKENDS: lb.BACKENDS.max_entries,
+    services.SLOTS: lb.SLOTS.max_entries,
+    services.MEMBERS: lb.MEMBERS.max_entries,
+    services.RANGES: lb.RANGES.max_entries,
+    services.MAGLEV: lb.MAGLEV.max_entries,
+    services.SERVICES: lb.SERVICES.max_entries,
+}
+
+
+_LESS: Final = {
+    False: "use fewer peers, ports or prefixes, or broader selectors",
+    True: "use fewer services, backends or source ranges, or smaller Maglev tables",
 }
 
 
@@ -44,7 +59,7 @@ class TableFull(Rejected):
     def __str__(self) -> str:
         return (
             f"table {self.table!r}{self.whose} would need {self.needed} entries and holds {self.limit}: "
-            f"nothing was changed; use fewer peers, ports or prefixes, or broader selectors"
+            f"nothing was changed; {_LESS[self.table in LB]}"
         )
 
 
@@ -59,6 +74,7 @@ class Tables:
             IPCACHE: IpcacheProjection(),
             LXC: address_projection(),
         }
+        self._services = ServiceProjection()
         for fact in facts:
             self.apply(fact)
 
@@ -72,12 +88,14 @@ class Tables:
         deltas = {name: delta for name, fold in self._folds.items() if (delta := fold.apply(event))}
         if (devices := deltas.get(DEVICES)) and (programs := _programs(devices)):
             deltas[PROGRAMS] = programs
-        return deltas
+        return deltas | self._services.apply(event)
 
     def table(self, name: str) -> Mapping[object, object]:
         """The rows of one table. Programs run on every device, and there is nothing to say of them but where."""
         if name == PROGRAMS:
             return dict.fromkeys(self._folds[DEVICES].table())
+        if name in LB:
+            return self._services.table(name)
         return self._folds[name].table()
 
     def copy(self, name: str) -> Mapping[object, object]:

@@ -5,16 +5,18 @@ and says what they mean only when it is asked. It is equal to `evolve` over the 
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any, Final, Self
 
 import msgspec
 from immutables import Map
 
-from cplane.deciders import config, node
+from cplane.deciders import config, node, service
 from cplane.deciders.endpoint import EndpointState, endpoint_of
 from cplane.deciders.identity import IdentityState
 from cplane.deciders.ipam import IpamState, Pool
 from cplane.deciders.policy import PolicyState
+from cplane.deciders.service import ServiceState, options_of
 from cplane.deciders.world import World
 from cplane.domain.cidr import Prefix
 from cplane.domain.endpoint import Endpoint
@@ -22,6 +24,7 @@ from cplane.domain.identity import CLUSTER_MIN, LOCAL_MIN, NumericIdentity, is_l
 from cplane.domain.labels import RESERVED, LabelSet
 from cplane.domain.node import Node
 from cplane.domain.policy import CidrGroup, Policy, PolicyRef, parse_text
+from cplane.domain.service import BackendState, ServiceOptions
 from cplane.events.catalog import Event
 from cplane.events.config import OptionsChanged
 from cplane.events.endpoint import EndpointConfigured, EndpointCreated, EndpointDeleted, EndpointRelabelled
@@ -30,6 +33,13 @@ from cplane.events.identity import IdentityAllocated, IdentityReleased
 from cplane.events.ipam import AddressAllocated, AddressReleased, PoolAdded
 from cplane.events.node import NodeAddressesChanged, NodeJoined
 from cplane.events.policy import PolicyDeleted, PolicyUpserted
+from cplane.events.service import (
+    BackendsChanged,
+    BackendStateChanged,
+    ServiceDeleted,
+    ServiceOptionsChanged,
+    ServiceUpserted,
+)
 
 _NOBODY: Final = "default"  # the cluster, before the node has joined one
 
@@ -59,10 +69,30 @@ class Record(msgspec.Struct, gc=False):
     audited: dict[int, bool] = {}
     last_endpoint: int = 0
     policies: dict[tuple[str, str, str], str] = {}
+    services: dict[tuple[str, str], ServiceUpserted] = {}
+    backends: dict[tuple[str, str, str], BackendsChanged] = {}  # by service and source
+    states: dict[int, BackendStateChanged] = {}
+    service_options: ServiceOptionsChanged | None = None
+    last_frontend: int = 0
+    last_backend: int = 0
+    backend_users: dict[int, int] = {}
     early: dict[tuple[str, str, str], bool] = {}  # policies that were read before the node had joined a cluster
 
 
-_DICTS: Final = ("versions", "pools", "identities", "endpoints", "relabelled", "audited", "policies", "early")
+_DICTS: Final = (
+    "versions",
+    "pools",
+    "identities",
+    "endpoints",
+    "relabelled",
+    "audited",
+    "policies",
+    "early",
+    "services",
+    "backends",
+    "states",
+    "backend_users",
+)
 _ENCODER: Final = msgspec.msgpack.Encoder()
 _DECODER: Final = msgspec.msgpack.Decoder(Record, strict=True)
 
@@ -150,6 +180,11 @@ class Ledger:
             yield PolicyUpserted(kind=kind, namespace=namespace, name=name, document=document)
         for number in record.endpoints:
             yield _created(record, number)
+        if record.service_options is not None and options_of(record.service_options) != ServiceOptions():
+            yield record.service_options
+        yield from record.services.values()
+        yield from record.backends.values()
+        yield from record.states.values()
 
     def pod_of(self, endpoint: int) -> str:
         """What people know an endpoint by; empty for one that is not there."""
@@ -167,6 +202,7 @@ class Ledger:
             identity=_identities(record),
             endpoint=_endpoints(record),
             policy=_policies(record),
+            service=_services(record),
             options=config.Options() if record.options is None else config.evolve(record.options),
             versions=Map({StreamId(name): version for name, version in record.versions.items()}),
             position=record.position,
@@ -222,6 +258,15 @@ def _policies(record: Record) -> PolicyState:
         for prefix in policy.cidrs():
             prefixes[prefix] = prefixes.get(prefix, 0) + 1
     return PolicyState(Map(documents), Map(policies), Map(prefixes))
+
+
+def _services(record: Record) -> ServiceState:
+    state = ServiceState()
+    kept: tuple[dict[Any, Any], ...] = (record.services, record.backends, record.states)  # Any: events of services
+    for fact in (one for some in kept for one in some.values()):
+        state = service.evolve(state, fact)
+    options = ServiceOptions() if record.service_options is None else options_of(record.service_options)
+    return replace(state, last_frontend=record.last_frontend, last_backend=record.last_backend, options=options)
 
 
 def _joined(record: Record, event: NodeJoined) -> None:
@@ -301,6 +346,49 @@ def _options_changed(record: Record, event: OptionsChanged) -> None:
     record.options = event
 
 
+def _service_upserted(record: Record, event: ServiceUpserted) -> None:
+    key = (event.namespace, event.name)
+    held = record.services.get(key)
+    known = {one.id for one in held.frontends} if held is not None else ()
+    for one in event.frontends:
+        if one.id not in known:
+            record.last_frontend = one.id
+    record.services[key] = event
+
+
+def _service_deleted(record: Record, event: ServiceDeleted) -> None:
+    record.services.pop((event.namespace, event.name), None)
+
+
+def _backends_changed(record: Record, event: BackendsChanged) -> None:
+    key, users = (event.namespace, event.service, event.source), record.backend_users
+    held = record.backends.pop(key, None)
+    for one in event.backends:
+        if one.id not in users:
+            record.last_backend = one.id
+        users[one.id] = users.get(one.id, 0) + 1
+    for one in held.backends if held is not None else ():
+        users[one.id] -= 1
+        if not users[one.id]:
+            del users[one.id]
+            record.states.pop(one.id, None)
+    if event.backends:
+        record.backends[key] = event
+
+
+def _backend_state_changed(record: Record, event: BackendStateChanged) -> None:
+    if event.backend not in record.backend_users:
+        return
+    if event.state == BackendState.ACTIVE:
+        record.states.pop(event.backend, None)
+    else:
+        record.states[event.backend] = event
+
+
+def _service_options_changed(record: Record, event: ServiceOptionsChanged) -> None:
+    record.service_options = event
+
+
 _APPLY: Final[Mapping[type[Event], Callable[[Record, Any], None]]] = {  # Any: each takes events of its own type
     NodeJoined: _joined,
     NodeAddressesChanged: _addresses_changed,
@@ -316,4 +404,9 @@ _APPLY: Final[Mapping[type[Event], Callable[[Record, Any], None]]] = {  # Any: e
     PolicyUpserted: _policy_upserted,
     PolicyDeleted: _policy_deleted,
     OptionsChanged: _options_changed,
+    ServiceUpserted: _service_upserted,
+    ServiceDeleted: _service_deleted,
+    BackendsChanged: _backends_changed,
+    BackendStateChanged: _backend_state_changed,
+    ServiceOptionsChanged: _service_options_changed,
 }

@@ -38,6 +38,7 @@ class LbFlags(IntFlag):
     SOURCE_RANGES = 16  # only clients of the ranges; with SOURCE_DENY only others
     SOURCE_DENY = 32
     DROP = 64  # without backends packets are dropped, not refused
+    OUTSIDE = 128  # who comes from outside is served, too
 
 
 class FlowFlags(IntFlag):

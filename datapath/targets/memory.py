@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from datapath.maps import endpoints, ipcache, policy
+from datapath.maps import endpoints, ipcache, lb, policy
 from datapath.maps.endpoints import DeviceInfo, DeviceKey, EndpointInfo, EndpointKey
 from datapath.maps.ipcache import FAMILY_V4, FAMILY_V6, IpcacheInfo, IpcacheKey
 from datapath.maps.memory import MemoryMap
@@ -112,6 +112,7 @@ class MemoryDatapath:
         self.lxc = MapTarget(self._lxc, EndpointKey, EndpointInfo)
         self.devices = MapTarget(self._devices, DeviceKey, DeviceInfo)
         self.programs = AttachedPrograms()
+        self.services = {spec.name: MemoryMap(spec) for spec in lb.SPECS}
 
     def publish(self, position: int) -> None:
         """All tables of the log position `position` are written."""

@@ -7,7 +7,20 @@ from cplane.deciders.config import ChangeOptions
 from cplane.deciders.endpoint import ConfigureEndpoint, DeleteEndpoint, RelabelEndpoint
 from cplane.deciders.node import JoinNode, SetNodeAddresses
 from cplane.deciders.policy import ApplyPolicies, DeletePolicies
+from cplane.deciders.service import ApplyServices, ChangeServiceOptions, DeleteServices, SetBackendState
 from cplane.domain.policy import CCNP, CIDR_GROUP, CNP, PolicyRef
+from cplane.domain.ports import Protocol
+from cplane.domain.service import (
+    Algorithm,
+    Backend,
+    Backends,
+    BackendState,
+    Frontend,
+    FrontendKind,
+    Service,
+    ServiceName,
+    ServiceOptions,
+)
 from tests.support.builders import ccnp, cnp, ports, selector
 from tests.support.recording import Step, document
 from tests.support.scenario import pod
@@ -92,7 +105,69 @@ DRY_RUN: Final[tuple[Step, ...]] = (
     ("the partners are gone", DeletePolicies(refs=(PolicyRef(CIDR_GROUP, "", "partners"),))),
 )
 
-STORIES: Final = {"shop": SHOP, "growing": GROWING, "dry-run": DRY_RUN}
+SHOP_WEB = ServiceName("shop", "web")
+SHOP_DNS = ServiceName("shop", "dns")
+WEB_FRONTENDS = (
+    Frontend("10.96.0.10", 80, Protocol.TCP, port_name="http"),
+    Frontend("fd00:96::10", 80, Protocol.TCP, port_name="http"),
+    Frontend("0.0.0.0", 30080, Protocol.TCP, FrontendKind.NODE_PORT, "http"),  # any address of the node
+    Frontend("203.0.113.10", 80, Protocol.TCP, FrontendKind.LOAD_BALANCER, "http"),
+)
+WEB_SERVICE = Service(
+    name=SHOP_WEB,
+    frontends=WEB_FRONTENDS,
+    labels=("app=web",),
+    selector=("app=web",),
+    affinity_s=60,
+    external_local=True,
+    source_ranges=("192.0.2.0/24",),
+)
+DNS_SERVICE = Service(
+    name=SHOP_DNS,
+    frontends=(Frontend("10.96.0.53", 53, Protocol.UDP), Frontend("10.96.0.53", 53, Protocol.TCP)),
+    algorithm=Algorithm.MAGLEV,
+)
+
+
+def web_backends(*addresses: str, **more: object) -> Backends:
+    """Backends of the web service, port 8080."""
+    made = tuple(Backend(address, 8080, Protocol.TCP, "http", **more) for address in addresses)
+    return Backends(SHOP_WEB, "slice/web-1", made)
+
+
+SERVICES: Final[tuple[Step, ...]] = (
+    (
+        "the node joins",
+        JoinNode(name="n1", cluster="default", ipv4_pod_cidr="10.4.0.0/24", ipv6_pod_cidr="fd00:4::/112"),
+    ),
+    ("small tables", ChangeServiceOptions(options=ServiceOptions(maglev_size=251))),
+    ("add web", pod("web", "k8s:app=web", ifindex=40)),
+    (
+        "two services",
+        ApplyServices(
+            services=(WEB_SERVICE, DNS_SERVICE),
+            backends=(
+                web_backends("10.4.0.2", "10.9.0.7", "fd00:4::2"),
+                Backends(SHOP_DNS, "slice/dns-1", (Backend("10.9.0.8", 53, Protocol.UDP, weight=3),)),
+            ),
+        ),
+    ),
+    (
+        "a backend is looked after",
+        SetBackendState(address="10.9.0.7", port=8080, protocol=Protocol.TCP, state=BackendState.MAINTENANCE),
+    ),
+    (
+        "web ends",
+        ApplyServices(backends=(web_backends("10.4.0.2", "fd00:4::2", state=BackendState.TERMINATING, node="n1"),)),
+    ),
+    (
+        "by Maglev from outside",
+        ChangeServiceOptions(options=ServiceOptions(algorithm=Algorithm.MAGLEV, maglev_size=251)),
+    ),
+    ("no dns", DeleteServices(names=(SHOP_DNS,))),
+)
+
+STORIES: Final = {"shop": SHOP, "growing": GROWING, "dry-run": DRY_RUN, "services": SERVICES}
 
 
 def labels(world, endpoint: int) -> tuple[str, ...]:

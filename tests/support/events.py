@@ -12,6 +12,15 @@ from cplane.events.identity import IdentityAllocated, IdentityReleased
 from cplane.events.ipam import AddressAllocated, AddressReleased, PoolAdded
 from cplane.events.node import NodeAddressesChanged, NodeJoined
 from cplane.events.policy import PolicyDeleted, PolicyUpserted
+from cplane.events.service import (
+    BackendRecord,
+    BackendsChanged,
+    BackendStateChanged,
+    FrontendRecord,
+    ServiceDeleted,
+    ServiceOptionsChanged,
+    ServiceUpserted,
+)
 from tests.support import random_policies
 from tests.support.builders import DUAL_STACK, IPV4_ONLY, allocated, deleted, upserted
 from tests.support.policies import IDENTITIES
@@ -79,6 +88,55 @@ SAMPLES: Final[tuple[Event, ...]] = (
     ),
     PolicyDeleted(kind="CiliumClusterwideNetworkPolicy", namespace="", name="everything"),
     OptionsChanged(policy_enforcement="always", policy_audit=True),
+    ServiceUpserted(
+        namespace="shop",
+        name="café",
+        frontends=(
+            FrontendRecord(id=7, address="10.96.0.1", port=80, protocol="TCP", kind="ClusterIP", port_name="http"),
+            FrontendRecord(id=8, address="::", port=30080, protocol="UDP", kind="NodePort"),
+        ),
+        labels=("app=web", "tier=front"),
+        selector=("app=web",),
+        affinity_s=10800,
+        external_local=True,
+        internal_local=True,
+        source_ranges=("192.0.2.0/24", "2001:db8::/32"),
+        ranges_deny=True,
+        algorithm="maglev",
+        forwarding="dsr",
+        health_check_port=32000,
+        topology=True,
+        drop=True,
+    ),
+    ServiceDeleted(namespace="shop", name="web"),
+    BackendsChanged(
+        namespace="shop",
+        service="web",
+        source="slice/web-1",
+        backends=(
+            BackendRecord(id=3, address="10.244.0.2", port=8080, protocol="TCP"),
+            BackendRecord(
+                id=4,
+                address="fd00::2",
+                port=8081,
+                protocol="UDP",
+                port_name="http",
+                state="terminating",
+                weight=7,
+                node="n1",
+                zones=("a", "b"),
+            ),
+        ),
+    ),
+    BackendStateChanged(backend=3, address="10.244.0.2", port=8080, protocol="TCP", state="quarantined"),
+    ServiceOptionsChanged(
+        algorithm="maglev",
+        forwarding="dsr",
+        maglev_size=251,
+        maglev_seed="JLfvgnHc2kaSUFaI",
+        external_cluster_ip=True,
+        zone="a",
+    ),
 )
 
 
@@ -152,6 +210,72 @@ def group_stream(draw):
     return found
 
 
+BACKENDS = {number: f"10.244.0.{number}" for number in range(1, 6)}
+
+
+@st.composite
+def service_stream(draw):
+    """Services and backends that come, change and go; backends are named in several places."""
+    found, services, users = [], set(), {}
+    for name, source, numbers, act in draw(
+        st.lists(
+            st.tuples(
+                st.sampled_from((1, 2)),
+                st.sampled_from(("s1", "s2")),
+                st.sets(st.sampled_from(sorted(BACKENDS)), max_size=3),
+                st.integers(0, 4),
+            ),
+            max_size=12,
+        )
+    ):
+        if act == 0 and name in services:
+            services.discard(name)
+            found.append(ServiceDeleted(namespace="shop", name=f"svc{name}"))
+        elif act < 2:
+            services.add(name)
+            found.append(service_upserted(name, affinity_s=60 * act, maglev=len(numbers) == 2))
+        elif act == 2 and (known := sorted(set().union(*users.values()))):
+            address = BACKENDS[known[0]]
+            state = "quarantined" if numbers else "active"
+            found.append(BackendStateChanged(backend=known[0], address=address, port=8080, protocol="TCP", state=state))
+        else:
+            users[name, source] = numbers
+            records = tuple(
+                BackendRecord(id=number, address=BACKENDS[number], port=8080, protocol="TCP", weight=1 + number % 2)
+                for number in sorted(numbers)
+            )
+            found.append(BackendsChanged(namespace="shop", service=f"svc{name}", source=source, backends=records))
+    return found
+
+
+def service_upserted(number, *, affinity_s=0, maglev=False):
+    """A service with a cluster address and a node port."""
+    return ServiceUpserted(
+        namespace="shop",
+        name=f"svc{number}",
+        frontends=(
+            FrontendRecord(id=number, address=f"10.96.0.{number}", port=80, protocol="TCP", kind="ClusterIP"),
+            FrontendRecord(id=10 + number, address="0.0.0.0", port=30000 + number, protocol="TCP", kind="NodePort"),
+        ),
+        affinity_s=affinity_s,
+        source_ranges=("192.0.2.0/24",),
+        algorithm="maglev" if maglev else "",
+    )
+
+
+SERVICE_OPTIONS = st.lists(st.sampled_from(("random", "maglev")), max_size=2).map(
+    lambda found: [
+        ServiceOptionsChanged(
+            algorithm=algorithm,
+            forwarding="snat",
+            maglev_size=251,
+            maglev_seed="JLfvgnHc2kaSUFaI",
+            external_cluster_ip=False,
+            zone="",
+        )
+        for algorithm in found
+    ]
+)
 MODES = st.lists(st.sampled_from(("default", "always", "never")), max_size=2).map(
     lambda modes: [OptionsChanged(policy_enforcement=mode, policy_audit=False) for mode in modes]
 )
@@ -162,7 +286,17 @@ NODES = st.sampled_from(([DUAL_STACK], [IPV4_ONLY], [IPV4_ONLY, DUAL_STACK]))
 def histories(draw):
     """Two interleavings of the same streams."""
     streams = [
-        draw(stream) for stream in (identity_stream(), endpoint_stream(), policy_stream(), group_stream(), MODES, NODES)
+        draw(stream)
+        for stream in (
+            identity_stream(),
+            endpoint_stream(),
+            policy_stream(),
+            group_stream(),
+            service_stream(),
+            SERVICE_OPTIONS,
+            MODES,
+            NODES,
+        )
     ]
     return draw(interleaved(streams)), draw(interleaved(streams))
 
@@ -184,6 +318,10 @@ class Settled:
     policies: dict[tuple[str, str, str], PolicyUpserted] = field(default_factory=dict)
     node: NodeJoined | None = None
     options: OptionsChanged | None = None
+    services: dict[str, ServiceUpserted] = field(default_factory=dict)
+    backends: dict[tuple[str, str], BackendsChanged] = field(default_factory=dict)
+    states: dict[int, BackendStateChanged] = field(default_factory=dict)
+    service_options: ServiceOptionsChanged | None = None
 
     def add(self, event):
         """One event more."""
@@ -206,6 +344,25 @@ class Settled:
                 self.node = event
             case OptionsChanged():
                 self.options = event
+            case _:
+                self._add_service(event)
+
+    def _add_service(self, event):
+        match event:
+            case ServiceUpserted():
+                self.services[event.name] = event
+            case ServiceDeleted():
+                del self.services[event.name]
+            case ServiceOptionsChanged():
+                self.service_options = event
+            case BackendsChanged():
+                self.backends[event.service, event.source] = event
+                present = {one.id for held in self.backends.values() for one in held.backends}
+                self.states = {number: held for number, held in self.states.items() if number in present}
+            case BackendStateChanged():
+                self.states.pop(event.backend, None)
+                if event.state != "active":
+                    self.states[event.backend] = event
 
 
 def settled(history):
@@ -217,6 +374,11 @@ def settled(history):
     yield from reversed(list(found.endpoints.values()))
     if found.options is not None:
         yield found.options
+    yield from reversed(list(found.backends.values()))
+    yield from found.states.values()
+    if found.service_options is not None:
+        yield found.service_options
+    yield from reversed(list(found.services.values()))
     yield from sorted(found.identities.values(), key=lambda event: -event.number)
     if found.node is not None:
         yield found.node

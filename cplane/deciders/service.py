@@ -1,0 +1,536 @@
+"""Services: frontends and backends get their numbers here, and no address and port is given twice."""
+
+from collections.abc import Container, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Final, NamedTuple
+
+from immutables import Map
+
+from cplane.deciders.decider import Decision
+from cplane.domain.ports import Protocol
+from cplane.domain.service import (
+    FRONTENDS_MAX,
+    TRANSITIONS,
+    Algorithm,
+    Backend,
+    Backends,
+    BackendState,
+    Forwarding,
+    Frontend,
+    FrontendKind,
+    Service,
+    ServiceName,
+    ServiceOptions,
+    family_of,
+    shown,
+    wrong_backends,
+    wrong_services,
+)
+from cplane.errors import NotFound, Rejected
+from cplane.events.catalog import Event
+from cplane.events.envelope import SERVICE, StreamId
+from cplane.events.service import (
+    BackendRecord,
+    BackendsChanged,
+    BackendStateChanged,
+    FrontendRecord,
+    ServiceDeleted,
+    ServiceOptionsChanged,
+    ServiceUpserted,
+)
+
+BACKEND_ID_MAX: Final = (1 << 32) - 1
+
+
+class FrontendKey(NamedTuple):
+    """What only one frontend may be. One that redirects to this node takes the place of the service's own."""
+
+    address: str
+    port: int
+    protocol: str
+    redirect: bool
+
+    def __str__(self) -> str:
+        return shown(self.address, self.port, self.protocol)
+
+
+class BackendKey(NamedTuple):
+    """What is one backend, wherever it is named."""
+
+    address: str
+    port: int
+    protocol: str
+
+    def __str__(self) -> str:
+        return shown(*self)
+
+
+class InvalidServices(Rejected):
+    """At least one service or backend is not possible; `errors` are (whose, where, what is wrong)."""
+
+    code = "service.invalid"
+
+    def __init__(self, errors: tuple[tuple[str, str, str], ...]) -> None:
+        self.errors = errors
+
+    def __str__(self) -> str:
+        said = "; ".join(f"service {whose}, {where}: {what}" for whose, where, what in self.errors)
+        return f"{said}; nothing was changed"
+
+
+class TooManyFrontends(Rejected):
+    """There is no number left for another frontend."""
+
+    code = "service.too_many"
+
+    def __init__(self, needed: int) -> None:
+        self.needed = needed
+
+    def __str__(self) -> str:
+        return (
+            f"there would be {self.needed} frontends (addresses and ports of services), and there is room for "
+            f"{FRONTENDS_MAX}: nothing was changed; delete services or ports that are not used"
+        )
+
+
+class BadServiceOption(Rejected):
+    """An option of services cannot have this value."""
+
+    code = "service.bad_option"
+
+
+class NoSuchService(NotFound):
+    """Services that were named do not exist; `others` exist, under the same name elsewhere."""
+
+    code = "service.not_found"
+
+    def __init__(self, names: tuple[ServiceName, ...], others: tuple[ServiceName, ...] = ()) -> None:
+        self.names, self.others = names, others
+
+    def __str__(self) -> str:
+        advice = f"; there is {', '.join(map(str, self.others))}" if self.others else ""
+        return f"no such service: {', '.join(map(str, self.names))}{advice}"
+
+
+class NoSuchBackend(NotFound):
+    """No service has this backend."""
+
+    code = "service.no_such_backend"
+
+    def __init__(self, key: BackendKey) -> None:
+        self.key = key
+
+    def __str__(self) -> str:
+        return f"no service has the backend {self.key}: `cplane service list` shows those that there are"
+
+
+class WrongState(Rejected):
+    """A backend cannot go from its state to this one."""
+
+    code = "service.wrong_state"
+
+    def __init__(self, key: BackendKey, held: BackendState, wanted: BackendState) -> None:
+        self.key, self.held, self.wanted = key, held, wanted
+
+    def __str__(self) -> str:
+        may = ", ".join(sorted(TRANSITIONS[self.held])) or "no other state"
+        return f"backend {self.key} is {self.held} and cannot become {self.wanted}; it can become {may}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApplyServices:
+    """These services, and these backends of sources, are so from now on; a source without backends is gone."""
+
+    services: tuple[Service, ...] = ()
+    backends: tuple[Backends, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeleteServices:
+    """None of these services exists any more, nor do their backends."""
+
+    names: tuple[ServiceName, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetBackendState:
+    """The backend is in this state, whatever its sources say; `active`: what they say, again."""
+
+    address: str
+    port: int
+    protocol: Protocol
+    state: BackendState
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChangeServiceOptions:
+    """Services are served so from now on."""
+
+    options: ServiceOptions
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceState:
+    """Options, all services, all backends by service and source, who has which frontend, and the numbers in use.
+
+    `backends_by_key` has the number of each backend, `users` how many places name it, `states` what was set.
+    """
+
+    services: Map[ServiceName, ServiceUpserted] = field(default_factory=Map)
+    sources: Map[ServiceName, Map[str, tuple[BackendRecord, ...]]] = field(default_factory=Map)
+    frontends: Map[FrontendKey, tuple[int, ServiceName]] = field(default_factory=Map)
+    frontend_ids: Map[int, FrontendKey] = field(default_factory=Map)
+    backends_by_key: Map[BackendKey, int] = field(default_factory=Map)
+    users: Map[int, int] = field(default_factory=Map)
+    states: Map[int, BackendState] = field(default_factory=Map)
+    last_frontend: int = 0
+    last_backend: int = 0
+    options: ServiceOptions = field(default_factory=ServiceOptions)
+
+    def backends(self, name: ServiceName) -> Iterator[BackendRecord]:
+        """The backends of a service, those that several sources name once."""
+        seen: set[tuple[int, str]] = set()
+        held = self.sources.get(name, Map())
+        for source in sorted(held):
+            for one in held[source]:
+                if (one.id, one.port_name) not in seen:
+                    seen.add((one.id, one.port_name))
+                    yield one
+
+    def state_of(self, record: BackendRecord) -> BackendState:
+        """What counts: one that terminates does so whatever was set."""
+        said = BackendState(record.state)
+        return said if said is BackendState.TERMINATING else self.states.get(record.id, said)
+
+
+def frontend_key(record: FrontendRecord) -> FrontendKey:
+    """What only one frontend may be, of one that has a number."""
+    return FrontendKey(record.address, record.port, record.protocol, record.kind == FrontendKind.LOCAL_REDIRECT)
+
+
+def backend_key(record: BackendRecord) -> BackendKey:
+    """What is one backend, of one that has a number."""
+    return BackendKey(record.address, record.port, record.protocol)
+
+
+ServiceCommand = ApplyServices | DeleteServices | SetBackendState | ChangeServiceOptions
+
+
+def decide(command: ServiceCommand, state: ServiceState) -> Decision:
+    """The events that the command leads to. Raises Rejected or NotFound."""
+    match command:
+        case ApplyServices():
+            return decide_apply(command, state)
+        case DeleteServices():
+            return decide_delete(command, state)
+        case SetBackendState():
+            return decide_state(command, state)
+        case ChangeServiceOptions():
+            return decide_options(command, state)
+
+
+def decide_apply(command: ApplyServices, state: ServiceState) -> Decision:
+    """ServiceUpserted and BackendsChanged for what differs from what is held."""
+    errors = [*wrong_services(command.services), *wrong_backends(command.backends)]
+    errors = errors or [*_taken(command.services, state), *_mixed_families(command, state)]
+    if errors:
+        raise InvalidServices(tuple(errors))
+    given = _Frontends(state, command.services)
+    events = (given.event(service) for service in command.services)
+    decided: list[tuple[StreamId, Event]] = [(SERVICE, event) for event in events if event is not None]
+    numbers = _BackendNumbers(state)
+    for one in command.backends:
+        records = tuple(numbers.record(backend) for backend in one.backends)
+        held = state.sources.get(one.service, Map[str, tuple[BackendRecord, ...]]()).get(one.source, ())
+        if records != held:
+            changed = BackendsChanged(
+                namespace=one.service.namespace, service=one.service.name, source=one.source, backends=records
+            )
+            decided.append((SERVICE, changed))
+    return tuple(decided)
+
+
+def decide_delete(command: DeleteServices, state: ServiceState) -> Decision:
+    """ServiceDeleted for each, after its backends are gone; refused when one of them does not exist."""
+    missing = tuple(name for name in command.names if name not in state.services)
+    if missing:
+        names = {name.name for name in missing}
+        raise NoSuchService(missing, tuple(sorted(name for name in state.services if name.name in names)))
+    decided: list[tuple[StreamId, Event]] = []
+    for name in dict.fromkeys(command.names):
+        decided.append((SERVICE, ServiceDeleted(namespace=name.namespace, name=name.name)))
+        for source in sorted(state.sources.get(name, Map())):
+            gone = BackendsChanged(namespace=name.namespace, service=name.name, source=source, backends=())
+            decided.append((SERVICE, gone))
+    return tuple(decided)
+
+
+def decide_state(command: SetBackendState, state: ServiceState) -> Decision:
+    """BackendStateChanged, where anything differs."""
+    key = BackendKey(command.address, command.port, command.protocol.name)
+    number = state.backends_by_key.get(key)
+    if number is None:
+        raise NoSuchBackend(key)
+    held = state.states.get(number, BackendState.ACTIVE)
+    said = (one for source in state.sources.values() for records in source.values() for one in records)
+    if any(one.id == number and one.state == BackendState.TERMINATING for one in said):
+        held = BackendState.TERMINATING
+    if command.state is held:
+        return ()
+    if command.state not in TRANSITIONS[held] or command.state is BackendState.TERMINATING:
+        raise WrongState(key, held, command.state)
+    event = BackendStateChanged(
+        backend=number, address=key.address, port=key.port, protocol=key.protocol, state=command.state.value
+    )
+    return ((SERVICE, event),)
+
+
+def decide_options(command: ChangeServiceOptions, state: ServiceState) -> Decision:
+    """ServiceOptionsChanged, where anything differs."""
+    wanted = command.options
+    if wrong := wanted.problem():
+        raise BadServiceOption(wrong)
+    return () if wanted == state.options else ((SERVICE, changed(wanted)),)
+
+
+def changed(options: ServiceOptions) -> ServiceOptionsChanged:
+    """The event that says these options."""
+    return ServiceOptionsChanged(
+        algorithm=options.algorithm.value,
+        forwarding=options.forwarding.value,
+        maglev_size=options.maglev_size,
+        maglev_seed=options.maglev_seed,
+        external_cluster_ip=options.external_cluster_ip,
+        zone=options.zone,
+    )
+
+
+def options_of(event: ServiceOptionsChanged) -> ServiceOptions:
+    """The options that the event says."""
+    return ServiceOptions(
+        algorithm=Algorithm(event.algorithm),
+        forwarding=Forwarding(event.forwarding),
+        maglev_size=event.maglev_size,
+        maglev_seed=event.maglev_seed,
+        external_cluster_ip=event.external_cluster_ip,
+        zone=event.zone,
+    )
+
+
+ServiceEvent = ServiceUpserted | ServiceDeleted | BackendsChanged | BackendStateChanged | ServiceOptionsChanged
+
+
+def evolve(state: ServiceState, event: ServiceEvent) -> ServiceState:
+    """The state after one more fact."""
+    match event:
+        case ServiceUpserted() | ServiceDeleted():
+            return _evolve_service(state, event)
+        case BackendsChanged():
+            return _evolve_backends(state, event)
+        case ServiceOptionsChanged():
+            return replace(state, options=options_of(event))
+        case BackendStateChanged():
+            if event.backend not in state.users:
+                return state
+            if event.state != BackendState.ACTIVE:
+                return replace(state, states=state.states.set(event.backend, BackendState(event.state)))
+            if event.backend not in state.states:
+                return state
+            return replace(state, states=state.states.delete(event.backend))
+
+
+def _evolve_service(state: ServiceState, event: ServiceUpserted | ServiceDeleted) -> ServiceState:
+    name = ServiceName(event.namespace, event.name)
+    held = state.services.get(name)
+    frontends, ids, last = state.frontends.mutate(), state.frontend_ids.mutate(), state.last_frontend
+    for one in held.frontends if held else ():
+        if frontends.get(frontend_key(one)) == (one.id, name):  # not that of a service that has taken it over
+            del frontends[frontend_key(one)]
+        ids.pop(one.id, None)
+    if isinstance(event, ServiceDeleted):
+        services = state.services.delete(name) if held else state.services
+        return replace(state, services=services, frontends=frontends.finish(), frontend_ids=ids.finish())
+    known = {one.id for one in held.frontends} if held else set()
+    for one in event.frontends:
+        frontends[frontend_key(one)] = (one.id, name)
+        ids[one.id] = frontend_key(one)
+        if one.id not in known:
+            last = one.id
+    return replace(
+        state,
+        services=state.services.set(name, event),
+        frontends=frontends.finish(),
+        frontend_ids=ids.finish(),
+        last_frontend=last,
+    )
+
+
+def _evolve_backends(state: ServiceState, event: BackendsChanged) -> ServiceState:
+    name = ServiceName(event.namespace, event.service)
+    sources = state.sources.get(name, Map[str, tuple[BackendRecord, ...]]())
+    by_key, users, states = state.backends_by_key.mutate(), state.users.mutate(), state.states
+    last = state.last_backend
+    for one in event.backends:
+        if one.id not in users:
+            by_key[backend_key(one)] = one.id
+            last = one.id
+        users[one.id] = users.get(one.id, 0) + 1
+    for one in sources.get(event.source, ()):
+        users[one.id] -= 1
+        if not users[one.id]:
+            del users[one.id], by_key[backend_key(one)]
+            if one.id in states:
+                states = states.delete(one.id)
+    if event.backends:
+        sources = sources.set(event.source, event.backends)
+    elif event.source in sources:
+        sources = sources.delete(event.source)
+    held = state.sources.set(name, sources) if sources else _without(state.sources, name)
+    return replace(
+        state,
+        sources=held,
+        backends_by_key=by_key.finish(),
+        users=users.finish(),
+        states=states,
+        last_backend=last,
+    )
+
+
+def _without(
+    sources: Map[ServiceName, Map[str, tuple[BackendRecord, ...]]], name: ServiceName
+) -> Map[ServiceName, Map[str, tuple[BackendRecord, ...]]]:
+    return sources.delete(name) if name in sources else sources
+
+
+class _Frontends:
+    """Gives numbers to the frontends of one command."""
+
+    def __init__(self, state: ServiceState, services: tuple[Service, ...]) -> None:
+        self._state = state
+        replaced = {one.name for one in services}
+        # A number that is let go by this command is not given again by it: it rests.
+        kept = sum(len(one.frontends) for name, one in state.services.items() if name not in replaced)
+        needed = kept + sum(len(one.frontends) for one in services)
+        if needed > FRONTENDS_MAX:
+            raise TooManyFrontends(needed)
+        self._taken: set[int] = set()
+        self._last = state.last_frontend
+
+    def event(self, service: Service) -> ServiceUpserted | None:
+        """The fact that the service is so; None where nothing is new."""
+        held = self._state.services.get(service.name)
+        event = ServiceUpserted(
+            namespace=service.name.namespace,
+            name=service.name.name,
+            frontends=tuple(self._record(service.name, one) for one in service.frontends),
+            labels=service.labels,
+            selector=service.selector,
+            affinity_s=service.affinity_s,
+            external_local=service.external_local,
+            internal_local=service.internal_local,
+            source_ranges=service.source_ranges,
+            ranges_deny=service.ranges_deny,
+            algorithm=service.algorithm.value,
+            forwarding=service.forwarding.value,
+            health_check_port=service.health_check_port,
+            topology=service.topology,
+            drop=service.drop,
+        )
+        return None if event == held else event
+
+    def _record(self, name: ServiceName, one: Frontend) -> FrontendRecord:
+        redirect = one.kind is FrontendKind.LOCAL_REDIRECT
+        held = self._state.frontends.get(FrontendKey(one.address, one.port, one.protocol.name, redirect))
+        if held is not None and held[1] == name:
+            number = held[0]
+        else:
+            number = self._last = _next_number(self._last, FRONTENDS_MAX, self._state.frontend_ids, self._taken)
+            self._taken.add(number)
+        return FrontendRecord(
+            id=number,
+            address=one.address,
+            port=one.port,
+            protocol=one.protocol.name,
+            kind=one.kind.value,
+            port_name=one.port_name,
+        )
+
+
+class _BackendNumbers:
+    """Gives numbers to the backends of one command."""
+
+    def __init__(self, state: ServiceState) -> None:
+        self._state, self._last = state, state.last_backend
+        self._given: dict[BackendKey, int] = {}
+        self._taken: set[int] = set()
+
+    def record(self, one: Backend) -> BackendRecord:
+        """The backend with its number."""
+        key = BackendKey(one.address, one.port, one.protocol.name)
+        number = self._state.backends_by_key.get(key) or self._given.get(key)
+        if number is None:
+            number = self._last = _next_number(self._last, BACKEND_ID_MAX, self._state.users, self._taken)
+            self._given[key] = number
+            self._taken.add(number)
+        return BackendRecord(
+            id=number,
+            address=one.address,
+            port=one.port,
+            protocol=one.protocol.name,
+            port_name=one.port_name,
+            state=one.state.value,
+            weight=one.weight,
+            node=one.node,
+            zones=one.zones,
+        )
+
+
+def _next_number(last: int, highest: int, used: Container[int], taken: Container[int]) -> int:
+    """The next number after the last one, around the end, that is not in use: numbers rest before they come again."""
+    for step in range(1, highest + 1):
+        number = (last + step - 1) % highest + 1
+        if number not in used and number not in taken:
+            return number
+    raise TooManyFrontends(highest + 1)
+
+
+def _taken(services: tuple[Service, ...], state: ServiceState) -> Iterator[tuple[str, str, str]]:
+    """Frontends that another service has, of this call or of those that are there."""
+    taken: dict[FrontendKey, ServiceName] = {}
+    moving = {one.name for one in services}
+    for service in services:
+        for one in service.frontends:
+            key = FrontendKey(one.address, one.port, one.protocol.name, one.kind is FrontendKind.LOCAL_REDIRECT)
+            held = state.frontends.get(key)
+            other = taken.get(key) or (held[1] if held is not None and held[1] not in moving else None)
+            if other is not None and other != service.name:
+                what = f"{key} is a frontend of service {other} already: use another address or port"
+                yield str(service.name), f"frontend {key}", what
+            taken[key] = service.name
+
+
+def _mixed_families(command: ApplyServices, state: ServiceState) -> Iterator[tuple[str, str, str]]:
+    """Backends that no frontend of their service could ever lead to."""
+    described = {one.name: {front.family for front in one.frontends} for one in command.services}
+    for many in command.backends:
+        families = described.get(many.service)
+        if families is None and (held := state.services.get(many.service)) is not None:
+            families = {family_of(front.address) for front in held.frontends}
+        for one in many.backends if families else ():
+            if families and one.family not in families:
+                what = f"the service has no IPv{one.family} frontend, and families are not translated into each other"
+                yield str(many.service), f"backend {one}", what
+
+
+def facts_of(state: ServiceState) -> Iterable[ServiceEvent]:
+    """The fewest facts that say what is so."""
+    if state.options != ServiceOptions():
+        yield changed(state.options)
+    yield from state.services.values()
+    for name, sources in state.sources.items():
+        for source, backends in sources.items():
+            yield BackendsChanged(namespace=name.namespace, service=name.name, source=source, backends=backends)
+    keys = {number: key for key, number in state.backends_by_key.items()}
+    for number, held in state.states.items():
+        address, port, protocol = keys[number]
+        yield BackendStateChanged(backend=number, address=address, port=port, protocol=protocol, state=held.value)

@@ -1,0 +1,357 @@
+"""The tables of services: frontends, the slots that lead to their backends, Maglev tables, affinity, source ranges.
+
+Everything that is asked of a service follows from the service, its backends and what is true of the node. So a fact
+makes the rows of the services anew that it concerns, and only rows that differ are written.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, NamedTuple
+
+from cplane.domain import maglev
+from cplane.domain.ports import Protocol
+from cplane.domain.service import Algorithm, BackendState, Forwarding, FrontendKind, ServiceName, family_of
+from cplane.events.catalog import Event
+from cplane.events.endpoint import EndpointCreated, EndpointDeleted
+from cplane.events.node import NodeJoined
+from cplane.events.service import (
+    BackendRecord,
+    BackendsChanged,
+    BackendStateChanged,
+    FrontendRecord,
+    ServiceDeleted,
+    ServiceOptionsChanged,
+    ServiceUpserted,
+)
+from cplane.projections.addresses import packed, prefix_key
+from cplane.projections.delta import Delta, plan
+from datapath.maps.lb import (
+    BACKEND_LOCAL,
+    CHUNK,
+    BackendEntry,
+    BackendKey,
+    LbFlags,
+    LbKind,
+    MaglevChunk,
+    MaglevKey,
+    MemberKey,
+    Present,
+    RangeKey,
+    ServiceEntry,
+    ServiceKey,
+    SlotKey,
+)
+
+BACKENDS: Final = "lb_backends"
+SLOTS: Final = "lb_slots"
+MEMBERS: Final = "lb_members"
+RANGES: Final = "lb_ranges"
+MAGLEV: Final = "lb_maglev"
+SERVICES: Final = "lb_services"
+
+TABLES: Final = (BACKENDS, SLOTS, MEMBERS, RANGES, MAGLEV, SERVICES)
+"""In the order in which they are written: what a packet meets first comes last."""
+
+_KINDS: Final = {
+    FrontendKind.CLUSTER_IP: LbKind.CLUSTER_IP,
+    FrontendKind.NODE_PORT: LbKind.NODE_PORT,
+    FrontendKind.EXTERNAL_IPS: LbKind.EXTERNAL_IP,
+    FrontendKind.LOAD_BALANCER: LbKind.LOAD_BALANCER,
+    FrontendKind.HOST_PORT: LbKind.HOST_PORT,
+    FrontendKind.LOCAL_REDIRECT: LbKind.LOCAL_REDIRECT,
+}
+_PRESENT: Final = Present()
+
+AnyDelta = Delta[Any, Any]  # each table has row types of its own
+_Rows = dict[str, dict[Any, Any]]
+
+
+class _Place(NamedTuple):
+    """Where a backend is named."""
+
+    service: ServiceName
+    source: str
+
+
+@dataclass(slots=True)
+class _Backend:
+    """A backend as all places that name it say, and the row that they share."""
+
+    address: str
+    state: BackendState | None = None  # that was set, whatever they say
+    entry: BackendEntry | None = None
+    places: dict[_Place, BackendRecord] = field(default_factory=dict)
+
+
+class ServiceProjection:
+    """Rows of `cplane_lb_*` that the agent writes, by table."""
+
+    def __init__(self) -> None:
+        self._options = ServiceOptionsChanged(
+            algorithm=Algorithm.RANDOM,
+            forwarding=Forwarding.SNAT,
+            maglev_size=maglev.SIZE,
+            maglev_seed=maglev.SEED,
+            external_cluster_ip=False,
+            zone="",
+        )
+        self._node = ""
+        self._addresses: dict[int, tuple[str, ...]] = {}  # of endpoints
+        self._local: set[str] = set()
+        self._services: dict[ServiceName, ServiceUpserted] = {}
+        self._sources: dict[ServiceName, dict[str, tuple[BackendRecord, ...]]] = {}
+        self._backends: dict[int, _Backend] = {}
+        self._at: dict[str, set[int]] = {}  # address → backends
+        self._claims: dict[ServiceKey, dict[bool, ServiceEntry]] = {}  # with True: redirected to this node
+        self._rows: dict[ServiceName, _Rows] = {}
+        self._tables: _Rows = {name: {} for name in TABLES}
+
+    def table(self, name: str) -> Mapping[Any, Any]:
+        """All rows of a table."""
+        return self._tables[name]
+
+    def apply(self, event: Event) -> dict[str, AnyDelta]:
+        """What the event changes, by table."""
+        match event:
+            case ServiceUpserted():
+                name = ServiceName(event.namespace, event.name)
+                self._services[name] = event
+                return self._renew((name,))
+            case ServiceDeleted():
+                name = ServiceName(event.namespace, event.name)
+                self._services.pop(name, None)
+                return self._renew((name,))
+            case BackendsChanged():
+                return self._sources_changed(event)
+            case BackendStateChanged():
+                return self._state_changed(event)
+            case ServiceOptionsChanged():
+                self._options = event
+                return self._renew(tuple(self._services))
+            case NodeJoined() if event.local:
+                changed, self._node = event.name != self._node, event.name
+                return self._renew(tuple(self._services), tuple(self._backends)) if changed else {}
+            case EndpointCreated() | EndpointDeleted():
+                return self._endpoint_changed(event)
+            case _:
+                return {}
+
+    def _sources_changed(self, event: BackendsChanged) -> dict[str, AnyDelta]:
+        name = ServiceName(event.namespace, event.service)
+        place = _Place(name, event.source)
+        sources = self._sources.setdefault(name, {})
+        touched: dict[int, None] = {}
+        for one in sources.pop(event.source, ()):
+            touched[one.id] = None
+            self._backends[one.id].places.pop(place, None)
+        for one in event.backends:
+            touched[one.id] = None
+            self._backends.setdefault(one.id, _Backend(one.address)).places[place] = one
+            self._at.setdefault(one.address, set()).add(one.id)
+        if event.backends:
+            sources[event.source] = event.backends
+        elif not sources:
+            del self._sources[name]
+        return self._renew((name,), touched)
+
+    def _state_changed(self, event: BackendStateChanged) -> dict[str, AnyDelta]:
+        held = self._backends.get(event.backend)
+        if held is None:
+            return {}
+        held.state = None if event.state == BackendState.ACTIVE else BackendState(event.state)
+        return self._renew(tuple(dict.fromkeys(place.service for place in held.places)))
+
+    def _endpoint_changed(self, event: EndpointCreated | EndpointDeleted) -> dict[str, AnyDelta]:
+        if isinstance(event, EndpointCreated):
+            addresses = self._addresses[event.endpoint] = tuple(a for a in (event.ipv4, event.ipv6) if a)
+            self._local.update(addresses)
+        else:
+            addresses = self._addresses.pop(event.endpoint, ())
+            self._local.difference_update(addresses)
+        touched = sorted({number for address in addresses for number in self._at.get(address, ())})
+        names = {place.service: None for number in touched for place in self._backends[number].places}
+        return self._renew(tuple(names), touched) if touched else {}
+
+    def _renew(self, names: Sequence[ServiceName], backends: Iterable[int] = ()) -> dict[str, AnyDelta]:
+        """The rows of these services and backends as they are now."""
+        deltas: dict[str, AnyDelta] = {}
+        now: _Rows = {name: {} for name in TABLES}
+        before: _Rows = {name: {} for name in TABLES}
+        concerned = dict.fromkeys(names)
+        for number in backends:
+            concerned.update(dict.fromkeys(self._renew_backend(number, before[BACKENDS], now[BACKENDS])))
+        for name in concerned:
+            for table, rows in self._rows.pop(name, {}).items():
+                before[table].update(rows)
+            held = self._services.get(name)
+            if held is not None:
+                rows_of = self._rows[name] = self._rows_of(name, held)
+                for table, rows in rows_of.items():
+                    now[table].update(rows)
+        self._settle(before[SERVICES], now[SERVICES])
+        for table in TABLES:
+            delta = plan(now[table], before[table])
+            if delta:
+                deltas[table] = delta
+                self._tables[table].update(delta.upserts)
+                for key in delta.deletes:
+                    del self._tables[table][key]
+        return deltas
+
+    def _renew_backend(self, number: int, before: dict[Any, Any], now: dict[Any, Any]) -> Iterator[ServiceName]:
+        """The row of a backend; gives the services whose slots have it, if it is another one now."""
+        held, key = self._backends[number], BackendKey(number)
+        was = held.entry
+        if was is not None:
+            before[key] = was
+        record = next(iter(held.places.values()), None)
+        if record is None:
+            del self._backends[number]
+            self._at[held.address].discard(number)
+            if not self._at[held.address]:
+                del self._at[held.address]
+            return
+        held.address = record.address
+        family, address = packed(record.address)
+        local = any(self._is_local(one) for one in held.places.values())
+        flags = BACKEND_LOCAL if local else 0
+        entry = BackendEntry(address, record.port, int(Protocol[record.protocol]), family, number, flags)
+        if entry != was:
+            held.entry = entry
+            yield from (place.service for place in held.places)
+        now[key] = held.entry
+
+    def _settle(self, before: dict[Any, Any], now: dict[Any, Any]) -> None:
+        """Of two that claim one frontend the one counts that redirects to this node."""
+        for rows, present in ((before, False), (now, True)):
+            for (key, redirect), entry in list(rows.items()):
+                claims = self._claims.setdefault(key, {})
+                if present:
+                    claims[redirect] = entry
+                else:
+                    claims.pop(redirect, None)
+        keys = {key for key, _ in (*before, *now)}
+        before.clear()
+        now.clear()
+        for key in keys:
+            held = self._tables[SERVICES].get(key)
+            if held is not None:
+                before[key] = held
+            claims = self._claims[key]
+            if claims:
+                now[key] = claims.get(True) or claims[False]
+            else:
+                del self._claims[key]
+
+    def _rows_of(self, name: ServiceName, service: ServiceUpserted) -> _Rows:
+        rows: _Rows = {table: {} for table in TABLES if table != BACKENDS}
+        named = list(self._named(name))
+        tables: dict[tuple[tuple[int, int], ...], bytes] = {}
+        for front in service.frontends:
+            spread, local = self._candidates(front, named, topology=service.topology)
+            slots = self._slots(front, service, spread, local, rows)
+            if slots.flags & LbFlags.MAGLEV:
+                chosen = local if slots.flags & LbFlags.EXTERNAL_LOCAL else spread
+                key = tuple((one.id, one.weight) for one in chosen)
+                if key not in tables:
+                    tables[key] = self._maglev(chosen)
+                rows[MAGLEV].update(_chunks(front.id, tables[key]))
+        return rows
+
+    def _named(self, name: ServiceName) -> Iterator[BackendRecord]:
+        """The backends of a service in the order of their numbers, each port name once."""
+        found: dict[tuple[int, str], BackendRecord] = {}
+        for _, records in sorted(self._sources.get(name, {}).items()):
+            for one in records:
+                found.setdefault((one.id, one.port_name), one)
+        return iter([found[key] for key in sorted(found)])
+
+    def _candidates(
+        self, front: FrontendRecord, named: Sequence[BackendRecord], *, topology: bool
+    ) -> tuple[list[BackendRecord], list[BackendRecord]]:
+        """Who takes new connections: of all, those of other nodes first; and of this node's."""
+        family = family_of(front.address)
+        mine = [
+            one
+            for one in named
+            if one.protocol == front.protocol
+            and one.port_name == front.port_name
+            and one.weight
+            and family_of(one.address) == family
+        ]
+        zone = self._options.zone
+        if topology and zone and all(one.zones for one in mine):
+            mine = [one for one in mine if zone in one.zones] or mine
+        spread = self._usable(mine)
+        local = self._usable([one for one in mine if self._is_local(one)])
+        return sorted(spread, key=lambda one: (self._is_local(one), one.id)), local
+
+    def _usable(self, records: Sequence[BackendRecord]) -> list[BackendRecord]:
+        """Those that are active, and if there are none those that are terminating."""
+        by_state: dict[BackendState, list[BackendRecord]] = {}
+        for one in records:
+            said, set_ = BackendState(one.state), self._backends[one.id].state
+            state = said if set_ is None or said is BackendState.TERMINATING else set_
+            by_state.setdefault(state, []).append(one)
+        return by_state.get(BackendState.ACTIVE) or by_state.get(BackendState.TERMINATING, [])
+
+    def _is_local(self, record: BackendRecord) -> bool:
+        return record.node == self._node if record.node else record.address in self._local
+
+    def _slots(
+        self,
+        front: FrontendRecord,
+        service: ServiceUpserted,
+        spread: Sequence[BackendRecord],
+        local: Sequence[BackendRecord],
+        rows: _Rows,
+    ) -> ServiceEntry:
+        """Adds the rows of a frontend, but for its Maglev table."""
+        numbers = {one.id for one in spread}
+        within = bool(local) and all(one.id in numbers for one in local)
+        order = [*spread, *(() if within else local)]
+        first = len(order) - len(local) + 1
+        for slot, one in enumerate(order, 1):
+            rows[SLOTS][SlotKey(front.id, slot)] = self._backends[one.id].entry
+        if service.affinity_s:
+            rows[MEMBERS].update((MemberKey(front.id, one.id), _PRESENT) for one in order)
+        kind = _KINDS[FrontendKind(front.kind)]
+        flags = self._flags(service, kind)
+        if flags & LbFlags.SOURCE_RANGES:
+            for text in service.source_ranges:
+                prefix = prefix_key(text)
+                rows[RANGES][RangeKey(front.id, prefix.family, prefix.addr, prefix.prefix_bits)] = _PRESENT
+        family, address = packed(front.address)
+        key = ServiceKey(address, front.port, int(Protocol[front.protocol]), family)
+        entry = ServiceEntry(service.affinity_s, front.id, len(spread), first if local else 0, len(local), flags, kind)
+        rows[SERVICES][key, kind is LbKind.LOCAL_REDIRECT] = entry
+        return entry
+
+    def _flags(self, service: ServiceUpserted, kind: LbKind) -> LbFlags:
+        options, outside = self._options, kind is not LbKind.CLUSTER_IP
+        if kind is LbKind.CLUSTER_IP and options.external_cluster_ip:
+            outside = True
+        chosen = {
+            LbFlags.EXTERNAL_LOCAL: service.external_local and kind is not LbKind.CLUSTER_IP,
+            LbFlags.INTERNAL_LOCAL: service.internal_local and kind is LbKind.CLUSTER_IP,
+            LbFlags.MAGLEV: outside and (service.algorithm or options.algorithm) == Algorithm.MAGLEV,
+            LbFlags.DSR: outside and (service.forwarding or options.forwarding) == Forwarding.DSR,
+            LbFlags.SOURCE_RANGES: bool(service.source_ranges) and kind is LbKind.LOAD_BALANCER,
+            LbFlags.SOURCE_DENY: service.ranges_deny and kind is LbKind.LOAD_BALANCER,
+            LbFlags.DROP: service.drop,
+            LbFlags.OUTSIDE: outside,
+        }
+        return LbFlags(sum(flag for flag, wanted in chosen.items() if wanted))
+
+    def _maglev(self, chosen: Sequence[BackendRecord]) -> bytes:
+        return maglev.table(
+            [(one.id, maglev.text_of(one.address, one.port, one.protocol), one.weight) for one in chosen],
+            self._options.maglev_size,
+            maglev.parse_seed(self._options.maglev_seed).murmur,
+        )
+
+
+def _chunks(service_id: int, table: bytes) -> Iterator[tuple[MaglevKey, MaglevChunk]]:
+    size = 4 * CHUNK
+    for chunk, at in enumerate(range(0, len(table), size)):
+        yield MaglevKey(service_id, chunk), MaglevChunk(table[at : at + size].ljust(size, b"\0"))
