@@ -1,5 +1,6 @@
 """What an agent does before it serves: the node joins, and what was left behind is put right."""
 
+from dataclasses import replace
 from ipaddress import ip_network
 
 import anyio
@@ -10,6 +11,8 @@ from cplane.api.cni.sweep import sweep
 from cplane.config.model import AgentConfig
 from cplane.deciders.config import ChangeOptions
 from cplane.deciders.node import JoinNode, SetNodeAddresses
+from cplane.deciders.service import ChangeServiceOptions
+from cplane.domain.service import Algorithm, Forwarding
 from cplane.engine.engine import Engine
 from cplane.errors import Corrupt, Unavailable
 from datapath.errors import DatapathError
@@ -60,6 +63,7 @@ async def boot(config: AgentConfig, engine: Engine, datapath: Datapath) -> None:
     await engine.submit(join, actor=ACTOR, cause="start")
     options = ChangeOptions(policy_enforcement=config.policy_enforcement, policy_audit=config.policy_audit_mode)
     await engine.submit(options, actor=ACTOR, cause="start")
+    await engine.submit(_service_options(config, engine), actor=ACTOR, cause="start")
     node = engine.world.node
     assert node is not None
     prefixes = tuple(cidr for cidr in (node.ipv4_pod_cidr, node.ipv6_pod_cidr) if cidr)
@@ -69,6 +73,17 @@ async def boot(config: AgentConfig, engine: Engine, datapath: Datapath) -> None:
         await sweep(engine, datapath.plumbing)
     except DatapathError as error:
         raise Unavailable(f"the node's network cannot be prepared: {error}") from error
+
+
+def _service_options(config: AgentConfig, engine: Engine) -> ChangeServiceOptions:
+    """What the log has, but for what was given."""
+    names = ("algorithm", "forwarding", "maglev_size", "maglev_seed", "external_cluster_ip", "zone")
+    given = {name: value for name in names if (value := getattr(config.lb, name)) is not None}
+    if "algorithm" in given:
+        given["algorithm"] = Algorithm(given["algorithm"])
+    if "forwarding" in given:
+        given["forwarding"] = Forwarding(given["forwarding"])
+    return ChangeServiceOptions(options=replace(engine.world.service.options, **given))
 
 
 async def learn_addresses(engine: Engine, datapath: Datapath) -> None:

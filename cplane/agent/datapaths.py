@@ -94,6 +94,7 @@ def open_datapath(config: AgentConfig, name_of: Callable[[int], str], clock: Sys
 def _kernel(config: AgentConfig, name_of: Callable[[int], str]) -> Datapath:
     opened = KernelDatapath.open(Path(config.bpf_root), cache=Path(config.state_dir) / "programs")
     opened.set_monitor(_MONITOR[config.hubble.monitor])
+    _serve_sockets(config, opened)
     maps = opened.maps
     plumbing = VethPlumbing(config.node_name)
     targets: dict[str, AnyTarget] = {
@@ -129,6 +130,22 @@ def _kernel(config: AgentConfig, name_of: Callable[[int], str]) -> Datapath:
         close=opened.close,
         probe=None,
     )
+
+
+def _serve_sockets(config: AgentConfig, opened: KernelDatapath) -> None:
+    """Sockets of the configured cgroup reach services. Raises DatapathUnavailable where there is no such cgroup."""
+    if not config.lb.cgroup:
+        opened.detach_cgroup()
+        return
+    folder: Path | None = Path(config.lb.cgroup)
+    if config.lb.cgroup == "auto":
+        folder = probes.cgroup2_mount(Path("/proc/self/mounts").read_text())
+    if folder is None:
+        raise DatapathUnavailable("lb.cgroup: no cgroup2 is mounted; mount -t cgroup2 none /sys/fs/cgroup/unified")
+    try:
+        opened.attach_cgroup(folder)
+    except OSError as error:
+        raise DatapathUnavailable(f"lb.cgroup: {folder}: {error.strerror or error}") from error
 
 
 def _service_targets(maps: Mapping[str, ByteMap]) -> dict[str, AnyTarget]:

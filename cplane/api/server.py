@@ -9,6 +9,7 @@ from cplane.api.log import LogService
 from cplane.api.policy import PolicyService
 from cplane.api.ports import Agent, Engine
 from cplane.api.probe import ProbeService
+from cplane.api.service import ServiceService
 from cplane.api.status import StatusService
 from cplane.api.tables import MapService
 from cplane.api.timetravel import TimeTravelService
@@ -23,6 +24,7 @@ def admin_services(engine: Engine, agent: Agent) -> "list[IServable]":
         PolicyService(engine),
         EndpointService(engine),
         ConfigService(engine),
+        ServiceService(engine),
         IdentityService(engine),
         IpService(engine),
         MapService(engine),

@@ -21,6 +21,7 @@ from cplane.cli.policy_validate import validate
 from cplane.cli.probe import probe
 from cplane.cli.replay import replay
 from cplane.cli.rollback import rollback
+from cplane.cli.service import service
 from cplane.cli.session import DEFAULT_SERVER, Session
 from cplane.cli.status import doctor, status, version, wait
 from cplane.cli.why import why
@@ -71,6 +72,7 @@ for command in (
     probe,
     replay,
     rollback,
+    service,
     status,
     version,
     wait,

@@ -15,7 +15,7 @@ from typing import Any, Final, Literal, NamedTuple, TypeVar
 
 import click
 
-from cplane.config.model import AgentConfig, BadConfig, Fault, HubbleConfig
+from cplane.config.model import AgentConfig, BadConfig, Fault, HubbleConfig, LbConfig
 from cplane.config.problems import BadText, Bounds, join
 from cplane.config.text import read
 
@@ -54,12 +54,15 @@ class Key(NamedTuple):
         return self.name.replace(".", "_")
 
 
-def _keys(model: type[AgentConfig | HubbleConfig], prefix: str = "") -> Iterator[Key]:
+_SECTIONS: Final[Mapping[str, type[HubbleConfig | LbConfig]]] = {"hubble": HubbleConfig, "lb": LbConfig}
+
+
+def _keys(model: type[AgentConfig | HubbleConfig | LbConfig], prefix: str = "") -> Iterator[Key]:
     hints = typing.get_type_hints(model)
     for one in dataclasses.fields(model):
         hint = hints[one.name]
-        if hint is HubbleConfig:
-            yield from _keys(HubbleConfig, f"{one.name}.")
+        if not prefix and (section := _SECTIONS.get(one.name)) is not None:
+            yield from _keys(section, f"{one.name}.")
             continue
         hint = _without_none(hint)
         choices = typing.get_args(hint) if typing.get_origin(hint) is Literal else ()
@@ -127,11 +130,12 @@ def load(
 
 
 def _make(values: Mapping[str, object]) -> AgentConfig:
-    sections = {"": {}, "hubble": {}}  # type: dict[str, dict[str, typing.Any]]  # Any: checked key by key before
+    sections: dict[str, dict[str, Any]] = {name: {} for name in ("", *_SECTIONS)}  # Any: checked key by key before
     for name, value in values.items():
         section, _, last = name.rpartition(".")
         sections[section][last] = value
-    return AgentConfig(hubble=HubbleConfig(**sections["hubble"]), **sections[""])
+    made: dict[str, Any] = {name: kind(**sections[name]) for name, kind in _SECTIONS.items()}  # Any: as above
+    return AgentConfig(**made, **sections[""])
 
 
 def _from_file(path: str | None, faults: list[Fault]) -> dict[str, object]:

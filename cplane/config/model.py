@@ -12,6 +12,7 @@ from ipaddress import AddressValueError, IPv4Network, IPv6Network, NetmaskValueE
 from typing import Final, Literal, NamedTuple
 
 from cplane.config.metrics import BadMetric, WantedMetric, parse_metrics
+from cplane.domain.service import MAGLEV_SIZES, ServiceOptions
 from cplane.errors import Rejected
 
 _NODE_NAME: Final = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
@@ -188,6 +189,68 @@ class HubbleConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LbConfig:
+    """How services are served. None is for what the log has: given, it is an event of the agent at its start."""
+
+    cgroup: str = field(
+        default="",
+        metadata={
+            "help": "folder of a cgroup2 whose processes reach services at the socket, or auto for all of the machine; "
+            "empty: none"
+        },
+    )
+    hostns_only: bool = field(
+        default=False, metadata={"help": "serve sockets of the node's own network namespace only"}
+    )
+    devices: tuple[str, ...] = field(
+        default=(), metadata={"help": "interfaces by which clients outside reach services; none given: no such clients"}
+    )
+    algorithm: Literal["random", "maglev"] | None = field(
+        default=None,
+        metadata={"help": "how a backend is chosen for clients outside (default: the log's, first random)"},
+    )
+    forwarding: Literal["snat", "dsr"] | None = field(
+        default=None,
+        metadata={
+            "help": "whether clients outside are hidden from backends of other nodes (snat), or answered by these "
+            "themselves (dsr) (default: the log's, at first snat)"
+        },
+    )
+    maglev_size: int | None = field(
+        default=None,
+        metadata={
+            "help": f"entries of a Maglev table: {', '.join(map(str, MAGLEV_SIZES))} (default: the log's, 16381)"
+        },
+    )
+    maglev_seed: str | None = field(
+        default=None, metadata={"help": "base64 of 12 bytes, the same on all nodes (default: the log's, Cilium's)"}
+    )
+    external_cluster_ip: bool | None = field(
+        default=None,
+        metadata={"help": "cluster addresses are served to clients outside (default: the log's, first not)"},
+    )
+    zone: str | None = field(
+        default=None,
+        metadata={"help": "this node's zone, for services that prefer backends of it (default: the log's)"},
+    )
+
+    def faults(self) -> Iterator[Fault]:
+        """Everything that is wrong here, keys relative to this section."""
+        if self.cgroup not in {"", "auto"} and not self.cgroup.startswith("/"):
+            yield Fault("cgroup", f"{self.cgroup!r} is neither an absolute path nor auto")
+        if self.algorithm is not None:
+            yield from _one_of("algorithm", self.algorithm, ("random", "maglev"))
+        if self.forwarding is not None:
+            yield from _one_of("forwarding", self.forwarding, ("snat", "dsr"))
+        given = ServiceOptions(
+            maglev_size=self.maglev_size or ServiceOptions().maglev_size,
+            maglev_seed=self.maglev_seed or ServiceOptions().maglev_seed,
+        )
+        if wrong := given.problem():
+            yield Fault("maglev_size" if self.maglev_size not in {None, *MAGLEV_SIZES} else "maglev_seed", wrong)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AgentConfig:
     """One agent. Raises BadConfig, with everything that is wrong, when it is made.
 
@@ -243,6 +306,7 @@ class AgentConfig:
         metadata={"help": "host:port of the agent's own /metrics and /healthz, such as 127.0.0.1:9962; empty: off"},
     )
     hubble: HubbleConfig = field(default_factory=HubbleConfig)
+    lb: LbConfig = field(default_factory=LbConfig)
 
     def __post_init__(self) -> None:
         if not self.node_name:
@@ -328,6 +392,7 @@ class AgentConfig:
             yield from _host_port("metrics_listen", self.metrics_listen)
         yield from _one_of("hubble.monitor", self.hubble.monitor, ("medium", "drops", "off"))
         yield from (Fault(f"hubble.{fault.key}", fault.message) for fault in self.hubble.faults())
+        yield from (Fault(f"lb.{fault.key}", fault.message) for fault in self.lb.faults())
 
     def _retention_faults(self) -> Iterator[Fault]:
         for key in ("log_archive_after", "log_keep_days"):

@@ -1,0 +1,308 @@
+"""`cplane service`: services and their backends."""
+
+import json
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from cplane.cli.format import table
+from cplane.cli.session import Session, emit, output_option, wait_for, wait_options
+
+if TYPE_CHECKING:
+    from cplane.domain.service import Backend, Frontend
+    from cplane.pb.cplane.admin import v1 as pb
+    from cplane.transport.client import ClientChannel
+
+_MARGIN_S: Final = 30.0  # for the change itself, beside the wait for the datapath
+_KINDS: Final = ("ClusterIP", "NodePort", "ExternalIPs", "LoadBalancer", "HostPort", "LocalRedirect")
+_SOURCE: Final = "cplane"
+_BACKENDS_SHOWN: Final = 8
+
+
+@click.group()
+def service() -> None:
+    """Apply, delete and show services: addresses that stand for backends."""
+
+
+def send(session: Session, described: bytes, *, wait: bool, timeout_s: float) -> "pb.ApplyServicesResponse":
+    """What became of a description of services."""
+
+    async def ask(channel: "ClientChannel") -> "pb.ApplyServicesResponse":
+        from cplane.pb.cplane.admin import v1 as pb
+
+        answer = await pb.ServiceServiceStub(channel).apply(pb.ApplyServicesRequest(described=described))
+        if wait:
+            await wait_for(channel, answer.position, timeout_s)
+        return answer
+
+    return session.call(ask, patience_s=timeout_s + _MARGIN_S)
+
+
+def emit_applied(output: str, answer: "pb.ApplyServicesResponse") -> None:
+    """What has changed, and the position."""
+    lines = [f"{one.ref.namespace}/{one.ref.name} changed" for one in answer.changed if one.ref]
+    emit(output, answer, lambda: "\n".join([*lines, f"position {answer.position}"]))
+
+
+@service.command()
+@click.argument("name", metavar="[NAMESPACE/]NAME")
+@click.option(
+    "--frontend",
+    "frontends",
+    multiple=True,
+    required=True,
+    metavar="ADDRESS:PORT[/PROTOCOL][=KIND]",
+    help=f"Where clients go; 0.0.0.0 or [::] is any address of the node. KIND: {', '.join(_KINDS)}.",
+)
+@click.option(
+    "--backend",
+    "backends",
+    multiple=True,
+    metavar="ADDRESS:PORT[/PROTOCOL][,weight=N][,state=STATE][,node=NODE]",
+    help="Where connections end; the protocol is that of the frontends if it is left out.",
+)
+@click.option("--affinity", "affinity_s", type=click.IntRange(0, 0xFFFFFF), default=0, metavar="SECONDS")
+@click.option("--external-local", is_flag=True, help="Who comes from outside reaches this node's backends only.")
+@click.option("--internal-local", is_flag=True, help="Who is in the cluster reaches this node's backends only.")
+@click.option("--source-range", "ranges", multiple=True, metavar="PREFIX", help="Clients of load balancer addresses.")
+@click.option("--deny-source-ranges", is_flag=True, help="They are the clients that are not served.")
+@click.option("--algorithm", type=click.Choice(["random", "maglev"]), help="By default the node's.")
+@click.option("--forwarding", type=click.Choice(["snat", "dsr"]), help="By default the node's.")
+@click.option("--drop", is_flag=True, help="Without backends packets are dropped in silence.")
+@wait_options
+@output_option
+@click.pass_obj
+def upsert(
+    session: Session,
+    *,
+    name: str,
+    frontends: tuple[str, ...],
+    backends: tuple[str, ...],
+    affinity_s: int,
+    external_local: bool,
+    internal_local: bool,
+    ranges: tuple[str, ...],
+    deny_source_ranges: bool,
+    algorithm: str | None,
+    forwarding: str | None,
+    drop: bool,
+    wait: bool,
+    timeout_s: float,
+    output: str,
+) -> None:
+    """Make a service what is said here; its backends are those that are named here."""
+    from msgspec.json import encode
+
+    from cplane.domain.service import Algorithm, Backends, Forwarding, Service, ServiceName
+
+    namespace, slash, short = name.rpartition("/")
+    full = ServiceName(namespace if slash else "default", short)
+    fronts = tuple(map(_frontend, frontends))
+    protocols = {one.protocol.name for one in fronts}
+    made = tuple(_backend(text, protocols) for text in backends)
+    described = Service(
+        name=full,
+        frontends=fronts,
+        affinity_s=affinity_s,
+        external_local=external_local,
+        internal_local=internal_local,
+        source_ranges=ranges,
+        ranges_deny=deny_source_ranges,
+        algorithm=Algorithm(algorithm or ""),
+        forwarding=Forwarding(forwarding or ""),
+        drop=drop,
+    )
+    data = encode({"services": [described], "backends": [Backends(full, _SOURCE, made)]})
+    emit_applied(output, send(session, data, wait=wait, timeout_s=timeout_s))
+
+
+@service.command()
+@click.argument("names", nargs=-1, required=True, metavar="[NAMESPACE/]NAME...")
+@wait_options
+@output_option
+@click.pass_obj
+def delete(session: Session, *, names: tuple[str, ...], wait: bool, timeout_s: float, output: str) -> None:
+    """Delete services with their backends; all of them or none."""
+
+    async def ask(channel: "ClientChannel") -> "pb.DeleteServicesResponse":
+        from cplane.pb.cplane.admin import v1 as pb
+
+        refs = [pb.ServiceRef(namespace=space, name=short) for space, short in map(_split, names)]
+        answer = await pb.ServiceServiceStub(channel).delete(pb.DeleteServicesRequest(refs=refs))
+        if wait:
+            await wait_for(channel, answer.position, timeout_s)
+        return answer
+
+    answer = session.call(ask, patience_s=timeout_s + _MARGIN_S)
+    lines = [f"{ref.namespace}/{ref.name} deleted" for ref in answer.deleted]
+    emit(output, answer, lambda: "\n".join([*lines, f"position {answer.position}"]))
+
+
+@service.command("list")
+@click.option("-n", "--namespace", default="", help="Only this namespace.")
+@output_option
+@click.pass_obj
+def list_(session: Session, namespace: str, output: str) -> None:
+    """Show services: frontends, and the backends that are behind each."""
+    position, services = _listed(session, namespace, "")
+    rows = [row for one in services for row in _rows(one)]
+    emit(output, {"position": position, "services": services}, lambda: table(_HEADERS, rows))
+
+
+@service.command()
+@click.argument("name", metavar="[NAMESPACE/]NAME")
+@output_option
+@click.pass_obj
+def get(session: Session, name: str, output: str) -> None:
+    """Show one service with all of its backends."""
+    namespace, short = _split(name)
+    _, services = _listed(session, namespace, short)
+    (one,) = services
+    emit(output, one, lambda: _page(one))
+
+
+@service.command()
+@click.argument("place", metavar="ADDRESS:PORT[/PROTOCOL]")
+@click.option("--state", type=click.Choice(["active", "quarantined", "maintenance"]), required=True)
+@wait_options
+@click.pass_obj
+def backend(session: Session, *, place: str, state: str, wait: bool, timeout_s: float) -> None:
+    """Take a backend out of service, or back into it; it gets no new connections unless it is active."""
+    from cplane.domain.service import parse_shown
+
+    try:
+        address, port, protocol = parse_shown(place)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+
+    async def ask(channel: "ClientChannel") -> int:
+        from cplane.pb.cplane.admin import v1 as pb
+
+        request = pb.SetBackendStateRequest(address=address, port=port, protocol=protocol.name, state=state)
+        answer = await pb.ServiceServiceStub(channel).set_backend_state(request)
+        if wait:
+            await wait_for(channel, answer.position, timeout_s)
+        return answer.position
+
+    click.echo(f"position {session.call(ask, patience_s=timeout_s + _MARGIN_S)}")
+
+
+_HEADERS: Final = ("id", "frontend", "type", "namespace", "name", "backends")
+
+
+def _listed(session: Session, namespace: str, name: str) -> tuple[int, list[dict[str, Any]]]:  # Any: JSON
+    async def ask(channel: "ClientChannel") -> tuple[int, list[dict[str, Any]]]:
+        from cplane.pb.cplane.admin import v1 as pb
+
+        position, found = 0, []
+        request = pb.ListServicesRequest(namespace=namespace, name=name)
+        async for answer in pb.ServiceServiceStub(channel).list(request):
+            position = answer.position
+            found += json.loads(answer.services)
+        return position, found
+
+    return session.call(ask, patience_s=None)
+
+
+def _rows(one: dict[str, Any]) -> Iterable[tuple[object, ...]]:
+    held = one["service"]
+    for front in held["frontends"]:
+        mine = [_shown(back) for back in one["backends"] if _serves(back, front)]
+        yield (
+            front["id"],
+            _shown(front),
+            front["kind"],
+            held["namespace"],
+            held["name"],
+            _some(mine),
+        )
+
+
+def _some(texts: list[str]) -> str:
+    more = f" and {len(texts) - _BACKENDS_SHOWN} more" if len(texts) > _BACKENDS_SHOWN else ""
+    return " ".join(texts[:_BACKENDS_SHOWN]) + more or "-"
+
+
+def _page(one: dict[str, Any]) -> str:
+    held = one["service"]
+    fronts = [
+        (front["id"], _shown(front), front["kind"], front.get("port_name", "") or "-") for front in held["frontends"]
+    ]
+    backs = [
+        (
+            back["id"],
+            _shown(back, state=False),
+            back.get("port_name", "") or "-",
+            back.get("state", "active"),
+            back.get("weight", 1),
+            back.get("node", "") or "-",
+            " ".join(back.get("zones", ())) or "-",
+        )
+        for back in one["backends"]
+    ]
+    said = {key: value for key, value in held.items() if key not in {"namespace", "name", "frontends"} and value}
+    lines = [f"{held['namespace']}/{held['name']}"]
+    lines += [f"{key}: {' '.join(value) if isinstance(value, list) else value}" for key, value in said.items()]
+    lines += ["", table(("id", "frontend", "type", "port"), fronts)]
+    lines += ["", table(("id", "backend", "port", "state", "weight", "node", "zones"), backs)]
+    return "\n".join(lines)
+
+
+def _serves(back: dict[str, Any], front: dict[str, Any]) -> bool:
+    """Whether the backend is one of the frontend's."""
+    same = back["protocol"] == front["protocol"] and back.get("port_name", "") == front.get("port_name", "")
+    return same and (":" in back["address"]) == (":" in front["address"])
+
+
+def _shown(place: dict[str, Any], *, state: bool = True) -> str:
+    from cplane.domain.service import shown
+
+    text = shown(place["address"], place["port"], place["protocol"])
+    said = place.get("state", "active")
+    return f"{text} ({said})" if state and said != "active" else text
+
+
+def _split(name: str) -> tuple[str, str]:
+    namespace, slash, short = name.rpartition("/")
+    return (namespace if slash else "default", short)
+
+
+def _frontend(text: str) -> "Frontend":
+    from cplane.domain.service import ANY_ADDRESS, Frontend, FrontendKind, parse_shown
+
+    place, equals, kind = text.partition("=")
+    try:
+        address, port, protocol = parse_shown(place)
+        default = FrontendKind.NODE_PORT if address in ANY_ADDRESS else FrontendKind.CLUSTER_IP
+        return Frontend(address, port, protocol, FrontendKind(kind) if equals else default)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--frontend") from None
+
+
+def _backend(text: str, protocols: set[str]) -> "Backend":
+    from cplane.domain.service import Backend, BackendState, parse_shown
+
+    place, *more = text.split(",")
+    if "/" not in place:
+        if len(protocols) > 1:
+            raise click.BadParameter(f"{text!r}: say which protocol, as in {place}/TCP", param_hint="--backend")
+        place = f"{place}/{next(iter(protocols))}"
+    said: dict[str, str] = {}
+    for one in more:
+        key, _, value = one.partition("=")
+        if key not in {"weight", "state", "node"}:
+            raise click.BadParameter(f"{text!r}: {key!r} is none of weight, state, node", param_hint="--backend")
+        said[key] = value
+    try:
+        address, port, protocol = parse_shown(place)
+        return Backend(
+            address,
+            port,
+            protocol,
+            state=BackendState(said.get("state", "active")),
+            weight=int(said.get("weight", "1")),
+            node=said.get("node", ""),
+        )
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--backend") from None
