@@ -16,7 +16,10 @@ if TYPE_CHECKING:
     from cplane.timetravel.history import History
     from cplane.timetravel.traffic import Question
 
-_TABLES: Final = ("policymap", "ipcache", "addresses", "devices")
+_TABLES: Final = (
+    *("policymap", "ipcache", "addresses", "devices"),
+    *("lb-frontends", "lb-slots", "lb-backends", "lb-affinity", "lb-source-ranges", "lb-maglev"),
+)
 _EPILOG: Final = """\b
 An end is namespace/pod, an address, node, or identity:NUMBER. A port is 80/TCP, the name of one (http/TCP) or ICMP:8.
 A moment is a position (1234), head, a time (2026-01-31T12:00:00Z, or 14:03 for today, UTC) or how long ago (2h).

@@ -35,7 +35,9 @@ _MARKS = {"added": "+", "removed": "-", "changed": "~"}
 @click.command(epilog=_EPILOG, cls=MomentCommand)
 @click.argument("before", metavar="A")
 @click.argument("after", metavar="B")
-@click.option("--tables", metavar="NAME,…", help="Only these: intent, policymap, ipcache, addresses, devices.")
+@click.option(
+    "--tables", metavar="NAME,…", help="Only these: intent, policymap, ipcache, addresses, devices, lb-frontends…"
+)
 @log_option
 @output_option
 @click.pass_obj

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 _SHOWS: Final = (
     *("summary", "policymap", "ipcache", "addresses", "devices", "endpoints", "identities", "policies"),
-    *("node", "options"),
+    *("services", "node", "options"),
+    *("lb-frontends", "lb-slots", "lb-backends", "lb-affinity", "lb-source-ranges", "lb-maglev"),
 )
 _HEADERS: Final = ("position", "time", "actor", "tables", "summary")
 _STEPS: Final = 100

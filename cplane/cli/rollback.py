@@ -35,7 +35,9 @@ Exit codes:
 
 @click.command(epilog=_EPILOG)
 @click.option("--to", required=True, metavar="MOMENT", help="When everything was as it shall be again.")
-@click.option("--only", metavar="PART,…", help="policies, options, endpoints (their audit mode). Default: all of them.")
+@click.option(
+    "--only", metavar="PART,…", help="policies, options, endpoints (their audit mode), services. Default: all."
+)
 @click.option("--dry-run", is_flag=True, help="Change nothing, and show what would be.")
 @wait_options
 @log_option

@@ -1,21 +1,23 @@
-"""What users want, as it was once: policies, options and what was set of endpoints, in one command."""
+"""What users want, as it was once: policies, options, services, what was set of endpoints, in one command."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from cplane.deciders import config, endpoint, policy
+from cplane.deciders import config, endpoint, policy, service
 from cplane.deciders.config import ChangeOptions, Options
 from cplane.deciders.decider import NOTHING, Decision
 from cplane.deciders.endpoint import ConfigureEndpoint, EndpointState
 from cplane.deciders.policy import ApplyPolicies, DeletePolicies, InvalidDocuments, PolicyState
+from cplane.deciders.service import ServiceState
 from cplane.domain.policy import PolicyRef
 from cplane.errors import Rejected
 
 POLICIES: Final = "policies"
 OPTIONS: Final = "options"
 ENDPOINTS: Final = "endpoints"
-PARTS: Final = (POLICIES, OPTIONS, ENDPOINTS)
+SERVICES: Final = "services"
+PARTS: Final = (POLICIES, OPTIONS, ENDPOINTS, SERVICES)
 """What can be restored; of endpoints it is whether they are only audited. Pods that are gone stay gone."""
 
 
@@ -34,7 +36,7 @@ class NoLongerAccepted(Rejected):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Restore:
-    """These are the policies and options, and these endpoints are (not) audited; None: that part stays as it is.
+    """These are the policies, options and services, and these endpoints are (not) audited; None: it stays as it is.
 
     Endpoints that are not there any more are left out.
     """
@@ -42,12 +44,18 @@ class Restore:
     documents: Mapping[PolicyRef, str] | None = None
     options: Options | None = None
     audits: Mapping[int, bool] | None = None
+    services: ServiceState | None = None
 
 
 def decide_restore(
-    command: Restore, policies: PolicyState, options: Options, endpoints: EndpointState, cluster: str
+    command: Restore,
+    policies: PolicyState,
+    options: Options,
+    endpoints: EndpointState,
+    services: ServiceState,
+    cluster: str,
 ) -> Decision:
-    """The fewest events that lead there. Raises NoLongerAccepted, and TooManyPrefixes."""
+    """The fewest events that lead there. Raises NoLongerAccepted, TooManyPrefixes, and InvalidServices."""
     decided: Decision = NOTHING
     if command.options is not None:
         wanted = command.options
@@ -59,6 +67,8 @@ def decide_restore(
     for number, audit in sorted((command.audits or {}).items()):
         if number in endpoints.by_id:
             decided += endpoint.decide_configure(ConfigureEndpoint(endpoint=number, audit=audit), endpoints)
+    if command.services is not None:
+        decided += service.decide_restore(command.services, services)
     return decided
 
 

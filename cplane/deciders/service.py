@@ -2,7 +2,7 @@
 
 from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, cast
 
 from immutables import Map
 
@@ -197,6 +197,11 @@ class ServiceState:
                     seen.add((one.id, one.port_name))
                     yield one
 
+    def names(self) -> Iterator[ServiceName]:
+        """Every service that is described or has backends, each once."""
+        yield from self.services
+        yield from (name for name in self.sources if name not in self.services)
+
     def state_of(self, record: BackendRecord) -> BackendState:
         """What counts: one that terminates does so whatever was set."""
         said = BackendState(record.state)
@@ -283,6 +288,75 @@ def decide_state(command: SetBackendState, state: ServiceState) -> Decision:
         backend=number, address=key.address, port=key.port, protocol=key.protocol, state=command.state.value
     )
     return ((SERVICE, event),)
+
+
+def decide_restore(wanted: ServiceState, held: ServiceState) -> Decision:
+    """What leads from `held` to the services, backends, states and options of `wanted`, numbers aside."""
+    gone = tuple(sorted(name for name in held.services if name not in wanted.services))
+    decided: list[tuple[StreamId, Event]] = [*decide_options(ChangeServiceOptions(options=wanted.options), held)]
+    now = held
+    steps: list[ServiceCommand] = [DeleteServices(names=gone)] if gone else []
+    services = tuple(service_of(one) for _, one in sorted(wanted.services.items()))
+    steps.append(ApplyServices(services=services, backends=tuple(_sources_of(wanted, held))))
+    for step in steps:
+        for stream, event in decide(step, now):
+            decided.append((stream, event))
+            now = evolve(now, cast("ServiceEvent", event))
+    keys = {number: key for key, number in wanted.backends_by_key.items()}
+    states = {keys[number]: state for number, state in wanted.states.items()}
+    for key, number in sorted(now.backends_by_key.items()):
+        state = states.get(key, BackendState.ACTIVE)
+        if now.states.get(number, BackendState.ACTIVE) is not state:
+            address, port, protocol = key
+            fact = BackendStateChanged(backend=number, address=address, port=port, protocol=protocol, state=state)
+            decided.append((SERVICE, fact))
+    return tuple(decided)
+
+
+def _sources_of(wanted: ServiceState, held: ServiceState) -> Iterator[Backends]:
+    """The backends of every source of either; none for one that was not there."""
+    places = {(name, source) for state in (wanted, held) for name, many in state.sources.items() for source in many}
+    for name, source in sorted(places):
+        records = wanted.sources.get(name, Map[str, tuple[BackendRecord, ...]]()).get(source, ())
+        if records or name in wanted.services or name not in held.services:
+            yield Backends(name, source, tuple(map(backend_of, records)))
+
+
+def service_of(event: ServiceUpserted) -> Service:
+    """The service that the event describes."""
+    return Service(
+        name=ServiceName(event.namespace, event.name),
+        frontends=tuple(
+            Frontend(one.address, one.port, Protocol[one.protocol], FrontendKind(one.kind), one.port_name)
+            for one in event.frontends
+        ),
+        labels=event.labels,
+        selector=event.selector,
+        affinity_s=event.affinity_s,
+        external_local=event.external_local,
+        internal_local=event.internal_local,
+        source_ranges=event.source_ranges,
+        ranges_deny=event.ranges_deny,
+        algorithm=Algorithm(event.algorithm),
+        forwarding=Forwarding(event.forwarding),
+        health_check_port=event.health_check_port,
+        topology=event.topology,
+        drop=event.drop,
+    )
+
+
+def backend_of(record: BackendRecord) -> Backend:
+    """The backend that a record describes."""
+    return Backend(
+        record.address,
+        record.port,
+        Protocol[record.protocol],
+        record.port_name,
+        BackendState(record.state),
+        record.weight,
+        record.node,
+        record.zones,
+    )
 
 
 def decide_options(command: ChangeServiceOptions, state: ServiceState) -> Decision:

@@ -132,7 +132,9 @@ def decide(command: Command, world: World) -> Decision:
         case ChangeOptions():
             return config.decide_change(command, world.options)
         case Restore():
-            return restore.decide_restore(command, world.policy, world.options, world.endpoint, world.cluster)
+            return restore.decide_restore(
+                command, world.policy, world.options, world.endpoint, world.service, world.cluster
+            )
         case ApplyServices() | DeleteServices() | SetBackendState() | ChangeServiceOptions():
             return service.decide(command, world.service)
         case _:

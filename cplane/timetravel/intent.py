@@ -9,10 +9,12 @@ import msgspec
 import yaml
 
 from cplane.deciders.config import Options
+from cplane.deciders.service import ServiceState
 from cplane.deciders.world import World
 from cplane.domain.endpoint import Endpoint
+from cplane.domain.service import ServiceName
 from cplane.events.envelope import Envelope
-from cplane.events.objects import KINDS, OPTIONS, object_of, policy_name
+from cplane.events.objects import KINDS, OPTIONS, SERVICE_OPTIONS, object_of, policy_name, service_name
 from cplane.events.summary import summary
 
 Written = Mapping[str, Any]  # Any: an object as JSON has it
@@ -71,6 +73,13 @@ def written(world: World) -> dict[str, Written]:
         node = {name: getattr(world.node, name) for name in world.node.__dataclass_fields__}
         found[f"node {world.node.name}"] = node | {"addresses": [*world.node.addresses]}
     found[OPTIONS] = _options(world.options)
+    found |= {service_name(*name): _service(world.service, name) for name in world.service.names()}
+    keys = {number: key for key, number in world.service.backends_by_key.items()}
+    found |= {
+        f"backend {number}": {"backend": str(keys[number]), "state": state.value}
+        for number, state in world.service.states.items()
+    }
+    found[SERVICE_OPTIONS] = msgspec.to_builtins(world.service.options)
     return found
 
 
@@ -157,3 +166,15 @@ def _endpoint(one: Endpoint) -> Written:
 
 def _options(options: Options) -> Written:
     return {"policy_enforcement": str(options.policy_enforcement), "policy_audit": options.policy_audit}
+
+
+def _service(state: ServiceState, name: ServiceName) -> Written:
+    """What is said of it, without what is as it is by default; backends by who names them."""
+    held = state.services.get(name)
+    said: dict[str, Any] = {}
+    if held is not None:
+        said = {key: value for key, value in msgspec.to_builtins(held).items() if key not in {"namespace", "name"}}
+    sources = state.sources.get(name)
+    if sources:
+        said["backends"] = {source: msgspec.to_builtins(sources[source]) for source in sorted(sources)}
+    return said

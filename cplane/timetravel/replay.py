@@ -6,15 +6,30 @@ from typing import Final
 import msgspec
 
 from cplane.deciders.endpoint import NoSuchEndpoint
+from cplane.deciders.service import ServiceState
 from cplane.deciders.world import World
 from cplane.domain.endpoint import Endpoint
+from cplane.domain.service import BackendState, family_of, shown
 from cplane.errors import NotFound, Rejected
+from cplane.events.service import BackendRecord
+from cplane.projections import services
 from cplane.projections.rows import columns_of, only
 from cplane.projections.tables import DEVICES, IPCACHE, LXC, POLICY
 from cplane.timetravel.history import History, Moment
 from cplane.timetravel.when import instant
 
-TABLES: Final[Mapping[str, str]] = {"policymap": POLICY, "ipcache": IPCACHE, "addresses": LXC, "devices": DEVICES}
+TABLES: Final[Mapping[str, str]] = {
+    "policymap": POLICY,
+    "ipcache": IPCACHE,
+    "addresses": LXC,
+    "devices": DEVICES,
+    "lb-frontends": services.SERVICES,
+    "lb-slots": services.SLOTS,
+    "lb-backends": services.BACKENDS,
+    "lb-affinity": services.MEMBERS,
+    "lb-source-ranges": services.RANGES,
+    "lb-maglev": services.MAGLEV,
+}
 """The tables that can be shown, by the name that users know: their name in the projections."""
 
 
@@ -137,6 +152,35 @@ def _policies(moment: Moment) -> Grid:
     return ("kind", "namespace", "name", "document"), rows
 
 
+def _services(moment: Moment) -> Grid:
+    state = moment.world.service
+    rows = tuple(
+        (
+            str(front.id),
+            shown(front.address, front.port, front.protocol),
+            front.kind,
+            held.namespace,
+            held.name,
+            " ".join(
+                f"{shown(one.address, one.port, one.protocol)}{_said(state, one)}"
+                for one in state.backends(name)
+                if one.port_name == front.port_name
+                and one.protocol == front.protocol
+                and family_of(one.address) == family_of(front.address)
+            )
+            or "-",
+        )
+        for name, held in sorted(state.services.items())
+        for front in held.frontends
+    )
+    return ("id", "frontend", "type", "namespace", "name", "backends"), rows
+
+
+def _said(state: ServiceState, one: BackendRecord) -> str:
+    said = state.state_of(one)
+    return "" if said is BackendState.ACTIVE else f" ({said.value})"
+
+
 def _node(moment: Moment) -> Grid:
     held = moment.world.node
     if held is None:
@@ -170,6 +214,7 @@ def _summary(moment: Moment) -> Grid:
         "identities": len(world.identities),
         "policies": len(world.policies),
         "policy_revision": world.policy_revision,
+        "services": len(world.service.services),
         **{name: len(moment.tables.table(table)) for name, table in TABLES.items()},
     }
     return ("name", "value"), tuple((name, str(value)) for name, value in counts.items())
@@ -180,6 +225,7 @@ _OBJECTS: Final[Mapping[str, Callable[[Moment], Grid]]] = {
     "endpoints": _endpoints,
     "identities": _identities,
     "policies": _policies,
+    "services": _services,
     "node": _node,
     "options": _options,
 }

@@ -6,7 +6,7 @@ from typing import Final
 
 import msgspec
 
-from cplane.deciders.restore import ENDPOINTS, OPTIONS, PARTS, POLICIES, Restore
+from cplane.deciders.restore import ENDPOINTS, OPTIONS, PARTS, POLICIES, SERVICES, Restore
 from cplane.deciders.world import World, facts
 from cplane.errors import Rejected
 from cplane.events.catalog import Event
@@ -60,7 +60,7 @@ class Target:
         return f"rollback to {self.position}"
 
 
-_FIELDS: Final = {POLICIES: "documents", OPTIONS: "options", ENDPOINTS: "audits"}
+_FIELDS: Final = {POLICIES: "documents", OPTIONS: "options", ENDPOINTS: "audits", SERVICES: "services"}
 
 
 def target(history: History, now_ns: int, *, to: str, only: Iterable[str] = ()) -> Target:
@@ -75,6 +75,7 @@ def target(history: History, now_ns: int, *, to: str, only: Iterable[str] = ()) 
         "documents": dict(then.policy.documents),
         "options": then.options,
         "audits": {number: one.audit for number, one in then.endpoints.items()},
+        "services": then.service,
     }
     command = Restore(**{_FIELDS[part]: whole[_FIELDS[part]] for part in parts})  # type: ignore[arg-type]  # as declared
     return Target(moment.position, instant(moment.recorded_at_ns) if moment.position else "", command)

@@ -8,8 +8,19 @@ from cplane.deciders.config import ChangeOptions
 from cplane.deciders.endpoint import ConfigureEndpoint, DeleteEndpoint
 from cplane.deciders.policy import ApplyPolicies, DeletePolicies
 from cplane.deciders.restore import PARTS, NoLongerAccepted, Restore
+from cplane.deciders.service import (
+    ApplyServices,
+    ChangeServiceOptions,
+    DeleteServices,
+    ServiceState,
+    SetBackendState,
+    backend_of,
+    service_of,
+)
 from cplane.deciders.world import World, facts
 from cplane.domain.policy import CNP, PolicyRef
+from cplane.domain.ports import Protocol
+from cplane.domain.service import Backend, Backends, BackendState, Frontend, Service, ServiceName, ServiceOptions
 from cplane.eventlog.reader import MemoryReader
 from cplane.projections.tables import UPSERT_ORDER, Tables
 from cplane.reactors.reaction import settle
@@ -25,20 +36,56 @@ NOW = churn.BEGAN_NS + 10**15
 WEB = PolicyRef(CNP, "shop", "web")
 
 
+def set_state(state: BackendState) -> SetBackendState:
+    """Of the first backend."""
+    return SetBackendState(address="10.1.0.1", port=8080, protocol=Protocol.TCP, state=state)
+
+
+def wanted(world: World) -> tuple[object, ...]:
+    audits = {number: one.audit for number, one in world.endpoints.items()}
+    return world.policy.documents, world.options, audits, described(world.service)
+
+
+def described(state: ServiceState) -> tuple[object, ...]:
+    """Everything but the numbers."""
+    keys = {number: key for key, number in state.backends_by_key.items()}
+    return (
+        {name: service_of(one) for name, one in state.services.items()},
+        {
+            (name, source): tuple(map(backend_of, records))
+            for name, sources in state.sources.items()
+            for source, records in sources.items()
+        },
+        {keys[number]: held for number, held in state.states.items()},
+        state.options,
+    )
+
+
+def service(address: str, *backends: str) -> ApplyServices:
+    """A service at the address, with backends."""
+    name = ServiceName("shop", "web")
+    made = Backends(name, "s1", tuple(Backend(one, 8080, Protocol.TCP) for one in backends))
+    return ApplyServices(
+        services=(Service(name=name, frontends=(Frontend(address, 80, Protocol.TCP),)),), backends=(made,)
+    )
+
+
 STORY = (
     JOIN,
     pod("web", "k8s:app=web", ifindex=10),
     web("80"),
+    service("10.96.0.1", "10.1.0.1", "10.1.0.2"),
+    set_state(BackendState.MAINTENANCE),
     ConfigureEndpoint(endpoint=1, audit=True),
     ChangeOptions(policy_audit=True),
     web("443"),
     ApplyPolicies(documents=(document(cnp("other", subject=selector("app=web"), egress=[{}])),)),
     DeletePolicies(refs=(WEB,)),
+    service("10.96.0.2", "10.1.0.1", "10.1.0.3"),
+    set_state(BackendState.ACTIVE),
+    ChangeServiceOptions(options=ServiceOptions(zone="a")),
+    DeleteServices(names=(ServiceName("shop", "web"),)),
 )
-
-
-def wanted(world: World) -> tuple[object, object, object]:
-    return world.policy.documents, world.options, {number: one.audit for number, one in world.endpoints.items()}
 
 
 @pytest.mark.parametrize("step", range(len(STORY)))
@@ -49,21 +96,22 @@ def test_afterwards_all_that_users_want_is_as_it_was(step) -> None:
     then = history.moment(positions[step]).world
     assert world.policy.documents == then.policy.documents
     assert world.options == then.options
+    assert described(world.service) == described(then.service)
     assert all(world.endpoints[number].audit == one.audit for number, one in then.endpoints.items())
 
 
 @pytest.mark.parametrize("part", PARTS)
 def test_only_a_part_is_as_it_was(part) -> None:
     history, positions = told(*STORY)
-    now, then = history.moment(history.head).world, history.moment(positions[2]).world
-    _, world = settle(target(history, NOW, to=str(positions[2]), only=[part]).command, now)
+    now, then = history.moment(history.head).world, history.moment(positions[4]).world
+    _, world = settle(target(history, NOW, to=str(positions[4]), only=[part]).command, now)
     for name, before, after, is_now in zip(PARTS, wanted(then), wanted(world), wanted(now), strict=True):
         assert after == (before if name == part else is_now)
 
 
 def test_going_back_twice_is_as_before_the_first_time() -> None:
     history, positions = told(*STORY)
-    back = target(history, NOW, to=str(positions[2])).command
+    back = target(history, NOW, to=str(positions[4])).command
     again, _ = told(*STORY, back)
     _, world = settle(target(again, NOW, to=str(history.head)).command, again.moment(again.head).world)
     assert wanted(world) == wanted(history.moment(history.head).world)
@@ -79,7 +127,7 @@ def test_nothing_that_has_not_changed_is_written_again() -> None:
 
 def test_a_trial_says_what_the_rollback_then_does() -> None:
     history, positions = told(*STORY)
-    goal = target(history, NOW, to=str(positions[2]))
+    goal = target(history, NOW, to=str(positions[4]))
     before = history.moment(history.head).world
     tried = trial(goal, before)
     assert [(one.object, one.action) for one in tried.changes] == [
@@ -87,6 +135,9 @@ def test_a_trial_says_what_the_rollback_then_does() -> None:
         ("policy CiliumNetworkPolicy/shop/web", "added"),
         ("endpoint 1", "changed"),
         ("options", "changed"),
+        ("service shop/web", "added"),
+        ("backend 4", "added"),
+        ("service-options", "changed"),
     ]
     assert {(one.pod, one.direction) for one in tried.endpoints} == {("shop/web", "ingress"), ("shop/web", "egress")}
     after, _ = told(*STORY, goal.command)
