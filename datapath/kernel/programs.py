@@ -25,11 +25,29 @@ class Program(NamedTuple):
 
 
 _LXC: Final = "bpf_lxc.c"
+_SOCK: Final = "bpf_sock.c"
+
+
+def _sock(point: AttachPoint, kind: ProgramKind = ProgramKind.CGROUP_SOCK_ADDR) -> Program:
+    return Program(_SOCK, kind, point, Place.CGROUP)
+
 
 PROGRAMS: Final[Mapping[str, Program]] = {
     # What a pod receives is judged before what it sends is let out: this is the order in which they are attached.
     "to_container": Program(_LXC, ProgramKind.SCHED_CLS, AttachPoint.TCX_EGRESS, Place.POD),
     "from_container": Program(_LXC, ProgramKind.SCHED_CLS, AttachPoint.TCX_INGRESS, Place.POD),
+    # What translates back comes first: no socket is sent to a backend and then told who that is.
+    "sock_recvmsg4": _sock(AttachPoint.CGROUP_UDP4_RECVMSG),
+    "sock_recvmsg6": _sock(AttachPoint.CGROUP_UDP6_RECVMSG),
+    "sock_peername4": _sock(AttachPoint.CGROUP_INET4_GETPEERNAME),
+    "sock_peername6": _sock(AttachPoint.CGROUP_INET6_GETPEERNAME),
+    "sock_connect4": _sock(AttachPoint.CGROUP_INET4_CONNECT),
+    "sock_connect6": _sock(AttachPoint.CGROUP_INET6_CONNECT),
+    "sock_sendmsg4": _sock(AttachPoint.CGROUP_UDP4_SENDMSG),
+    "sock_sendmsg6": _sock(AttachPoint.CGROUP_UDP6_SENDMSG),
+    "sock_bind4": _sock(AttachPoint.CGROUP_INET4_POST_BIND, ProgramKind.CGROUP_SOCK),
+    "sock_bind6": _sock(AttachPoint.CGROUP_INET6_POST_BIND, ProgramKind.CGROUP_SOCK),
+    "sock_release": _sock(AttachPoint.CGROUP_INET_SOCK_RELEASE, ProgramKind.CGROUP_SOCK),
 }
 
 UNITS: Final = tuple(dict.fromkeys(program.unit for program in PROGRAMS.values()))

@@ -10,6 +10,8 @@ DEFAULTS: Final[Mapping[str, int]] = {
     "ct_any_s": 60,
     "report_interval_s": 5,
     "allow_icmp_frag_needed": 1,
+    "sock_hostns_only": 0,
+    "node_port_bind_protection": 1,
 }
 
 
