@@ -132,9 +132,10 @@ static __always_inline void sock_write(struct sock_addr_ctx *ctx, const struct a
 	}
 }
 
+/* The agent says which network namespace is the node's: it need not be the machine's first one. */
 static __always_inline bool sock_is_of_node(void *ctx)
 {
-	return get_netns_cookie(ctx) == get_netns_cookie(NULL);
+	return get_netns_cookie(ctx) == state_number(STATE_NETNS);
 }
 
 /* The backend for a new connection of this socket. Clients with affinity stay where they are. */

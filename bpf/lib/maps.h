@@ -36,7 +36,7 @@ static __always_inline struct device_info *devices_map(const struct device_key *
 	return map_lookup_elem(MAP(SLOT_DEVICES), key);
 }
 
-/* Array: a number of the node. POSITION, EPOCH and MONITOR written by the agent, LOST by programs. */
+/* Array: a number of the node. LOST is written by programs, all others by the agent. */
 static __always_inline struct state_value *state_map(u32 slot)
 {
 	struct state_key key = { .slot = slot };

@@ -110,6 +110,7 @@ struct state_value {
 #define STATE_EPOCH 1
 #define STATE_MONITOR 2
 #define STATE_LOST 3
+#define STATE_NETNS 4
 
 #define MONITOR_DROP 1
 #define MONITOR_VERDICT 2

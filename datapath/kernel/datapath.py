@@ -92,7 +92,11 @@ class KernelDatapath:
         self._links.detach(ifindex)
 
     def attach_cgroup(self, folder: Path) -> None:
-        """Sockets of the processes in this folder of a cgroup2, and of no other, are served. Idempotent."""
+        """Sockets of the processes in this folder of a cgroup2, and of no other, are served. Idempotent.
+
+        The network namespace of the calling thread is the node's own from now on.
+        """
+        self.numbers.adopt_netns()
         self._links.attach_cgroup(folder, self._programs)
 
     def detach_cgroup(self) -> None:

@@ -1,6 +1,7 @@
 """The state map, mapped into this process: a write is one store, a read one load."""
 
 import mmap
+import socket
 from typing import Final
 
 import numpy as np
@@ -10,6 +11,7 @@ from datapath.kernel.maps import KernelMap
 from datapath.maps.state import MonitorFlags, StateSlot
 
 _BYTES: Final = mmap.PAGESIZE
+_SO_NETNS_COOKIE: Final = 71  # asm-generic/socket.h
 
 
 class State:
@@ -41,6 +43,12 @@ class State:
     def set_monitor(self, flags: MonitorFlags) -> None:
         """Programs emit these kinds of records from now on."""
         self._numbers[StateSlot.MONITOR] = int(flags)
+
+    def adopt_netns(self) -> None:
+        """The network namespace of the calling thread is the node's own."""
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as inside:
+            cookie = inside.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8)
+        self._numbers[StateSlot.NETNS] = int.from_bytes(cookie, "little")
 
     @property
     def lost(self) -> int:

@@ -1,7 +1,7 @@
 """What runs in a pod: answers each line over TCP, and each datagram, with itself. Standard library only.
 
-Usage: python -I -S pod_server.py PORT; prints `ready` when it listens, ends when its standard input or its parent says
-so, by a signal.
+Usage: python -I -S pod_server.py PORT [NAME]; with a name that comes before each answer. Prints `ready` when it
+listens, ends when its standard input or its parent says so, by a signal.
 """
 
 import selectors
@@ -12,7 +12,7 @@ SO_RCVBUFFORCE = 33  # asm-generic/socket.h; beyond the machine's limit, which r
 BUFFER_BYTES = 4 << 20  # a process that gets no CPU for a while must not lose what the network brought
 
 
-def main(port: int) -> None:
+def main(port: int, name: bytes = b"") -> None:
     """Serve both families until killed."""
     poll = selectors.DefaultSelector()
     listener = socket.create_server(("::", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=512)
@@ -35,18 +35,18 @@ def main(port: int) -> None:
                 poll.register(accepted, selectors.EVENT_READ)
             elif ready is datagrams:
                 data, peer = datagrams.recvfrom(2048)
-                reply(lambda data=data, peer=peer: datagrams.sendto(data, peer))
-            elif not echo(ready):
+                reply(lambda data=name + data, peer=peer: datagrams.sendto(data, peer))
+            elif not echo(ready, name):
                 poll.unregister(ready)
                 ready.close()
 
 
-def echo(connection: socket.socket) -> bool:
+def echo(connection: socket.socket, name: bytes) -> bool:
     """What came goes back; False: the peer is done."""
     try:
         data = connection.recv(2048)
         if data:
-            connection.sendall(data)
+            connection.sendall(name + data)
     except OSError:
         return False
     return bool(data)
@@ -62,4 +62,4 @@ def reply(send: object) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    main(int(sys.argv[1]), "".join(f"{name} " for name in sys.argv[2:]).encode())

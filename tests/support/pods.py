@@ -53,9 +53,9 @@ class Pod:
         """The pod's address of that family."""
         return self.ipv4 if family == 4 else self.ipv6
 
-    def serve(self, port: int = PORT) -> None:
-        """A server answers in the pod, over TCP and UDP."""
-        command = [sys.executable, "-I", "-S", str(_SERVER), str(port)]
+    def serve(self, port: int = PORT, *, named: bool = False) -> None:
+        """A server answers in the pod, over TCP and UDP; one that is `named` says which pod it is."""
+        command = [sys.executable, "-I", "-S", str(_SERVER), str(port), *([self.name] if named else [])]
         self.server = subprocess.Popen(
             ["nsenter", f"--net={self.netns.path}", "--", *command],
             stdin=subprocess.DEVNULL,

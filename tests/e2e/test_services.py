@@ -1,0 +1,163 @@
+"""Services at the socket: real clients in pods and on the node, and backends that come and go."""
+
+import errno
+import os
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.support.cgroup import SubGroup, subgroup
+from tests.support.clients import SocketClient, socket_client
+from tests.support.site import NODE4, Site, policy, site
+
+pytestmark = [
+    pytest.mark.root,
+    pytest.mark.slow,
+    pytest.mark.skipif(os.geteuid() != 0, reason="making network namespaces needs root"),
+]
+
+VIP4, VIP6 = "10.96.0.10", "fd00:96::10"
+BACKENDS = ("one", "two")
+
+
+@dataclass
+class Served:
+    """A site whose clients' sockets are served."""
+
+    site: Site
+    pod: SocketClient
+    host: SocketClient
+
+    def upsert(
+        self, name: str, *frontends: str, backends: tuple[str, ...] = BACKENDS, more: tuple[str, ...] = ()
+    ) -> None:
+        """A service at these frontends whose backends are pods."""
+        fronts = [f"--frontend={one}" for one in frontends]
+        families = {6 if one.startswith("[") else 4 for one in frontends}
+        backs = [
+            f"--backend=[{self.site[one].ipv6}]:8080" if family == 6 else f"--backend={self.site[one].ipv4}:8080"
+            for one in backends
+            for family in families
+        ]
+        self.site.agent.cplane("service", "upsert", name, *fronts, *backs, *more, "--wait")
+
+
+@pytest.fixture(scope="module")
+def served(programs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    with subgroup(f"cpe{os.getpid():x}svc") as group, _site(programs, tmp_path_factory, group) as made:
+        for name in BACKENDS:
+            made.pods.add(name, serve=False).serve(named=True)
+        with socket_client(made["client"].netns, group) as pod, socket_client(made.node, group) as host:
+            yield Served(made, pod, host)
+
+
+def _site(programs, tmp_path_factory, group: SubGroup):
+    if group.path is None:
+        pytest.skip("needs a cgroup2 hierarchy that can be written")
+    options = ("--lb-cgroup", str(group.path))
+    return site(tmp_path_factory.mktemp("site"), programs, ("client",), options=options)
+
+
+@pytest.fixture(autouse=True)
+def no_services(served: Served) -> Iterator[None]:
+    yield
+    names = [line.split()[3] + "/" + line.split()[4] for line in listed(served)]
+    if names:
+        served.site.agent.cplane("service", "delete", *dict.fromkeys(names), "--wait")
+
+
+def listed(served: Served) -> list[str]:
+    """The rows of `cplane service list`."""
+    return served.site.agent.cplane("service", "list").stdout.splitlines()[1:]
+
+
+def who(client: SocketClient, op: str, address: str, port: int = 80, **more: object) -> str:
+    """Which pod answers."""
+    answer = client.ask(op, address=address, port=port, **more)
+    assert "answer" in answer, answer
+    return str(answer["answer"]).split()[0]
+
+
+@pytest.mark.parametrize(("vip", "mapped"), [(VIP4, False), (VIP4, True), (VIP6, False)])
+def test_connections_reach_backends_and_believe_to_reach_the_service(served: Served, vip: str, mapped: bool) -> None:
+    served.upsert("shop/web", f"[{vip}]:80" if ":" in vip else f"{vip}:80")
+    answers = Counter()
+    for _ in range(24):
+        answer = served.pod.ask("tcp", address=vip, port=80, mapped=mapped)
+        assert answer["peer"] == f"::ffff:{vip} 80" if mapped else f"{vip} 80"
+        answers[answer["answer"].split()[0]] += 1
+    assert set(answers) == set(BACKENDS), "each of two backends is missed by 24 connections once in eight million runs"
+
+
+@pytest.mark.parametrize(("vip", "mapped"), [(VIP4, False), (VIP4, True), (VIP6, False)])
+def test_datagrams_come_back_from_the_service(served: Served, vip: str, mapped: bool) -> None:
+    served.upsert("shop/dns", f"[{vip}]:53/UDP" if ":" in vip else f"{vip}:53/UDP")
+    expected = f"::ffff:{vip} 53" if mapped else f"{vip} 53"
+    assert served.pod.ask("udp", address=vip, port=53, mapped=mapped)["source"] == expected
+    assert served.pod.ask("cudp", address=vip, port=53, mapped=mapped)["peer"] == expected
+
+
+def test_clients_with_affinity_stay_with_their_backend(served: Served) -> None:
+    served.upsert("shop/web", f"{VIP4}:80", more=("--affinity=60",))
+    first = who(served.pod, "tcp", VIP4)
+    assert {who(served.pod, "tcp", VIP4) for _ in range(16)} == {first}
+    served.upsert(
+        "shop/web", f"{VIP4}:80", backends=tuple(one for one in BACKENDS if one != first), more=("--affinity=60",)
+    )
+    assert {who(served.pod, "tcp", VIP4) for _ in range(4)} == {*BACKENDS} - {first}
+
+
+def test_without_backends_clients_are_refused_at_once(served: Served) -> None:
+    served.upsert("shop/web", f"{VIP4}:80", f"{VIP4}:80/UDP", backends=())
+    for op in ("tcp", "udp", "cudp"):
+        assert served.pod.ask(op, address=VIP4, port=80)["errno"] == errno.ECONNREFUSED, op
+
+
+def test_a_backend_that_leaves_keeps_its_connections_and_gets_no_new_ones(served: Served) -> None:
+    served.upsert("shop/web", f"{VIP4}:80")
+    kept = {}
+    while set(kept) != set(BACKENDS):
+        number = served.pod.ask("open", address=VIP4, port=80)["number"]
+        kept[served.pod.ask("talk", number=number)["answer"].split()[0]] = number
+    served.upsert("shop/web", f"{VIP4}:80", backends=("one",))
+    assert {who(served.pod, "tcp", VIP4) for _ in range(16)} == {"one"}
+    assert served.pod.ask("talk", number=kept["two"])["answer"].startswith("two")
+    place = f"{served.site['one'].ipv4}:8080"
+    served.site.agent.cplane("service", "backend", place, "--state", "maintenance", "--wait")
+    assert served.pod.ask("tcp", address=VIP4, port=80)["errno"] == errno.ECONNREFUSED
+    served.site.agent.cplane("service", "backend", place, "--state", "active", "--wait")
+    assert who(served.pod, "tcp", VIP4) == "one"
+
+
+def test_node_ports_are_served_to_pods_and_the_node_and_are_nobody_elses(served: Served) -> None:
+    served.upsert("shop/web", "0.0.0.0:30080")
+    assert who(served.pod, "tcp", NODE4, 30080) in BACKENDS
+    assert who(served.host, "tcp", NODE4, 30080) in BACKENDS
+    assert who(served.host, "tcp", "127.0.0.1", 30080) in BACKENDS
+    assert served.pod.ask("tcp", address="127.0.0.1", port=30080)["errno"] == errno.ECONNREFUSED
+    assert served.host.ask("bind", address="0.0.0.0", port=30080)["errno"] == errno.EPERM
+    assert "errno" not in served.pod.ask("bind", address="0.0.0.0", port=30080)
+
+
+def test_policies_see_backends(served: Served) -> None:
+    served.upsert("shop/web", f"{VIP4}:80")
+    served.site.apply(policy("web", "one", "ingress: [{}]"), policy("web2", "two", "ingress: [{}]"))
+    try:
+        assert "answer" not in served.pod.ask("tcp", address=VIP4, port=80)
+    finally:
+        served.site.lift()
+    assert who(served.pod, "tcp", VIP4) in BACKENDS
+
+
+def test_services_are_served_while_the_agent_is_dead_and_after_it_is_back(served: Served) -> None:
+    served.upsert("shop/web", f"{VIP4}:80")
+    kept = served.pod.ask("open", address=VIP4, port=80)["number"]
+    served.site.agent.kill()
+    assert who(served.pod, "tcp", VIP4) in BACKENDS
+    served.site.agent.start()
+    assert who(served.pod, "tcp", VIP4) in BACKENDS
+    assert served.pod.ask("talk", number=kept)["answer"].split()[0] in BACKENDS
+    assert served.site.unequal() == []
