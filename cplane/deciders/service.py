@@ -235,14 +235,13 @@ def decide(command: ServiceCommand, state: ServiceState) -> Decision:
 
 
 def decide_apply(command: ApplyServices, state: ServiceState) -> Decision:
-    """ServiceUpserted and BackendsChanged for what differs from what is held."""
+    """BackendsChanged and ServiceUpserted for what differs from what is held."""
     errors = [*wrong_services(command.services), *wrong_backends(command.backends)]
     errors = errors or [*_taken(command.services, state), *_mixed_families(command, state)]
     if errors:
         raise InvalidServices(tuple(errors))
     given = _Frontends(state, command.services)
-    events = (given.event(service) for service in command.services)
-    decided: list[tuple[StreamId, Event]] = [(SERVICE, event) for event in events if event is not None]
+    decided: list[tuple[StreamId, Event]] = []
     numbers = _BackendNumbers(state)
     for one in command.backends:
         records = tuple(numbers.record(backend) for backend in one.backends)
@@ -252,6 +251,9 @@ def decide_apply(command: ApplyServices, state: ServiceState) -> Decision:
                 namespace=one.service.namespace, service=one.service.name, source=one.source, backends=records
             )
             decided.append((SERVICE, changed))
+    # A service comes after the backends that it leads to.
+    events = (given.event(service) for service in command.services)
+    decided += [(SERVICE, event) for event in events if event is not None]
     return tuple(decided)
 
 
@@ -600,10 +602,10 @@ def facts_of(state: ServiceState) -> Iterable[ServiceEvent]:
     """The fewest facts that say what is so."""
     if state.options != ServiceOptions():
         yield changed(state.options)
-    yield from state.services.values()
     for name, sources in state.sources.items():
         for source, backends in sources.items():
             yield BackendsChanged(namespace=name.namespace, service=name.name, source=source, backends=backends)
+    yield from state.services.values()
     keys = {number: key for key, number in state.backends_by_key.items()}
     for number, held in state.states.items():
         address, port, protocol = keys[number]

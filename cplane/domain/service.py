@@ -16,6 +16,8 @@ WEIGHT_MAX: Final = 255
 MAGLEV_SIZES: Final = (251, 509, 1021, 2039, 4093, 8191, 16381, 32749, 65521, 131071)
 SEED_BYTES: Final = 12
 ANY_ADDRESS: Final = ("0.0.0.0", "::")  # noqa: S104  # nobody binds to them: they stand for any address of the node
+_IPV4_PARTS: Final = 4
+_OCTETS: Final = frozenset(map(str, range(256)))
 PROTOCOLS: Final = (Protocol.TCP, Protocol.UDP, Protocol.SCTP)
 
 
@@ -277,6 +279,9 @@ def _wrong_place(address: str, port: int, protocol: Protocol) -> str:
 
 
 def _is_address(text: str) -> bool:
+    parts = text.split(".")
+    if len(parts) == _IPV4_PARTS:  # a hundred thousand at once: the library takes ten times as long
+        return all(part in _OCTETS for part in parts)
     try:
         return canonical_address(text) == text
     except ValueError:

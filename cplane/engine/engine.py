@@ -1,7 +1,8 @@
 """Takes commands one at a time, makes their events durable, and keeps the datapath at the log's head."""
 
-from collections.abc import Callable, Mapping
-from contextlib import aclosing
+import gc
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -187,7 +188,8 @@ class Engine:
     async def _handle(self, request: _Request) -> Committed:
         if self.log.head > self.head:
             await self._catch_up()
-        decided, world = settle(request.command, self.world)
+        with _uncollected():
+            decided, world = settle(request.command, self.world)
         if not decided:
             return Committed(self.head, ())
         async with self._ahead:
@@ -248,14 +250,27 @@ class Engine:
 
     def _project(self, decided: Decision) -> dict[str, AnyDelta]:
         made: dict[str, Composition[Any, Any]] = {}
-        for _, event in decided:
-            for name, delta in self._tables.apply(event).items():
-                made.setdefault(name, Composition()).add(delta)
-        return {name: composition.delta() for name, composition in made.items()}
+        with _uncollected():
+            for _, event in decided:
+                for name, delta in self._tables.apply(event).items():
+                    made.setdefault(name, Composition()).add(delta)
+            return {name: composition.delta() for name, composition in made.items()}
 
     async def _all_tables(self) -> tuple[int, Mapping[str, AnyTable]]:
         async with self._ahead:
             return self.head, {name: self._tables.copy(name) for name in UPSERT_ORDER}
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Nobody looks for garbage meanwhile: what a large command makes comes to stay, and is much to look through."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
 
 
 async def replay(event_log: EventLog) -> tuple[World, Tables]:

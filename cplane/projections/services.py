@@ -6,11 +6,19 @@ makes the rows of the services anew that it concerns, and only rows that differ 
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 from cplane.domain import maglev
-from cplane.domain.ports import Protocol
-from cplane.domain.service import Algorithm, BackendState, Forwarding, FrontendKind, ServiceName, family_of
+from cplane.domain.service import (
+    PROTOCOLS,
+    Algorithm,
+    BackendState,
+    Forwarding,
+    FrontendKind,
+    ServiceName,
+    family_of,
+)
 from cplane.events.catalog import Event
 from cplane.events.endpoint import EndpointCreated, EndpointDeleted
 from cplane.events.node import NodeJoined
@@ -61,6 +69,7 @@ _KINDS: Final = {
     FrontendKind.LOCAL_REDIRECT: LbKind.LOCAL_REDIRECT,
 }
 _PRESENT: Final = Present()
+_PROTOCOLS: Final = {one.name: int(one) for one in PROTOCOLS}
 
 AnyDelta = Delta[Any, Any]  # each table has row types of its own
 _Rows = dict[str, dict[Any, Any]]
@@ -174,36 +183,38 @@ class ServiceProjection:
 
     def _renew(self, names: Sequence[ServiceName], backends: Iterable[int] = ()) -> dict[str, AnyDelta]:
         """The rows of these services and backends as they are now."""
-        deltas: dict[str, AnyDelta] = {}
-        now: _Rows = {name: {} for name in TABLES}
-        before: _Rows = {name: {} for name in TABLES}
+        before: _Rows = {}
+        now: _Rows = {}
         concerned = dict.fromkeys(names)
         for number in backends:
-            concerned.update(dict.fromkeys(self._renew_backend(number, before[BACKENDS], now[BACKENDS])))
+            self._renew_backend(number, before, now, concerned)
         for name in concerned:
-            for table, rows in self._rows.pop(name, {}).items():
-                before[table].update(rows)
+            _add(before, self._rows.pop(name, {}))
             held = self._services.get(name)
             if held is not None:
-                rows_of = self._rows[name] = self._rows_of(name, held)
-                for table, rows in rows_of.items():
-                    now[table].update(rows)
-        self._settle(before[SERVICES], now[SERVICES])
+                rows = self._rows[name] = self._rows_of(name, held)
+                _add(now, rows)
+        if SERVICES in before or SERVICES in now:
+            self._settle(before.setdefault(SERVICES, {}), now.setdefault(SERVICES, {}))
+        deltas: dict[str, AnyDelta] = {}
         for table in TABLES:
-            delta = plan(now[table], before[table])
+            was, rows = before.get(table, {}), now.get(table, {})
+            delta = plan(rows, was) if was else Delta(was, rows)
             if delta:
                 deltas[table] = delta
-                self._tables[table].update(delta.upserts)
-                for key in delta.deletes:
-                    del self._tables[table][key]
+                held_rows = self._tables[table]
+                held_rows.update(delta.after)
+                for key in delta.before:
+                    if key not in delta.after:
+                        del held_rows[key]
         return deltas
 
-    def _renew_backend(self, number: int, before: dict[Any, Any], now: dict[Any, Any]) -> Iterator[ServiceName]:
-        """The row of a backend; gives the services whose slots have it, if it is another one now."""
+    def _renew_backend(self, number: int, before: _Rows, now: _Rows, concerned: dict[ServiceName, None]) -> None:
+        """The row of a backend; if it is another one now, that concerns the services whose slots have it."""
         held, key = self._backends[number], BackendKey(number)
         was = held.entry
         if was is not None:
-            before[key] = was
+            before.setdefault(BACKENDS, {})[key] = was
         record = next(iter(held.places.values()), None)
         if record is None:
             del self._backends[number]
@@ -213,13 +224,13 @@ class ServiceProjection:
             return
         held.address = record.address
         family, address = packed(record.address)
-        local = any(self._is_local(one) for one in held.places.values())
-        flags = BACKEND_LOCAL if local else 0
-        entry = BackendEntry(address, record.port, int(Protocol[record.protocol]), family, number, flags)
+        flags = BACKEND_LOCAL if any(map(self._is_local, held.places.values())) else 0
+        entry = BackendEntry(address, record.port, _PROTOCOLS[record.protocol], family, number, flags)
         if entry != was:
             held.entry = entry
-            yield from (place.service for place in held.places)
-        now[key] = held.entry
+            if was is not None:
+                concerned.update(dict.fromkeys(place.service for place in held.places))
+        now.setdefault(BACKENDS, {})[key] = held.entry
 
     def _settle(self, before: dict[Any, Any], now: dict[Any, Any]) -> None:
         """Of two that claim one frontend the one counts that redirects to this node."""
@@ -244,8 +255,8 @@ class ServiceProjection:
                 del self._claims[key]
 
     def _rows_of(self, name: ServiceName, service: ServiceUpserted) -> _Rows:
-        rows: _Rows = {table: {} for table in TABLES if table != BACKENDS}
-        named = list(self._named(name))
+        rows: _Rows = {}
+        named = self._named(name)
         tables: dict[tuple[tuple[int, int], ...], bytes] = {}
         for front in service.frontends:
             spread, local = self._candidates(front, named, topology=service.topology)
@@ -255,16 +266,16 @@ class ServiceProjection:
                 key = tuple((one.id, one.weight) for one in chosen)
                 if key not in tables:
                     tables[key] = self._maglev(chosen)
-                rows[MAGLEV].update(_chunks(front.id, tables[key]))
+                rows.setdefault(MAGLEV, {}).update(_chunks(front.id, tables[key]))
         return rows
 
-    def _named(self, name: ServiceName) -> Iterator[BackendRecord]:
+    def _named(self, name: ServiceName) -> list[BackendRecord]:
         """The backends of a service in the order of their numbers, each port name once."""
         found: dict[tuple[int, str], BackendRecord] = {}
         for _, records in sorted(self._sources.get(name, {}).items()):
             for one in records:
                 found.setdefault((one.id, one.port_name), one)
-        return iter([found[key] for key in sorted(found)])
+        return [found[key] for key in sorted(found)]
 
     def _candidates(
         self, front: FrontendRecord, named: Sequence[BackendRecord], *, topology: bool
@@ -282,18 +293,20 @@ class ServiceProjection:
         zone = self._options.zone
         if topology and zone and all(one.zones for one in mine):
             mine = [one for one in mine if zone in one.zones] or mine
-        spread = self._usable(mine)
-        local = self._usable([one for one in mine if self._is_local(one)])
-        return sorted(spread, key=lambda one: (self._is_local(one), one.id)), local
+        spread, local = self._usable(mine), [one for one in mine if self._is_local(one)]
+        if local:
+            local = self._usable(local)
+            spread = sorted(spread, key=lambda one: (self._is_local(one), one.id))
+        return spread, local
 
     def _usable(self, records: Sequence[BackendRecord]) -> list[BackendRecord]:
         """Those that are active, and if there are none those that are terminating."""
-        by_state: dict[BackendState, list[BackendRecord]] = {}
+        by_state: dict[str, list[BackendRecord]] = {}
         for one in records:
-            said, set_ = BackendState(one.state), self._backends[one.id].state
-            state = said if set_ is None or said is BackendState.TERMINATING else set_
+            set_ = self._backends[one.id].state
+            state = one.state if set_ is None or one.state == BackendState.TERMINATING else set_.value
             by_state.setdefault(state, []).append(one)
-        return by_state.get(BackendState.ACTIVE) or by_state.get(BackendState.TERMINATING, [])
+        return by_state.get(BackendState.ACTIVE.value) or by_state.get(BackendState.TERMINATING.value, [])
 
     def _is_local(self, record: BackendRecord) -> bool:
         return record.node == self._node if record.node else record.address in self._local
@@ -311,37 +324,41 @@ class ServiceProjection:
         within = bool(local) and all(one.id in numbers for one in local)
         order = [*spread, *(() if within else local)]
         first = len(order) - len(local) + 1
-        for slot, one in enumerate(order, 1):
-            rows[SLOTS][SlotKey(front.id, slot)] = self._backends[one.id].entry
+        backends = self._backends
+        if order:
+            rows.setdefault(SLOTS, {}).update(
+                (SlotKey(front.id, slot), backends[one.id].entry) for slot, one in enumerate(order, 1)
+            )
         if service.affinity_s:
-            rows[MEMBERS].update((MemberKey(front.id, one.id), _PRESENT) for one in order)
+            rows.setdefault(MEMBERS, {}).update((MemberKey(front.id, one.id), _PRESENT) for one in order)
         kind = _KINDS[FrontendKind(front.kind)]
         flags = self._flags(service, kind)
         if flags & LbFlags.SOURCE_RANGES:
             for text in service.source_ranges:
                 prefix = prefix_key(text)
-                rows[RANGES][RangeKey(front.id, prefix.family, prefix.addr, prefix.prefix_bits)] = _PRESENT
+                key = RangeKey(front.id, prefix.family, prefix.addr, prefix.prefix_bits)
+                rows.setdefault(RANGES, {})[key] = _PRESENT
         family, address = packed(front.address)
-        key = ServiceKey(address, front.port, int(Protocol[front.protocol]), family)
+        place = ServiceKey(address, front.port, _PROTOCOLS[front.protocol], family)
         entry = ServiceEntry(service.affinity_s, front.id, len(spread), first if local else 0, len(local), flags, kind)
-        rows[SERVICES][key, kind is LbKind.LOCAL_REDIRECT] = entry
+        rows.setdefault(SERVICES, {})[place, kind is LbKind.LOCAL_REDIRECT] = entry
         return entry
 
     def _flags(self, service: ServiceUpserted, kind: LbKind) -> LbFlags:
         options, outside = self._options, kind is not LbKind.CLUSTER_IP
         if kind is LbKind.CLUSTER_IP and options.external_cluster_ip:
             outside = True
-        chosen = {
-            LbFlags.EXTERNAL_LOCAL: service.external_local and kind is not LbKind.CLUSTER_IP,
-            LbFlags.INTERNAL_LOCAL: service.internal_local and kind is LbKind.CLUSTER_IP,
-            LbFlags.MAGLEV: outside and (service.algorithm or options.algorithm) == Algorithm.MAGLEV,
-            LbFlags.DSR: outside and (service.forwarding or options.forwarding) == Forwarding.DSR,
-            LbFlags.SOURCE_RANGES: bool(service.source_ranges) and kind is LbKind.LOAD_BALANCER,
-            LbFlags.SOURCE_DENY: service.ranges_deny and kind is LbKind.LOAD_BALANCER,
-            LbFlags.DROP: service.drop,
-            LbFlags.OUTSIDE: outside,
-        }
-        return LbFlags(sum(flag for flag, wanted in chosen.items() if wanted))
+        ranged = kind is LbKind.LOAD_BALANCER and bool(service.source_ranges)
+        return _flags_of(
+            service.external_local and kind is not LbKind.CLUSTER_IP,
+            service.internal_local and kind is LbKind.CLUSTER_IP,
+            outside and (service.algorithm or options.algorithm) == Algorithm.MAGLEV,
+            outside and (service.forwarding or options.forwarding) == Forwarding.DSR,
+            ranged,
+            ranged and service.ranges_deny,
+            service.drop,
+            outside,
+        )
 
     def _maglev(self, chosen: Sequence[BackendRecord]) -> bytes:
         return maglev.table(
@@ -349,6 +366,17 @@ class ServiceProjection:
             self._options.maglev_size,
             maglev.parse_seed(self._options.maglev_seed).murmur,
         )
+
+
+@lru_cache
+def _flags_of(*wanted: bool) -> LbFlags:
+    """The flags, in the order of their numbers, that are wanted."""
+    return LbFlags(sum(flag for flag, present in zip(LbFlags, wanted, strict=True) if present))
+
+
+def _add(rows: _Rows, more: _Rows) -> None:
+    for table, some in more.items():
+        rows.setdefault(table, {}).update(some)
 
 
 def _chunks(service_id: int, table: bytes) -> Iterator[tuple[MaglevKey, MaglevChunk]]:

@@ -182,8 +182,8 @@ class Ledger:
             yield _created(record, number)
         if record.service_options is not None and options_of(record.service_options) != ServiceOptions():
             yield record.service_options
-        yield from record.services.values()
         yield from record.backends.values()
+        yield from record.services.values()
         yield from record.states.values()
 
     def pod_of(self, endpoint: int) -> str:

@@ -54,14 +54,14 @@ def apply(*services: Service, backends: tuple[Backends, ...] = ()) -> ApplyServi
 
 def test_frontends_and_backends_get_numbers_and_keep_them() -> None:
     first = apply(service(WEB, "10.96.0.1", "10.96.0.2"), backends=(backends(WEB, "10.1.0.1", "10.1.0.2"),))
-    made, found = when(given(JOIN), first)
+    found, made = when(given(JOIN), first)
     assert isinstance(made, ServiceUpserted) and isinstance(found, BackendsChanged)
     assert [one.id for one in made.frontends] == [1, 2]
     assert [one.id for one in found.backends] == [1, 2]
     world = given(JOIN, first)
     assert when(world, first) == []
     changed = apply(service(WEB, "10.96.0.2", "10.96.0.3"), backends=(backends(WEB, "10.1.0.2", "10.1.0.3"),))
-    made, found = when(world, changed)
+    found, made = when(world, changed)
     assert isinstance(made, ServiceUpserted) and isinstance(found, BackendsChanged)
     assert [(one.address, one.id) for one in made.frontends] == [("10.96.0.2", 2), ("10.96.0.3", 3)]
     assert [(one.address, one.id) for one in found.backends] == [("10.1.0.2", 2), ("10.1.0.3", 3)]
