@@ -22,6 +22,7 @@ from cplane.cli.probe import probe
 from cplane.cli.replay import replay
 from cplane.cli.rollback import rollback
 from cplane.cli.service import service
+from cplane.cli.service_apply import apply as service_apply
 from cplane.cli.session import DEFAULT_SERVER, Session
 from cplane.cli.status import doctor, status, version, wait
 from cplane.cli.why import why
@@ -79,6 +80,7 @@ for command in (
     why,
 ):
     cli.add_command(command)
+service.add_command(service_apply)
 for of_policies in (policy_status, preview, suggest):
     policy.add_command(of_policies)
 for offline in (validate, evaluate, matrix, check):

@@ -1,19 +1,25 @@
 """`cplane policy eval`: what would become of traffic, for a stream of probes."""
 
-import gc
 import os
 import signal
 import sys
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final, Protocol, Self, runtime_checkable
 
 import click
 
-from cplane.cli.manifests import STDIN, Offline, paths_option, reach_of, scene_of, scene_options
+from cplane.cli.manifests import (
+    STDIN,
+    Offline,
+    paths_option,
+    reach_of,
+    scene_of,
+    scene_options,
+    without_collector,
+)
 from cplane.cli.policy_answers import answers_to
 from cplane.cli.session import REFUSED
 
@@ -68,20 +74,10 @@ def evaluate(
     if probes == STDIN and STDIN in paths:
         raise click.UsageError("standard input cannot hold both manifests and probes")
     reach = reach_of(scene_of(paths, cluster=cluster, enforcement=enforcement), audited)
-    with _without_collector():
+    with without_collector():
         wrong = _answer_all(reach, probes, table=output == "table")
     if wrong:
         raise SystemExit(REFUSED)
-
-
-@contextmanager
-def _without_collector() -> Iterator[None]:
-    """Answers are made of nothing that has cycles; to look for some in all that is kept takes a third of the time."""
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
 
 
 def _answer_all(reach: "Reach", probes: str, *, table: bool) -> int:

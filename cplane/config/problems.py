@@ -71,6 +71,14 @@ def join(path: str, step: str | int) -> str:
     return f"{path}.{key}" if path else key
 
 
+def distinct(pairs: list[tuple[str, Value]]) -> dict[str, Value]:
+    """The object with these entries. Raises ValueError where a key stands there twice."""
+    made = dict(pairs)
+    if len(made) != len(pairs):
+        raise ValueError("a key stands there twice")
+    return made
+
+
 class Audit:
     """Counts values and collects problems of one text."""
 

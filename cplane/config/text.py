@@ -9,7 +9,8 @@ import json
 import math
 from typing import Final, NamedTuple, NoReturn
 
-from cplane.config.problems import Audit, BadText, Bounds, Document, Problem, Value, join
+from cplane.config.plain import read_plain
+from cplane.config.problems import Audit, BadText, Bounds, Document, Problem, Value, distinct, join
 from cplane.config.yaml import read_yaml
 
 
@@ -20,7 +21,8 @@ def read(data: bytes, bounds: Bounds = Bounds()) -> tuple[Document, ...]:  # noq
         document = _read_json(text, bounds)
         if document is not None:
             return (document,)
-    return read_yaml(text, bounds)
+    documents = read_plain(text, bounds)
+    return read_yaml(text, bounds) if documents is None else documents
 
 
 def _decode(data: bytes, bounds: Bounds) -> str:
@@ -70,7 +72,7 @@ class _Sound:
         if text.count(",") + text.count("[") + text.count("{") >= self._bounds.values or _SURROGATE in text.lower():
             return None
         try:
-            value = json.loads(text, object_pairs_hook=_distinct, parse_constant=_no_constant, parse_float=_finite)
+            value = json.loads(text, object_pairs_hook=distinct, parse_constant=_no_constant, parse_float=_finite)
         except (ValueError, RecursionError):
             return None
         return value if self._is_shallow(value, 1) else None
@@ -81,13 +83,6 @@ class _Sound:
         elif not isinstance(value, list):
             return depth <= self._bounds.depth
         return depth <= self._bounds.depth and all(self._is_shallow(one, depth + 1) for one in value)
-
-
-def _distinct(pairs: list[tuple[str, Value]]) -> dict[str, Value]:
-    made = dict(pairs)
-    if len(made) != len(pairs):
-        raise ValueError("a key stands there twice")
-    return made
 
 
 def _finite(text: str) -> float:

@@ -188,12 +188,8 @@ class _Builder:
             tag = self._implicit(event.value) if plain else f"{_TAG}str"
         if tag == f"{_TAG}merge" and self._stack and self._stack[-1].at_key:
             return _MERGE
-        convert = _CONVERT.get(tag)
-        if convert is None:
-            self._audit.add(self._path(), f"the tag {brief(tag)!r} is not allowed")
-            return None
         try:
-            value = convert(event.value)
+            value = convert(tag, event.value)
         except ValueError as error:
             self._audit.add(self._path(), str(error))
             return None
@@ -211,6 +207,14 @@ class _Builder:
             elif part.key is not None:
                 path = join(path, part.key)
         return path
+
+
+def convert(tag: str, text: str) -> Value:
+    """What a scalar with this tag is. Raises ValueError with what is wrong."""
+    function = _CONVERT.get(tag)
+    if function is None:
+        raise ValueError(f"the tag {brief(tag)!r} is not allowed")
+    return function(text)
 
 
 def _null(_text: str) -> None:

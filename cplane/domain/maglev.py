@@ -3,10 +3,14 @@
 Tables are those of Cilium, bit for bit, for the same backends, seed and size.
 """
 
-from array import array
+import struct
 from base64 import b64decode
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
+from itertools import cycle, islice
+from math import isqrt
+from operator import itemgetter
 from typing import Final, NamedTuple
 
 from cplane.domain.service import shown
@@ -43,42 +47,67 @@ def text_of(address: str, port: int, protocol: str) -> str:
 def table(backends: Sequence[tuple[int, str, int]], size: int, seed: int) -> bytes:
     """`size` numbers of backends as little-endian u32; none for no backends.
 
-    Each of `backends` is (number, text_of it, weight).
+    Each of `backends` is (number, text_of it, weight); `size` is a prime of MAGLEV_SIZES.
     """
     if not backends:
         return b""
-    ordered = sorted(backends, key=lambda one: one[1])
-    count = len(ordered)
-    places = [_place(text, size, seed) for _, text, _ in ordered]
+    ordered = sorted(backends, key=itemgetter(1))
     weights = [weight for _, _, weight in ordered]
-    filled = array("I", bytes(4 * size))
-    turns = _even(count) if sum(weights) // count <= 1 else _weighted(weights)
-    taken = bytearray(size)
-    cursors = [offset for offset, _ in places]
-    skips = [skip for _, skip in places]
+    places = [place(text, size, seed) for _, text, _ in ordered]
     numbers = [number for number, _, _ in ordered]
-    for _ in range(size):
-        index = next(turns)
-        at, skip = cursors[index], skips[index]
-        while taken[at]:
+    entries: list[int | None] = [None] * size
+    takers = [_taker(entries, number, at, skip) for number, (at, skip) in zip(numbers, places, strict=True)]
+    # Who seeks a free entry passes nearly all of them when few are free: these are given out another way.
+    last = isqrt(size) // 2
+    turns: Iterator[int]
+    if sum(weights) // len(weights) <= 1 or len(set(weights)) == 1:
+        turns = cycle(range(len(takers)))
+        rounds, rest = divmod(size - last, len(takers))
+        _exhaust(islice(zip(*takers, strict=True), rounds))
+        _exhaust(map(next, map(takers.__getitem__, islice(turns, rest))))
+    else:
+        turns = _weighted(weights)
+        _exhaust(map(next, map(takers.__getitem__, islice(turns, size - last))))
+    _give_last(entries, numbers, places, turns)
+    return struct.pack(f"<{size}I", *entries)
+
+
+def _exhaust(steps: Iterable[object]) -> None:
+    deque(steps, maxlen=0)
+
+
+def _taker(entries: list[int | None], number: int, at: int, skip: int) -> Iterator[None]:
+    """Takes one more entry for a backend with each step: the next free one on its way through the table."""
+    size = len(entries)
+    while True:
+        while entries[at] is not None:
             at += skip
             if at >= size:
                 at -= size
-        taken[at] = 1
-        filled[at] = numbers[index]
-        at += skip
-        cursors[index] = at - size if at >= size else at
-    return filled.tobytes()
+        entries[at] = number
+        yield
 
 
-def _even(count: int) -> Iterator[int]:
-    """Whose turn it is, one after another."""
-    while True:
-        yield from range(count)
+def _give_last(
+    entries: list[int | None], numbers: Sequence[int], places: Sequence[tuple[int, int]], turns: Iterator[int]
+) -> None:
+    """Fills the few entries that are free: each backend knows at which step of its way it would come to them."""
+    size = len(entries)
+    free = [at for at, number in enumerate(entries) if number is None]
+    # Step n of a way is at first + n * skip, so an entry is reached at step (entry - first) / skip, all modulo `size`.
+    ways = [(inverse := pow(skip, -1, size), first * inverse % size) for first, skip in places]
+    while free:
+        index = next(turns)
+        inverse, start = ways[index]
+        steps = [(at * inverse - start) % size for at in free]
+        entries[free.pop(steps.index(min(steps)))] = numbers[index]
 
 
 def _weighted(weights: Sequence[int]) -> Iterator[int]:
-    """Whose turn it is where some have it more often: a backend waits until its weight has made up for its turns."""
+    """Whose turn it is where some have it more often: a backend waits until its weight has made up for its turns.
+
+    With equal weights that is one after another.
+    """
     count, total = len(weights), sum(weights)
     due = [weight // count for weight in weights]
     turn = 0
@@ -92,7 +121,7 @@ def _weighted(weights: Sequence[int]) -> Iterator[int]:
 
 
 @lru_cache(maxsize=8_192)
-def _place(text: str, size: int, seed: int) -> tuple[int, int]:
+def place(text: str, size: int, seed: int) -> tuple[int, int]:
     """Where a backend begins to look for a free place, and how far it goes on from each that is taken."""
     first, second = _murmur3(text.encode(), seed)
     return first % size, second % (size - 1) + 1

@@ -4,13 +4,20 @@ Requirements are canonical (sorted, no duplicates), so selectors that mean the s
 what follows from a selector is computed and kept once.
 """
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from cplane.domain.cidr import Prefix, cidr_of_key, contains
 from cplane.domain.labels import ANY, CIDR, LabelSet
+
+_NAME: Final = r"[A-Za-z0-9_./:$-]+"
+_REQUIREMENT: Final = re.compile(
+    rf"(?P<absent>!)?\s*(?P<key>{_NAME})\s*"
+    r"(?:(?P<equals>==?|!=)\s*(?P<value>[^\s,()!=]*)|\b(?P<set>in|notin)\s*\((?P<values>[^()]*)\))?"
+)
 
 
 class Operator(StrEnum):
@@ -136,3 +143,36 @@ def _within(key: str, labels: LabelSet) -> tuple[str, ...]:
         for label in labels
         if label.source == CIDR and (inner := cidr_of_key(label.key)) is not None and contains(outer, inner)
     )
+
+
+def parse_selector(text: str) -> LabelSelector:
+    """A selector in Kubernetes' grammar; a key is `key` (of any source) or `source:key`. Raises ValueError."""
+    requirements = []
+    at = 0
+    while text[at:].strip():
+        match = _REQUIREMENT.match(text, at + len(text[at:]) - len(text[at:].lstrip()))
+        rest = text[match.end() :].lstrip() if match else ""
+        if match is None or (rest and not rest.startswith(",")) or rest == ",":
+            raise ValueError(f"{text!r} is not a label selector; write key=value, key in (a,b), key, !key")
+        requirements.append(_requirement(text, match))
+        at = len(text) - len(rest) + 1 if rest else len(text)
+    return LabelSelector.of(requirements)
+
+
+def _requirement(text: str, match: re.Match[str]) -> Requirement:
+    source, colon, key = match["key"].partition(":")
+    if not colon:
+        source, key = ANY, match["key"]
+    if not key or not source:
+        raise ValueError(f"{text!r}: {match['key']!r} has no key or no source")
+    if match["absent"]:
+        if match["equals"] or match["set"]:
+            raise ValueError(f"{text!r}: '!' is followed by a key alone")
+        return Requirement(source, key, Operator.DOES_NOT_EXIST)
+    if match["equals"]:
+        operator = Operator.NOT_IN if match["equals"] == "!=" else Operator.IN
+        return Requirement(source, key, operator, (match["value"],))
+    if match["set"]:
+        operator = Operator.IN if match["set"] == "in" else Operator.NOT_IN
+        return Requirement(source, key, operator, tuple(sorted(v.strip() for v in match["values"].split(","))))
+    return Requirement(source, key, Operator.EXISTS)

@@ -1,5 +1,6 @@
 """Services: addresses that stand for many backends, as users describe them."""
 
+import re
 from base64 import b64decode
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ AFFINITY_MAX_S: Final = 0xFFFFFF
 WEIGHT_MAX: Final = 255
 MAGLEV_SIZES: Final = (251, 509, 1021, 2039, 4093, 8191, 16381, 32749, 65521, 131071)
 SEED_BYTES: Final = 12
+_OCTET: Final = "(?:25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"
+_IPV4: Final = re.compile(rf"(?:{_OCTET}\.){{3}}{_OCTET}")  # the shortest text of an address
 ANY_ADDRESS: Final = ("0.0.0.0", "::")  # noqa: S104  # nobody binds to them: they stand for any address of the node
 _IPV4_PARTS: Final = 4
 _OCTETS: Final = frozenset(map(str, range(256)))
@@ -181,8 +184,15 @@ def family_of(address: str) -> int:
     return 6 if ":" in address else 4
 
 
+def is_ipv4(text: str) -> bool:
+    """Whether it is an IPv4 address in its canonical text."""
+    return _IPV4.fullmatch(text) is not None
+
+
 def canonical_address(text: str) -> str:
     """The one text of an address. Raises ValueError for what is none, and for one with a zone."""
+    if is_ipv4(text):
+        return text
     if "%" in text:
         raise ValueError(f"{text!r} has a zone, which no service can have")
     address = ip_address(text)

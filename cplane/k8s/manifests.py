@@ -3,8 +3,6 @@
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from difflib import SequenceMatcher
-from functools import lru_cache
 from typing import Final, NamedTuple
 
 from cplane.domain.policy import CidrGroup, InvalidPolicy, Policy, parse
@@ -12,7 +10,7 @@ from cplane.domain.policy.document import Place
 from cplane.domain.policy.parse import KINDS
 from cplane.k8s.namespaces import Namespace, implied_namespace, namespace_of
 from cplane.k8s.nodes import Node, node_of
-from cplane.k8s.objects import Finding, Object
+from cplane.k8s.objects import Finding, Object, is_slip, stands_twice
 from cplane.k8s.pods import WORKLOADS, Pod, pod_of, workload_pod
 from cplane.k8s.services import EndpointSlice, Service, endpoint_slice_of, service_of
 
@@ -26,7 +24,6 @@ _GROUPS: Final[Mapping[str, frozenset[str]]] = {
     **dict.fromkeys(("Job", "CronJob"), frozenset({"batch"})),
     "EndpointSlice": frozenset({"discovery.k8s.io"}),
 }
-_TYPING_ERROR: Final = 0.9  # a kind that is so much like one of a policy is meant to be it
 
 
 class Written(NamedTuple):
@@ -66,36 +63,24 @@ def read_manifests(objects: Iterable[Object], *, cluster: str) -> Manifests:
         if _is_policy(one):
             _read_policy(one, found, cluster)
         elif not _is_known(one):
-            found.ignored[_kind_text(one)] += 1
+            found.ignored[one.kind_text] += 1
             continue
         else:
             _read(one, found)
-        _refuse_twice(one, seen, found)
+        twice = stands_twice(one, seen)
+        if twice is not None:
+            found.errors.append(twice)
     _stand_in(found)
     return found
 
 
 def _is_policy(one: Object) -> bool:
     """Whether it is read as a policy; so is what has no kind, or one with a slip in it, and then refused."""
-    return one.kind in KINDS or (one.is_kubernetes and not one.kind) or _is_slip(one.kind)
-
-
-@lru_cache(maxsize=256)
-def _is_slip(found: str) -> bool:
-    return any(SequenceMatcher(None, found.lower(), kind.lower()).ratio() > _TYPING_ERROR for kind in KINDS)
+    return one.kind in KINDS or (one.is_kubernetes and not one.kind) or is_slip(one.kind, KINDS)
 
 
 def _is_known(one: Object) -> bool:
-    version = one.value.get("apiVersion")
-    group = version.rpartition("/")[0] if isinstance(version, str) else ""
-    return group in _GROUPS.get(one.kind, ())
-
-
-def _kind_text(one: Object) -> str:
-    version = one.value.get("apiVersion")
-    if not one.kind:
-        return "not of Kubernetes"
-    return f"{one.kind} ({version})" if isinstance(version, str) and "/" in version else one.kind
+    return one.group in _GROUPS.get(one.kind, ())
 
 
 def _read_policy(one: Object, found: Manifests, cluster: str) -> None:
@@ -166,12 +151,3 @@ def _stand_in(found: Manifests) -> None:
         pods = by_namespace.get(one.namespace, ())
         if not any(one.labels.items() <= pod.labels.items() for pod in pods):
             found.pods.setdefault((one.namespace, one.name), one)
-
-
-def _refuse_twice(one: Object, seen: dict[str, Object], found: Manifests) -> None:
-    if not one.name:
-        return
-    earlier = seen.setdefault(str(one), one)
-    if earlier is not one:
-        where = ", ".join((earlier.file, f"document {earlier.document}", *([earlier.path] if earlier.path else [])))
-        found.errors.append(one.finding("metadata.name", f"{one} stands in {where} already: keep one of them"))

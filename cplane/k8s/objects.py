@@ -2,18 +2,21 @@
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from difflib import SequenceMatcher
+from functools import lru_cache
 from ipaddress import ip_address
 from typing import Final, NamedTuple
 
-from cplane.config.problems import BadText, Document, join
+from cplane.config.problems import BadText, Bounds, Document, join
 from cplane.config.text import read
-from cplane.domain.policy.document import FieldError, Place, Reader, shown
+from cplane.domain.policy.document import OBJECTS, FieldError, Place, Reader, shown
 
 DEFAULT_NAMESPACE: Final = "default"
 CLUSTER_WIDE: Final = frozenset(
     {"Namespace", "Node", "CiliumClusterwideNetworkPolicy", "CiliumCIDRGroup", "PersistentVolume", "StorageClass"}
 )
 WHOLE: Final = "document"  # what the policy language calls a document as a whole
+_TYPING_ERROR: Final = 0.9
 _KUBERNETES_FIELDS: Final = frozenset({"apiVersion", "kind", "metadata", "spec", "specs"})
 _WANTED: Final = "an object is wanted: write a mapping with apiVersion, kind and metadata"
 _ADVICE: Final = re.compile(
@@ -65,6 +68,20 @@ class Object(NamedTuple):
         return kind if isinstance(kind, str) else ""
 
     @property
+    def group(self) -> str:
+        """The API group of its version, such as `apps`; empty for that of Pods, and where it is not written."""
+        version = self.value.get("apiVersion")
+        return version.rpartition("/")[0] if isinstance(version, str) else ""
+
+    @property
+    def kind_text(self) -> str:
+        """The kind, with its version where another group may have the same kind."""
+        version = self.value.get("apiVersion")
+        if not self.kind:
+            return "not of Kubernetes"
+        return f"{self.kind} ({version})" if isinstance(version, str) and "/" in version else self.kind
+
+    @property
     def name(self) -> str:
         """As it is written; empty where it is not."""
         return self._metadata("name")
@@ -96,26 +113,44 @@ class Object(NamedTuple):
 
     def _metadata(self, field: str) -> str:
         metadata = self.value.get("metadata")
-        text = metadata.get(field) if isinstance(metadata, Mapping) else None
+        text = metadata.get(field) if isinstance(metadata, OBJECTS) else None
         return text if isinstance(text, str) else ""
 
     def __str__(self) -> str:
         return f"{self.kind} {self.namespace}/{self.name}" if self.namespace else f"{self.kind} {self.name}"
 
 
-def read_objects(sources: Iterable[Source]) -> tuple[tuple[Object, ...], tuple[Finding, ...]]:
+def read_objects(
+    sources: Iterable[Source],
+    bounds: Bounds = Bounds(),  # noqa: B008  # frozen
+) -> tuple[tuple[Object, ...], tuple[Finding, ...]]:
     """All objects of the texts, in order, and what is wrong with the texts; a text that cannot be read has none."""
     objects: list[Object] = []
     wrong: list[Finding] = []
     for source in sources:
         try:
-            documents = read(source.data)
+            documents = read(source.data, bounds)
         except BadText as bad:
             wrong.extend(Finding(source.name, *problem) for problem in bad.errors)
             continue
         for document in documents:
             _flatten(source.name, document, objects, wrong)
     return tuple(objects), tuple(wrong)
+
+
+@lru_cache(maxsize=256)
+def is_slip(kind: str, kinds: tuple[str, ...]) -> bool:
+    """Whether a kind is so much like one of these that it is meant to be it."""
+    return any(SequenceMatcher(None, kind.lower(), one.lower()).ratio() > _TYPING_ERROR for one in kinds)
+
+
+def stands_twice(one: Object, seen: dict[str, Object]) -> Finding | None:
+    """What is to be said of an object whose kind and name another one has; `seen` are those before it."""
+    earlier = seen.setdefault(str(one), one) if one.name else one
+    if earlier is one:
+        return None
+    where = ", ".join((earlier.file, f"document {earlier.document}", *([earlier.path] if earlier.path else [])))
+    return one.finding("metadata.name", f"{one} stands in {where} already: keep one of them")
 
 
 def _flatten(file: str, document: Document, objects: list[Object], wrong: list[Finding]) -> None:
@@ -144,7 +179,7 @@ def field(place: Place | None, *steps: str) -> Place | None:
     for step in steps:
         if place is None:
             return None
-        if not isinstance(place.value, Mapping):
+        if not isinstance(place.value, OBJECTS):
             place.refuse_type("an object")
             return None
         value = place.value.get(step)

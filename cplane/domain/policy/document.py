@@ -10,6 +10,8 @@ from cplane.errors import Rejected
 ERRORS_MAX: Final = 1000  # of one document; those beyond are counted, not listed
 SHOWN_MAX: Final = 80  # characters of a wrong value, or of a field's name, that an error quotes
 _DECIMAL_BITS_MAX: Final = 1024
+OBJECTS: Final = (dict, Mapping)
+"""What is an object: what it nearly always is, is looked for first, in a fifth of the time."""
 
 T = TypeVar("T")
 Object = Mapping[str, object]
@@ -80,9 +82,12 @@ class Place:
 
         Fields that are not known or not supported are refused, each by its name.
         """
-        if not isinstance(self.value, Mapping):
+        if not isinstance(self.value, OBJECTS):
             self.refuse_type("an object")
             return None
+        reader = self._reader
+        if self.value.keys() <= fields.known:  # nearly always, and fast
+            return {name: Place(reader, value, self, name) for name, value in self.value.items() if value is not None}
         found = {}
         for name, value in self.value.items():
             if not isinstance(name, str):
@@ -103,16 +108,16 @@ class Place:
             self.refuse_type("a list")
             return
         for index, value in enumerate(self.value):
-            yield self.child(index, value)
+            yield Place(self._reader, value, self, index)
 
     def entries(self) -> Iterator[tuple[str, "Place"]]:
         """The entries of an object with free names; none where it is no object, which is refused."""
-        if not isinstance(self.value, Mapping):
+        if not isinstance(self.value, OBJECTS):
             self.refuse_type("an object")
             return
         for name, value in self.value.items():
             if isinstance(name, str):
-                yield name, self.child(name, value)
+                yield name, Place(self._reader, value, self, name)
             else:
                 self.refuse(f"field name {shown(name)} is not a string")
 

@@ -28,7 +28,7 @@ CLUSTER_WIDE: Final = frozenset({CCNP, CIDR_GROUP})
 _NAME_ANNOTATIONS: Final = ("policy.cilium.io/name", "io.cilium.name")
 
 _DOCUMENT_FIELDS: Final = Fields(frozenset({"apiVersion", "kind", "metadata", "spec", "specs", "status"}))
-_METADATA_FIELDS: Final = Fields(
+METADATA_FIELDS: Final = Fields(
     frozenset(
         {
             "name",
@@ -110,7 +110,7 @@ def _metadata(root: Place, fields: dict[str, Place]) -> dict[str, Place]:
     if "metadata" not in fields:
         root.refuse("metadata is missing: a policy needs at least metadata.name")
         return {}
-    found = fields["metadata"].fields(_METADATA_FIELDS) or {}
+    found = fields["metadata"].fields(METADATA_FIELDS) or {}
     name = required_text(fields["metadata"], found, "name", "a policy needs a name")
     if name is not None and not peers.is_subdomain(name):
         found["name"].refuse(

@@ -7,8 +7,9 @@ from typing import Final
 
 import numpy as np
 
-from cplane.domain.labels import ANY, BadLabel, LabelSet
-from cplane.domain.selectors import LabelSelector, Operator, Requirement
+from cplane.domain import selectors
+from cplane.domain.labels import BadLabel, LabelSet
+from cplane.domain.selectors import LabelSelector
 from cplane.hubble.endpoint import EndpointMeta
 from cplane.hubble.filters.predicate import (
     DESTINATION,
@@ -23,11 +24,6 @@ from cplane.hubble.filters.predicate import (
 from cplane.hubble.store import FlowStore
 from cplane.pb.flow import flow_pb2
 
-_NAME: Final = r"[A-Za-z0-9_./:$-]+"
-_REQUIREMENT: Final = re.compile(
-    rf"(?P<absent>!)?\s*(?P<key>{_NAME})\s*"
-    r"(?:(?P<equals>==?|!=)\s*(?P<value>[^\s,()!=]*)|\b(?P<set>in|notin)\s*\((?P<values>[^()]*)\))?"
-)
 _FQDN: Final = re.compile(r"[-.0-9A-Za-z_*]+")
 _DEFAULT_NAMESPACE: Final = "default"
 _DEFAULT_CLUSTER: Final = "default"
@@ -35,35 +31,10 @@ _DEFAULT_CLUSTER: Final = "default"
 
 def parse_selector(field: str, text: str) -> LabelSelector:
     """A selector in Kubernetes' grammar; a key is `key` (of any source) or `source:key`. Raises BadFilter."""
-    requirements = []
-    at = 0
-    while text[at:].strip():
-        match = _REQUIREMENT.match(text, at + len(text[at:]) - len(text[at:].lstrip()))
-        rest = text[match.end() :].lstrip() if match else ""
-        if match is None or (rest and not rest.startswith(",")) or rest == ",":
-            raise BadFilter(field, f"{text!r} is not a label selector; write key=value, key in (a,b), key, !key")
-        requirements.append(_requirement(field, text, match))
-        at = len(text) - len(rest) + 1 if rest else len(text)
-    return LabelSelector.of(requirements)
-
-
-def _requirement(field: str, text: str, match: re.Match[str]) -> Requirement:
-    source, colon, key = match["key"].partition(":")
-    if not colon:
-        source, key = ANY, match["key"]
-    if not key or not source:
-        raise BadFilter(field, f"{text!r}: {match['key']!r} has no key or no source")
-    if match["absent"]:
-        if match["equals"] or match["set"]:
-            raise BadFilter(field, f"{text!r}: '!' is followed by a key alone")
-        return Requirement(source, key, Operator.DOES_NOT_EXIST)
-    if match["equals"]:
-        operator = Operator.NOT_IN if match["equals"] == "!=" else Operator.IN
-        return Requirement(source, key, operator, (match["value"],))
-    if match["set"]:
-        operator = Operator.IN if match["set"] == "in" else Operator.NOT_IN
-        return Requirement(source, key, operator, tuple(sorted(v.strip() for v in match["values"].split(","))))
-    return Requirement(source, key, Operator.EXISTS)
+    try:
+        return selectors.parse_selector(text)
+    except ValueError as error:
+        raise BadFilter(field, str(error)) from None
 
 
 @lru_cache(maxsize=1024)
@@ -85,14 +56,14 @@ def _readable(text: str) -> bool:
 
 def _label(side: Side, wanted: flow_pb2.FlowFilter, store: FlowStore) -> Predicate:
     field = f"{side.field}_label"
-    selectors = [parse_selector(field, text) for text in getattr(wanted, field)]
-    return by_end(store, side, lambda end: any(s.matches(label_set(end.labels)) for s in selectors))
+    parsed = [parse_selector(field, text) for text in getattr(wanted, field)]
+    return by_end(store, side, lambda end: any(s.matches(label_set(end.labels)) for s in parsed))
 
 
 def _node_labels(wanted: flow_pb2.FlowFilter, store: FlowStore) -> Predicate:
-    selectors = [parse_selector("node_labels", text) for text in wanted.node_labels]
+    parsed = [parse_selector("node_labels", text) for text in wanted.node_labels]
     labels = label_set(store.node_labels)
-    return constant(value=any(selector.matches(labels) for selector in selectors))
+    return constant(value=any(selector.matches(labels) for selector in parsed))
 
 
 def _namespaced(field: str, texts: Sequence[str]) -> list[tuple[str, str]]:
