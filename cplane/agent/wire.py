@@ -17,11 +17,9 @@ from cplane.agent.boot import agree, boot, collect_often, keep_addresses
 from cplane.agent.datapaths import Datapath, doctor, open_datapath
 from cplane.agent.flows import History, flow_history
 from cplane.agent.observed import Observed
-from cplane.agent.recorded import flow_line
 from cplane.agent.refusing import keeping
 from cplane.agent.remembering import remember_often
 from cplane.agent.retaining import retain_often
-from cplane.agent.seen import seen
 from cplane.agent.told import Telling
 from cplane.api.cni.service import CniService
 from cplane.api.errors import refuse
@@ -39,8 +37,8 @@ from cplane.eventlog.store import SqliteLog
 from cplane.eventlog.verify import verify_file, with_node
 from cplane.hubble.ingest import pump
 from cplane.hubble.parser.threefour import Parser
+from cplane.hubble.recorded import Recorded
 from cplane.hubble.server import services as hubble_services
-from cplane.hubble.store import FlowStore
 from cplane.projections.tables import Tables
 from cplane.telemetry.clock import SystemClock
 from cplane.telemetry.log import line, logger
@@ -94,7 +92,8 @@ async def run(config: AgentConfig) -> None:
                 tasks.start_soon(engine.drive)
                 tasks.start_soon(telling.agent_events.follow, engine)
                 flows = history.store
-                await _serve(config, engine, datapath, flows, partial(_history, config, opened, refusals), clock, tasks)
+                past = partial(_history, config, opened, refusals)
+                await _serve(config, engine, datapath, history, past, clock, tasks)
                 await _observe(config, datapath, observed, telling, history, clock, tasks)
                 if timed is not None:
                     from cplane.agent.metered import meter  # what it imports costs every other agent 10 MB
@@ -121,7 +120,7 @@ async def _serve(
     config: AgentConfig,
     engine: Engine,
     datapath: Datapath,
-    flows: FlowStore,
+    history: History,
     past: Callable[[], AbstractContextManager[Past]],
     clock: SystemClock,
     tasks: TaskGroup,
@@ -133,12 +132,12 @@ async def _serve(
         log_location=config.log_shown,
         clock=clock,
         doctor=doctor,
-        monitor=lambda: Monitor(config.hubble.monitor != "off", flows.ring.written, datapath.lost()),
+        monitor=lambda: Monitor(config.hubble.monitor != "off", history.store.ring.written, datapath.lost()),
         history=past,
         verify=_verifier(config),
         probe=datapath.probe,
-        flow=partial(flow_line, flows),
-        seen=partial(seen, flows),
+        flow=lambda uuid: _recorded(history).line(uuid),
+        seen=lambda sight: _recorded(history).fold(sight),
     )
     cni = CniService(engine, datapath.plumbing, address=UnixAddress(config.cni_socket), clock=clock)
     await tasks.start(partial(serve, admin_services(engine, agent), [UnixAddress(config.admin_socket)], refuse=refuse))
@@ -186,6 +185,11 @@ async def _observe(
         archive=history.archive,
     )
     await tasks.start(partial(serve, services, addresses, refuse=refuse))
+
+
+def _recorded(history: History) -> Recorded:
+    """The flows that there are now: in the ring, and in the archive."""
+    return Recorded([history.store], history.archive.segments if history.archive is not None else ())
 
 
 def _keep_certificate(error: BadCertificate) -> None:
