@@ -31,9 +31,10 @@ from cplane.engine.engine import Engine, replay
 from cplane.engine.ports import EventLog
 from cplane.errors import Unavailable
 from cplane.eventlog.memory import MemoryLog
-from cplane.eventlog.reader import MemoryReader, fold_log, open_history
-from cplane.eventlog.refusals import Refusals
+from cplane.eventlog.reader import MemoryReader, open_history
+from cplane.eventlog.refusals import Keeping, Refusals, RefusalsFile
 from cplane.eventlog.store import SqliteLog
+from cplane.eventlog.stored import StoredLog
 from cplane.eventlog.verify import verify_file, with_node
 from cplane.hubble.ingest import pump
 from cplane.hubble.parser.threefour import Parser
@@ -61,7 +62,7 @@ async def run(config: AgentConfig) -> None:
     async with _event_log(config, clock) as opened, flow_history(config, clock) as history:
         timed = _timed(opened, clock) if config.is_metered else None
         event_log = timed or opened
-        world, tables = await _folded(config, event_log)
+        world, tables = await _folded(opened)
         observed: Observed
         datapath = await to_thread.run_sync(
             open_datapath,
@@ -71,7 +72,7 @@ async def run(config: AgentConfig) -> None:
         )
         try:
             agree(config, event_log.head, datapath.position())
-            telling, refusals = Telling(config, clock), Refusals(config.log_path)
+            telling, refusals = Telling(config, clock), Refusals(_refusals_place(config))
             engine = Engine(
                 event_log,
                 datapath.targets,
@@ -100,8 +101,8 @@ async def run(config: AgentConfig) -> None:
 
                     await meter(config, engine, datapath, flows, timed, clock, tasks)
                 await engine.wait(engine.head)
-                if config.log_path:
-                    tasks.start_soon(remember_often, config.log_path)
+                if config.log_location:
+                    tasks.start_soon(remember_often, config)
                     tasks.start_soon(retain_often, config, clock)
                 tasks.start_soon(collect_often, datapath)  # only now: before, a sweep could take what is still wanted
                 took_ms = (clock.monotonic_ns() - started_ns) / 1e6
@@ -220,28 +221,32 @@ async def _event_log(config: AgentConfig, clock: SystemClock) -> AsyncIterator[E
 def _database_log(config: AgentConfig, clock: SystemClock) -> AbstractAsyncContextManager[EventLog]:
     from cplane.eventlog.postgres import PostgresLog  # its driver costs all others 20 ms and 9 MB
 
-    return PostgresLog.open(config.log_database, clock, node=config.node_name)
+    return PostgresLog.open(config.log_database, clock, node=config.node_name, folder=config.history_dir)
 
 
-async def _folded(config: AgentConfig, event_log: EventLog) -> tuple[World, Tables]:
-    """What the log says. One in a file may have an archive, of which not everything is read again."""
+async def _folded(opened: EventLog) -> tuple[World, Tables]:
+    """What the log says. Of one that is stored not everything is read again."""
 
-    def fold() -> tuple[World, Tables]:
-        ledger = fold_log(config.log_path)
+    def fold(stored: StoredLog) -> tuple[World, Tables]:
+        ledger = stored.folded()
         return ledger.world(), Tables(ledger.facts())
 
-    return await (to_thread.run_sync(fold) if config.log_path else replay(event_log))
+    return await (to_thread.run_sync(fold, opened) if isinstance(opened, StoredLog) else replay(opened))
+
+
+def _refusals_place(config: AgentConfig) -> Keeping | None:
+    if config.log_database:
+        from cplane.eventlog.postgres_refusals import RefusalsTable  # as above
+
+        return RefusalsTable(config.log_database, config.node_name)
+    return RefusalsFile(config.log_path) if config.log_path else None
 
 
 def _history(config: AgentConfig, opened: EventLog, refusals: Refusals) -> AbstractContextManager[Past]:
     """What the log says of the past, by a reader of its own: whoever asks does not keep the agent waiting."""
     if isinstance(opened, MemoryLog):
         return nullcontext(Past(MemoryReader(opened.entries, refusals.in_memory())))
-    if config.log_database:
-        from cplane.eventlog.postgres_reader import open_database  # as above
-
-        return open_database(config.log_database, node=config.node_name, refusals=refusals.in_memory())
-    return open_history(config.log_path)
+    return open_history(config.log_location, node=config.node_name, folder=config.history_dir)
 
 
 def _verifier(config: AgentConfig) -> Callable[[], Awaitable[Verified]] | None:

@@ -6,14 +6,12 @@ It is behind the log by what nobody has asked about yet; `cplane audit` brings i
 """
 
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from itertools import islice
-from typing import Any, Final
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
 from cplane.eventlog.beside import open_beside, throw_away
-from cplane.eventlog.codec import StoredRow
 from cplane.eventlog.errors import BadEvent, UnknownEvent
 from cplane.eventlog.sqlite import is_damage
 from cplane.events.objects import OPTIONS, policy_name
@@ -40,12 +38,19 @@ _INDEXES: Final = {
 }
 _MANY: Final = 100_000  # events that are not in the index yet
 _BATCH: Final = 10_000  # events that are indexed in one transaction
+_NAMES_MAX: Final = 200_000  # objects of one type that are known by how their events begin; further ones are read
 
 DigestAt = Callable[[int], bytes | None]
 """The digest of the log at a position; None where it has none."""
 
-Stored = Callable[[int, int], Iterator[StoredRow]]
-"""The rows of the events behind a position, up to and with another."""
+Said = tuple[int, bytes, int, bytes, bytes, bytes]
+"""Position, type, time, actor, cause and data of a row."""
+
+Stored = Callable[[int, int], Iterable[Said]]
+"""What is said of the events behind a position, up to and with another."""
+
+Told = Callable[[str, int, int], None]
+"""Is told what is being made of a long log, how many events are done, and of how many."""
 
 
 class _Policy(msgspec.Struct, gc=False):
@@ -79,14 +84,26 @@ _KEYS: Final[Mapping[str, tuple[type[msgspec.Struct], Callable[[Any], str]]]] = 
     "node": (_Node, lambda one: f"node {one.name}"),
 }
 _READ: Final = {name: (msgspec.json.Decoder(kind), word) for name, (kind, word) in _KEYS.items()}
+# What follows the key in canonical JSON. In texts without escapes no quotation mark is inside, so none is mistaken.
+_UNTIL: Final = {
+    "policy": ("policy", b',"document":'),
+    "endpoint": ("endpoint", b","),
+    "identity": ("identity", b","),
+    "ipam": ("pool", b'","'),
+    "node": ("node", b'","'),
+    "config": (OPTIONS, b"}"),
+}
+_Row = tuple[int, int, str, str, str, str, str]
 
 
 class Changes:
-    """The index of one log. Where there can be no file it is made in memory, and lost again."""
+    """The index of one log behind `start`, in the file of that name; where there can be none, in memory, and lost."""
 
-    def __init__(self, log: str, digest_at: DigestAt, stored: Stored) -> None:
-        self._log, self._digest_at, self._stored = log, digest_at, stored
-        self._file = self._opened(open_beside(log))
+    def __init__(self, place: str, start: int, digest_at: DigestAt, stored: Stored, told: Told) -> None:
+        self._place, self._start = place, start
+        self._digest_at, self._stored, self._told = digest_at, stored, told
+        self._names = _Names()
+        self._file = self._opened(open_beside(place))
 
     def close(self) -> None:
         """Nothing can be asked any more."""
@@ -103,9 +120,21 @@ class Changes:
             # It can be made anew at any time, so also now: in memory, where no disk is full.
             self._file.close()
             if is_damage(error):
-                throw_away(self._log)
+                throw_away(self._place)
             self._file = self._opened(None)
             return self._find(wanted, head)
+
+    def extend(self, head: int, most: int) -> bool:
+        """Up to so many more events are in it; whether there are still more up to `head`. Raises BadEvent.
+
+        It is for later questions: where it cannot be written to a file, or somebody else does that, nothing is done.
+        """
+        try:
+            to = min(head, self._end() + most)
+            self._extend(to)
+        except sqlite3.Error:
+            return False
+        return to < head
 
     def _find(self, wanted: Wanted, head: int) -> list[int]:
         self._extend(head)
@@ -117,38 +146,40 @@ class Changes:
         return [position for (position,) in rows][::-1]
 
     def _extend(self, head: int) -> None:
-        end = self._end()
+        end = began = self._end()
         if head - end > _MANY:  # a tree that is made of all its keys at once takes a third of the time
             for name in _INDEXES:
                 self._file.execute(f"DROP INDEX IF EXISTS {name}")
         while end < head:
-            end = self._take(islice(self._stored(end, head), _BATCH), end)
-        for statement in _INDEXES.values():
+            end = self._take(self._stored(end, min(end + _BATCH, head)))
+            self._told("indexing", end - began, head - began)
+        for done, statement in enumerate(_INDEXES.values(), 1):
             self._file.execute(statement)
+            if head - began > _MANY:
+                self._told("sorting", done, len(_INDEXES))
 
     def _end(self) -> int:
         row = self._file.execute("SELECT position, digest FROM changes_end").fetchone()
         if row is None:
-            return 0
+            return self._start
         if self._digest_at(row[0]) != row[1]:
             self._file.execute("DELETE FROM changes")
             self._file.execute("DELETE FROM changes_end")
-            return 0
-        return int(row[0])
+            return self._start
+        return max(int(row[0]), self._start)
 
-    def _take(self, stored: Iterable[StoredRow], end: int) -> int:
-        """These are in the index; the position of the last of them."""
-        rows, digest = [], b""
-        for position, _, _, kind, _, recorded_at_ns, actor, cause, data, last in stored:
-            name = _object(position, kind, data)
-            words = actor.decode(), cause.decode(), kind.decode()
-            rows.append((position, recorded_at_ns, *words, name.partition(" ")[0], name))
-            end, digest = position, last
+    def _take(self, said: Iterable[Said]) -> int:
+        """These, of which there are some, are in the index; the position of the last of them."""
+        rows = self._names.rows(said)
+        end = rows[-1][0]
         self._file.execute("BEGIN IMMEDIATE")
         try:
-            self._file.executemany("INSERT OR REPLACE INTO changes VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
-            self._file.execute("DELETE FROM changes_end")
-            self._file.execute("INSERT INTO changes_end VALUES (?, ?)", (end, digest))
+            # Whoever else makes the index at the same time may be further: what both have is the same.
+            (there,) = self._file.execute("SELECT coalesce(max(position), 0) FROM changes_end").fetchone()
+            if end > there:
+                self._file.executemany("INSERT OR REPLACE INTO changes VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
+                self._file.execute("DELETE FROM changes_end")
+                self._file.execute("INSERT INTO changes_end VALUES (?, ?)", (end, self._digest_at(end)))
             self._file.execute("COMMIT")
         finally:
             if self._file.in_transaction:
@@ -165,6 +196,49 @@ class Changes:
                 return file
         made = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
         _prepare(made)
+        return made
+
+
+class _Kind(NamedTuple):
+    """Events of one type and the first word of their objects, which have names by how data begin, up to `until`."""
+
+    name: str
+    word: str
+    until: bytes
+    objects: dict[bytes, str]
+
+
+class _Names:
+    """Makes the rows of the index. Data that begin alike are about the same object, and are read once."""
+
+    def __init__(self) -> None:
+        self._kinds: dict[bytes, _Kind] = {}
+        self._actors: dict[bytes, str] = {}
+
+    def rows(self, said: Iterable[Said]) -> list[_Row]:
+        """A row for each. Raises BadEvent."""
+        rows, kinds, actors = [], self._kinds, self._actors
+        for position, kind, recorded_at_ns, actor, cause, data in said:  # a million times: spelled out
+            known = kinds.get(kind) or self._kind(position, kind)
+            beginning = data[: data.find(known.until)]  # without it all but the brace, which is the same beginning
+            name = known.objects.get(beginning)
+            if name is None:
+                name = _object(position, kind, data)
+                if b"\\" not in beginning and len(known.objects) < _NAMES_MAX:
+                    known.objects[beginning] = name
+            words = actors.get(actor)
+            if words is None:
+                words = actor.decode()
+                if len(actors) < _NAMES_MAX:
+                    actors[actor] = words
+            rows.append((position, recorded_at_ns, words, cause.decode(), known.name, known.word, name))
+        return rows
+
+    def _kind(self, position: int, kind: bytes) -> _Kind:
+        family = kind.partition(b".")[0].decode(errors="replace")
+        if family not in _UNTIL:
+            raise UnknownEvent(position, kind.decode(errors="backslashreplace"), 0)
+        made = self._kinds[kind] = _Kind(kind.decode(), *_UNTIL[family], {})
         return made
 
 

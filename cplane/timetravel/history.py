@@ -132,9 +132,14 @@ class History:
         """The last position that was recorded at or before it (UTC, nanoseconds); 0: it is before the log."""
         return self._reader.position_at(instant_ns)
 
+    @property
+    def is_long(self) -> bool:
+        """Whether the reader is asked which events are wanted, instead of reading all of them once."""
+        return self.head - self.start > _LISTED
+
     def find(self, wanted: Wanted) -> list[int]:
         """The positions of the events that are wanted, in order."""
-        if self.head - self.start > _LISTED:
+        if self.is_long:
             return self._reader.find(wanted)
         if self._listing is None:
             self._listing = Listing(self._reader.entries(self.start, self.head))

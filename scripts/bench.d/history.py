@@ -67,7 +67,7 @@ def _replay(rig: Rig, log: Path) -> Result:
     ours: list[float] = []
     peer: list[float] = []
     for _ in range(_ROUNDS):
-        beside.throw_away(str(log))
+        beside.throw_away(beside.place_of(str(log)))
         began = time.perf_counter()
         with open_history(str(log)) as history:
             position = history.ledger(history.head).position
@@ -164,7 +164,7 @@ def _archived(rig: Rig, log: Path) -> Result:
     folded = EVENTS / (time.perf_counter() - began)
     rig.say(f"history: archived: {number(moved / took_s)} events/s; read back and folded: {number(folded)} events/s")
     shutil.rmtree(segments)
-    beside.throw_away(str(copy))
+    beside.throw_away(beside.place_of(str(copy)))
     copy.unlink()
     return Result(
         name="history.bytes_per_event",

@@ -3,7 +3,7 @@
 Every choice is the caller's `random.Random`, so that the same seed makes the same history.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import count
 from pathlib import Path
 from random import Random
@@ -18,7 +18,9 @@ from cplane.deciders.world import Command, World
 from cplane.errors import Rejected
 from cplane.eventlog.chain import Chain
 from cplane.eventlog.codec import Row, draft
-from cplane.eventlog.schema import INSERT
+from cplane.eventlog.database import Place
+from cplane.eventlog.database import open_writer as open_database
+from cplane.eventlog.schema import COLUMNS, INSERT
 from cplane.eventlog.sqlite import driver, open_writer
 from cplane.events.envelope import Envelope, Proposed
 from cplane.reactors.reaction import settle
@@ -137,6 +139,16 @@ def stored(path: Path, rows: Sequence[Row]) -> Path:
     finally:
         engine.dispose()
     return path
+
+
+def stored_in(url: str, node: str, rows: Iterable[Sequence[object]]) -> None:
+    """These rows are the log of the node in a PostgreSQL database, which has none of it yet."""
+    with open_database(Place.of(url, node)) as connection, connection.cursor() as cursor:
+        names = ", ".join((*COLUMNS, "node"))
+        with cursor.copy(f"COPY events ({names}) FROM STDIN".encode()) as copy:
+            for row in rows:
+                copy.write_row((*row, node))
+        connection.execute(b"ANALYZE events")
 
 
 def write(path: Path, events: int, *, seed: int = 1, pods: int = 80) -> World:

@@ -36,7 +36,7 @@ class Indexed:
         self.changes = self.opened()
 
     def opened(self) -> Changes:
-        return Changes(str(self.path), self.digest_at, self.stored)
+        return Changes(place_of(str(self.path)), 0, self.digest_at, self.stored, lambda *_: None)
 
     def digest_at(self, position: int) -> bytes | None:
         return self.held[position - 1].digest if 0 < position <= len(self.held) else None
@@ -44,10 +44,9 @@ class Indexed:
     def stored(self, after: int, to: int):
         self.read += to - after
         for one in self.held[after:to]:
-            name, schema = WIRE_NAME[type(one.event)]
+            name, _ = WIRE_NAME[type(one.event)]
             texts = (text.encode() for text in (one.actor, one.cause))
-            row = (one.position, one.stream.encode(), one.version, name.encode(), schema, one.recorded_at_ns)
-            yield (*row, *texts, encode(one.event), one.digest)
+            yield (one.position, name.encode(), one.recorded_at_ns, *texts, encode(one.event))
 
 
 @pytest.fixture
