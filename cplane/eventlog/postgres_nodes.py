@@ -1,12 +1,13 @@
 """The logs of several nodes in one database, for questions whose ends are on different nodes."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import Final
 
 import msgspec
 
+from cplane.eventlog.beside import own_folder
 from cplane.eventlog.database import Connection, Place, connect, recognise, translated
 from cplane.eventlog.errors import NoSuchNode, NotALog
 from cplane.eventlog.postgres_reader import PostgresReader
@@ -31,7 +32,11 @@ def open_nodes(url: str, question: Question) -> Iterator[dict[str, History]]:
         if not there:
             raise NoSuchNode(place.shown, "has no log yet: no agent has written there")
         names = sorted({name for one in question.ends for name in _nodes_of(connection, one, there)})
-        yield {name: History(PostgresReader(connection, replace(place, node=name))) for name in names}
+        with ExitStack() as stack:
+            readers = {name: PostgresReader(connection, replace(place, node=name), own_folder()) for name in names}
+            for one in readers.values():
+                stack.callback(one.close)
+            yield {name: History(one) for name, one in readers.items()}
 
 
 @contextmanager

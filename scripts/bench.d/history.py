@@ -13,6 +13,7 @@ from statistics import median
 from typing import Final
 from uuid import UUID
 
+import postgres
 import previewing
 from eventsourcing.application import Application
 from eventsourcing.domain import Aggregate, event
@@ -48,6 +49,7 @@ def measure(rig: Rig) -> Iterator[Result]:
     yield _why(rig, log)
     yield _bisect(rig, log)
     yield previewing.measure(rig)
+    yield from postgres.measure(rig)
 
 
 def million(rig: Rig) -> Path:
