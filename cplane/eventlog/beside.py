@@ -67,7 +67,7 @@ def open_beside(name: str) -> sqlite3.Connection | None:
             os.close(os.open(name, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600))
         except OSError:
             return None
-        connection = sqlite3.connect(name, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
+        connection = sqlite3.connect(name, timeout=_BUSY_S, isolation_level=None, check_same_thread=False, uri=True)
         try:
             if _prepared(connection):
                 return connection

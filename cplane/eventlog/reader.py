@@ -113,7 +113,7 @@ class SqliteReader(StoredReader):
         self, connection: sqlite3.Connection, path: str, *, keeping: bool = True, told: Told = quietly
     ) -> None:
         self._connection = connection
-        self.path = path
+        self.file = path
         self._rows = Rows(connection, path)
         super().__init__(place_of(path), start=self._rows.start, head=self._rows.head, keeping=keeping, told=told)
 
@@ -139,7 +139,7 @@ class SqliteReader(StoredReader):
 
     def refusals(self) -> Iterator[Refused]:
         """The last commands that were refused, oldest first."""
-        return read_refusals(self.path)
+        return read_refusals(self.file)
 
     def position_at(self, instant_ns: int) -> int:
         """The last position that was recorded at or before it; 0: it is before the log."""

@@ -38,6 +38,9 @@ class StoredReader(ABC):
     `place` is the name of its disposable file; empty: it has none. Without `keeping` no snapshot is used or made.
     """
 
+    file: str = ""
+    """The file that has the log, or what of it is not archived; empty: it is in none."""
+
     folded_at_once: ClassVar[int] = 256
     """Rows that are fetched together to be folded: more of them do not fit into a cache of the processor."""
 
@@ -145,7 +148,7 @@ class StoredReader(ABC):
 
     def _index(self) -> Changes:
         if self._changes is None:
-            self._changes = Changes(self.place, self.start, self.digest_at, self._all_said, self._told)
+            self._changes = Changes(self.place, self.file, self.start, self.digest_at, self._all_said, self._told)
         return self._changes
 
     def _absorb(self, ledger: Ledger, to: int) -> None:
