@@ -1,6 +1,5 @@
 """What commands about another time share: they ask a log that is named, or else the agent."""
 
-import errno
 import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -95,23 +94,14 @@ def stream(
     import anyio
     import msgspec
 
-    unread = False
-
     async def call(channel: "ClientChannel") -> None:
         from cplane.pb.cplane.admin import v1 as pb
 
-        nonlocal unread
         async for document in online(pb.TimeTravelServiceStub(channel)):
-            try:
-                for pause_s in show(msgspec.json.decode(document.json, type=answer)):
-                    await anyio.sleep(pause_s)
-            except BrokenPipeError:  # of our output, which is not the agent's fault
-                unread = True
-                return
+            for pause_s in show(msgspec.json.decode(document.json, type=answer)):
+                await anyio.sleep(pause_s)
 
-    session.call(call, patience_s=None)
-    if unread:
-        raise BrokenPipeError(errno.EPIPE, "nobody reads the output")
+    session.call(call, patience_s=None, until_unread=True)
 
 
 def ask_log(log: str, question: "Callable[[History, int], Answer]", told: Told | None = None) -> Answer:
