@@ -17,7 +17,7 @@ from typing import Final
 from cplane.eventlog.sqlite import is_damage
 
 SUFFIX: Final = ".history"
-SCHEMA: Final = 1  # of all that is in the file
+SCHEMA: Final = 1  # of all that is in the file, and of what it was worked out by
 _BUSY_S: Final = 1.0  # another process, such as the agent, may write at the moment
 _JOURNALS: Final = ("", "-wal", "-shm", "-journal")
 

@@ -17,7 +17,7 @@ import msgspec
 from cplane.eventlog.beside import open_beside, throw_away
 from cplane.eventlog.errors import BadEvent, UnknownEvent
 from cplane.eventlog.sqlite import is_damage
-from cplane.events.objects import OPTIONS, policy_name
+from cplane.events.objects import OPTIONS, SERVICE_OPTIONS, policy_name, service_name
 from cplane.timetravel.wanted import Wanted
 
 TABLES: Final = (
@@ -75,13 +75,38 @@ class _Node(msgspec.Struct, gc=False):
     name: str
 
 
+class _Service(msgspec.Struct, gc=False):
+    namespace: str
+    name: str
+
+
+class _Backends(msgspec.Struct, gc=False):
+    namespace: str
+    service: str
+
+
+class _Backend(msgspec.Struct, gc=False):
+    backend: int
+
+
+class _Nothing(msgspec.Struct, gc=False):
+    pass
+
+
 # What of an event says what it is about. To read all of it, policies above all, would take most of the time.
+# It is found by the type of the event, or by the family of types that it is of.
 _KEYS: Final[Mapping[str, tuple[type[msgspec.Struct], Callable[[Any], str]]]] = {  # Any: that type
     "policy": (_Policy, lambda one: policy_name(one.kind, one.namespace, one.name)),
     "endpoint": (_Endpoint, lambda one: f"endpoint {one.endpoint}"),
     "identity": (_Identity, lambda one: f"identity {one.number}"),
     "ipam": (_Pool, lambda one: f"pool {one.pool}"),
     "node": (_Node, lambda one: f"node {one.name}"),
+    "config": (_Nothing, lambda _: OPTIONS),
+    "service.upserted": (_Service, lambda one: service_name(one.namespace, one.name)),
+    "service.deleted": (_Service, lambda one: service_name(one.namespace, one.name)),
+    "service.backends_changed": (_Backends, lambda one: service_name(one.namespace, one.service)),
+    "service.backend_state_changed": (_Backend, lambda one: f"backend {one.backend}"),
+    "service.options_changed": (_Nothing, lambda _: SERVICE_OPTIONS),
 }
 _READ: Final = {name: (msgspec.json.Decoder(kind), word) for name, (kind, word) in _KEYS.items()}
 _INSERT: Final = "INSERT OR REPLACE INTO changes VALUES (?, ?, ?, ?, ?, ?, ?)"
@@ -92,8 +117,9 @@ INSERT OR REPLACE INTO changes
 SELECT position, recorded_at_ns, actor, cause, type, iif(instr(object, ' '), substr(object, 1, instr(object, ' ') - 1),
     object), object
 FROM (
-    SELECT position, recorded_at_ns, actor, cause, type, CASE iif(instr(data, '\\u0000'), '',
-            substr(type, 1, instr(type, '.') - 1))
+    SELECT position, recorded_at_ns, actor, cause, type, CASE
+        WHEN instr(data, '\\u0000') THEN NULL
+        ELSE CASE substr(type, 1, instr(type, '.') - 1)
         WHEN 'policy' THEN 'policy ' || (data ->> 'kind') || '/'
             || iif(data ->> 'namespace' = '', '', (data ->> 'namespace') || '/') || (data ->> 'name')
         WHEN 'endpoint' THEN 'endpoint ' || (data ->> 'endpoint')
@@ -101,7 +127,14 @@ FROM (
         WHEN 'ipam' THEN 'pool ' || (data ->> 'pool')
         WHEN 'node' THEN 'node ' || (data ->> 'name')
         WHEN 'config' THEN 'options'
-    END AS object
+        WHEN 'service' THEN CASE type
+            WHEN 'service.upserted' THEN 'service ' || (data ->> 'namespace') || '/' || (data ->> 'name')
+            WHEN 'service.deleted' THEN 'service ' || (data ->> 'namespace') || '/' || (data ->> 'name')
+            WHEN 'service.backends_changed' THEN 'service ' || (data ->> 'namespace') || '/' || (data ->> 'service')
+            WHEN 'service.backend_state_changed' THEN 'backend ' || (data ->> 'backend')
+            WHEN 'service.options_changed' THEN 'service-options'
+        END
+    END END AS object
     FROM log.events WHERE position > ? AND position <= ? ORDER BY position
 )
 """
@@ -262,13 +295,12 @@ def _row(one: Said) -> tuple[int, int, str, str, str, str, str]:
 
 def _object(position: int, kind: bytes, data: bytes) -> str:
     """What `object_of` says of the event. Raises BadEvent."""
-    family = kind.partition(b".")[0].decode(errors="replace")
-    if family == "config":
-        return OPTIONS
+    name = kind.decode(errors="backslashreplace")
+    found = _READ.get(name) or _READ.get(name.partition(".")[0])
+    if found is None:
+        raise UnknownEvent(position, name, 0)
+    decoder, word = found
     try:
-        decoder, word = _READ[family]
         return word(decoder.decode(data))
-    except KeyError:
-        raise UnknownEvent(position, kind.decode(errors="backslashreplace"), 0) from None
     except (msgspec.MsgspecError, UnicodeError) as error:
         raise BadEvent(position, f"the event cannot be read: {error}") from error

@@ -14,6 +14,7 @@ from typing import Final
 
 from cplane.eventlog import durable
 from cplane.eventlog.beginning import Beginning, beginning_bytes, beginning_of
+from cplane.eventlog.beside import SCHEMA
 from cplane.eventlog.chain import Chain
 from cplane.eventlog.codec import StoredRow, decode_fact
 from cplane.eventlog.errors import StorageFailed
@@ -22,7 +23,7 @@ from cplane.events.envelope import StreamId
 from cplane.timetravel.ledger import Ledger
 
 EVERY: Final = 20_000  # events behind the last mark, upon which there is another one
-_NAME: Final = "verified"
+_NAME: Final = f"verified.{SCHEMA}"  # of a version that folds otherwise there is another one
 _ROWS: Final = 1024  # that are checked, and folded then
 
 Rows = Callable[[int], Iterator[StoredRow]]

@@ -18,15 +18,17 @@ from cplane.eventlog.reader import open_history, reading, remember
 from cplane.events.catalog import WIRE_NAME
 from cplane.events.config import OptionsChanged
 from cplane.events.endpoint import EndpointDeleted
-from cplane.events.envelope import CONFIG, ENDPOINT, IDENTITY, IPAM, NODE, POLICY
+from cplane.events.envelope import CONFIG, ENDPOINT, IDENTITY, IPAM, NODE, POLICY, SERVICE
 from cplane.events.identity import IdentityReleased
 from cplane.events.ipam import PoolAdded
 from cplane.events.node import NodeAddressesChanged
-from cplane.events.objects import object_of, policy_name
+from cplane.events.objects import KINDS, object_of
 from cplane.events.policy import PolicyUpserted
+from cplane.events.service import ServiceDeleted
 from cplane.timetravel import history as history_module
 from cplane.timetravel.wanted import Wanted
 from tests.support import churn
+from tests.support.events import SAMPLES
 from tests.support.log import sql
 
 EVENTS = 600
@@ -149,6 +151,8 @@ OTHERS = [
     (IDENTITY, IdentityReleased(number=(1 << 24) + 7)),
     (ENDPOINT, EndpointDeleted(endpoint=65535)),
     (CONFIG, OptionsChanged(policy_enforcement="always", policy_audit=True)),
+    *((SERVICE, ServiceDeleted(namespace=odd, name=odd)) for odd in ODD),
+    *((NODE, event) for event in SAMPLES),
 ]
 
 
@@ -163,9 +167,10 @@ def stored(tmp_path, entries, monkeypatch) -> Path:
 
 def test_the_database_makes_the_rows_that_reading_the_events_makes(stored, monkeypatch) -> None:
     expected = read_one_by_one(stored)
-    assert [row[6] for row in expected if row[6].startswith("policy")][-len(ODD) :] == [
-        policy_name(CNP, odd, odd) for odd in ODD
-    ]
+    with open_history(str(stored)) as history:
+        names = [object_of(one.event) for one in history.entries(0, history.head)]
+    assert [row[6] for row in expected] == names
+    assert {row[5] for row in expected} == {*KINDS}, "every kind of object is among them"
 
     read = module._row
 
@@ -176,6 +181,17 @@ def test_the_database_makes_the_rows_that_reading_the_events_makes(stored, monke
     monkeypatch.setattr(module, "_BATCH", 1)
     monkeypatch.setattr(module, "_row", seldom)
     assert changes_of(stored) == expected
+
+
+def test_events_about_each_of_all_objects_are_found(stored) -> None:
+    with open_history(str(stored)) as history:
+        entries = [*history.entries(0, history.head)]
+        for name in {
+            object_of(one.event) for one in entries if object_of(one.event).count("/") < 3
+        }:  # as in Kubernetes
+            expected = [one for one in entries if object_of(one.event) == name]
+            assert list(history.about([name], 0, history.head)) == expected
+            assert history.find(Wanted(object=name)) == [one.position for one in expected]
 
 
 def test_of_an_archived_log_the_rows_are_the_same(stored, monkeypatch) -> None:

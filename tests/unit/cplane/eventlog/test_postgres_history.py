@@ -18,12 +18,15 @@ from cplane.eventlog.postgres_refusals import RefusalsTable
 from cplane.eventlog.reader import MemoryReader, open_history, remember
 from cplane.eventlog.sqlite import migrations
 from cplane.eventlog.verify import SnapshotsFinding, verify_file, verify_snapshots
+from cplane.events.envelope import NODE
+from cplane.events.objects import object_of
 from cplane.timetravel import history as module
 from cplane.timetravel.history import History
 from cplane.timetravel.refused import Refused
 from cplane.timetravel.wanted import Wanted
 from tests.support import churn
 from tests.support.clock import TickingClock
+from tests.support.events import SAMPLES
 from tests.support.log import fact, proposal
 from tests.support.postgres import NEEDS_POSTGRES
 
@@ -110,7 +113,7 @@ def test_what_was_worked_out_is_kept_by_whoever_asks(url, story, tmp_path, tampe
 def test_every_question_has_the_answer_of_a_list(url, story):
     with open_history(url) as there:
         here = History(MemoryReader(story[1]))
-        names = {one.object for one in map(_wanted, story[1])}
+        names = {object_of(one.event) for one in story[1]}
         for wanted in (
             *(Wanted(object=name) for name in names),
             *(Wanted(actor=actor, last=3) for actor in churn.ACTORS),
@@ -123,12 +126,6 @@ def test_every_question_has_the_answer_of_a_list(url, story):
         for position in (1, 50, here.head):
             assert there.digest(position) == here.digest(position)
             assert there.recorded_at_ns(position) == here.recorded_at_ns(position)
-
-
-def _wanted(one) -> Wanted:
-    from cplane.events.objects import object_of  # for names only
-
-    return Wanted(object=object_of(one.event))
 
 
 def test_each_log_has_a_file_of_its_own(postgres, name, url, story, tmp_path):
@@ -224,7 +221,7 @@ async def test_what_was_changed_behind_the_mark_is_found(url, story, tmp_path, t
 async def test_a_mark_that_cannot_be_read_is_left_aside(url, story, tmp_path, tampered, change):
     async with opened(url, tmp_path):
         pass
-    mark = tmp_path / "verified"
+    mark = tmp_path / f"verified.{beside.SCHEMA}"
     assert mark.stat().st_mode & 0o777 == 0o600
     raw = bytearray(mark.read_bytes())
     raw[len(raw) // 2] ^= 1
@@ -300,3 +297,14 @@ def test_a_database_that_is_older_or_away_has_none(postgres, name, url):
     assert not RefusalsTable(postgres.url(name), "n1").write([refused(1)])
     assert not RefusalsTable("postgresql://nobody@/none?host=/nowhere", "n1").write([refused(1)])
     assert refusals.KEPT == 10_000
+
+
+# The view of all events
+
+
+def test_the_view_names_objects_as_every_question_does(postgres, name):
+    events = tuple((NODE, event) for event in SAMPLES)
+    rows, entries = churn.rows_of(events)
+    churn.stored_in(postgres.url(name), "n1", rows)
+    found = postgres.execute("SELECT object, kind FROM cluster_events ORDER BY position", name)
+    assert found == [(object_of(one.event), object_of(one.event).partition(" ")[0]) for one in entries]
