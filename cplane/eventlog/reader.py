@@ -10,7 +10,7 @@ from typing import Final
 from cplane.eventlog import snapshots
 from cplane.eventlog.beside import own_folder, place_of
 from cplane.eventlog.changes import Said, Told
-from cplane.eventlog.codec import StoredRow
+from cplane.eventlog.codec import StoredRow, stored_again
 from cplane.eventlog.errors import NotALog
 from cplane.eventlog.reading import Fact, StoredReader, quietly
 from cplane.eventlog.refusals import read_refusals
@@ -18,7 +18,7 @@ from cplane.eventlog.rows import Rows
 from cplane.eventlog.schema import SELECT_FACTS, SELECT_OF_TYPES, SELECT_SAID
 from cplane.eventlog.sqlite import driver, open_reader, recognise, translated
 from cplane.eventlog.verified import verify_more
-from cplane.events.envelope import Envelope
+from cplane.events.envelope import Envelope, Stored
 from cplane.events.objects import object_of
 from cplane.timetravel.history import History
 from cplane.timetravel.ledger import Ledger
@@ -178,6 +178,10 @@ class MemoryReader:
     def entries(self, after: int, to: int) -> Iterator[Envelope]:
         """The events behind `after` up to and with `to`, in order."""
         return iter(self._entries[after:to])
+
+    def stored(self, after: int, to: int) -> Iterator[Stored]:
+        """The same events as they would be stored."""
+        return map(stored_again, self._entries[after:to])
 
     def mark(self, position: int) -> tuple[bytes, int]:
         """Digest and time of the event at that position."""

@@ -12,11 +12,11 @@ from typing import ClassVar, Final
 from cplane.eventlog import snapshots
 from cplane.eventlog.about import About
 from cplane.eventlog.changes import Changes, Said, Told
-from cplane.eventlog.codec import StoredRow, decode_all, decode_fact
+from cplane.eventlog.codec import StoredRow, decode_all, decode_fact, stored_of
 from cplane.eventlog.errors import BadEvent
 from cplane.eventlog.gist import Gist
 from cplane.eventlog.snapshots import Snapshots
-from cplane.events.envelope import Envelope, StreamId
+from cplane.events.envelope import Envelope, Stored, StreamId
 from cplane.events.objects import object_of
 from cplane.timetravel.ledger import Ledger
 from cplane.timetravel.refused import Refused
@@ -89,6 +89,16 @@ class StoredReader(ABC):
         while batch := list(islice(rows, _ROWS)):
             yield from decode_all(batch, after)
             after += len(batch)
+        if after < to:
+            raise BadEvent(after + 1, "the event is missing")
+
+    def stored(self, after: int, to: int) -> Iterator[Stored]:
+        """The same events as they stand there. Raises BadEvent."""
+        for row in self.rows(after, to):
+            if row[0] != after + 1:
+                break
+            yield stored_of(row)
+            after = row[0]
         if after < to:
             raise BadEvent(after + 1, "the event is missing")
 

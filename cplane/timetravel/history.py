@@ -6,7 +6,7 @@ from typing import Final, Protocol
 
 from cplane.deciders.world import World
 from cplane.errors import NotFound
-from cplane.events.envelope import Envelope
+from cplane.events.envelope import Envelope, Stored
 from cplane.projections.tables import Tables
 from cplane.timetravel.ledger import Ledger
 from cplane.timetravel.refused import Refused
@@ -31,6 +31,10 @@ class Reader(Protocol):
 
     def entries(self, after: int, to: int) -> Iterator[Envelope]:
         """The events behind `after` up to and with `to`, in order."""
+        ...
+
+    def stored(self, after: int, to: int) -> Iterator[Stored]:
+        """The same events as they stand there."""
         ...
 
     def mark(self, position: int) -> tuple[bytes, int]:
@@ -116,6 +120,12 @@ class History:
         self._check(after)
         self._check(to)
         return self._reader.entries(after, to)
+
+    def stored(self, after: int, to: int) -> Iterator[Stored]:
+        """The same events as they stand in the log. Raises NoSuchMoment."""
+        self._check(after)
+        self._check(to)
+        return self._reader.stored(after, to)
 
     def about(self, names: Collection[str], after: int, to: int) -> Iterator[Envelope]:
         """Those of the same events that are about the objects of these names, in order. Raises NoSuchMoment."""
