@@ -24,8 +24,7 @@ from cplane.eventlog.schema import COLUMNS, INSERT
 from cplane.eventlog.sqlite import driver, open_writer
 from cplane.events.envelope import Envelope, Proposed
 from cplane.reactors.reaction import settle
-from tests.support.builders import cnp, ports, selector
-from tests.support.recording import document
+from tests.support.builders import cnp, document, ports, selector
 from tests.support.scenario import pod
 
 JOIN = JoinNode(name="n1", cluster="default", ipv4_pod_cidr="10.7.0.0/22", ipv6_pod_cidr="fd00:7::/112")
@@ -141,6 +140,13 @@ def stored(path: Path, rows: Sequence[Row]) -> Path:
     return path
 
 
+def _insert(connection: Any, rows: Sequence[Row]) -> None:
+    """The rows are in the log of the connection, in one transaction."""
+    connection.execute("BEGIN")
+    connection.executemany(INSERT, rows)
+    connection.execute("COMMIT")
+
+
 def stored_in(url: str, node: str, rows: Iterable[Sequence[object]]) -> None:
     """These rows are the log of the node in a PostgreSQL database, which has none of it yet."""
     with open_database(Place.of(url, node)) as connection, connection.cursor() as cursor:
@@ -173,9 +179,3 @@ def write(path: Path, events: int, *, seed: int = 1, pods: int = 80) -> World:
     finally:
         engine.dispose()
     raise AssertionError("a churn does not end")
-
-
-def _insert(connection: Any, rows: Sequence[Row]) -> None:
-    connection.execute("BEGIN")
-    connection.executemany(INSERT, rows)
-    connection.execute("COMMIT")

@@ -158,8 +158,8 @@ def test_where_no_folder_can_be_answers_are_the_same(url, story, tmp_path):
 
 def test_a_user_without_a_home_has_no_folder(monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", "not/absolute")
-    monkeypatch.setenv("HOME", "/home/ann")
-    assert beside.own_folder() == "/home/ann/.cache/cplane/history"
+    monkeypatch.setenv("HOME", "/somewhere/ann")
+    assert beside.own_folder() == "/somewhere/ann/.cache/cplane/history"
     monkeypatch.setenv("HOME", "")
     monkeypatch.setattr("os.path.expanduser", lambda path: path)
     assert beside.own_folder() == ""

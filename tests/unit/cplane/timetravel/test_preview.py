@@ -18,8 +18,7 @@ from cplane.timetravel.preview import Preview, preview
 from cplane.timetravel.seen import Count, Kind, Seen, Sight, Window, span_of
 from cplane.timetravel.suggest import NothingThere, suggest
 from cplane.timetravel.when import BadMoment
-from tests.support.builders import cnp, ports, selector
-from tests.support.recording import document
+from tests.support.builders import cnp, document, ports, selector
 from tests.support.scenario import JOIN, pod
 
 TCP, ICMP = 6, 1
