@@ -1,28 +1,34 @@
-"""Snapshots of the log are made as it grows, so that questions about the past find them."""
+"""What questions about the past need of the log is worked out as it grows, so that nobody waits for it."""
 
+from functools import partial
 from typing import Final
 
 import anyio
 from anyio import to_thread
 
+from cplane.config.model import AgentConfig
 from cplane.errors import CplaneError
 from cplane.eventlog.reader import remember
 from cplane.telemetry.log import line, logger
 
 _IDLE_S: Final = 30.0
-_PAUSE_S: Final = 1.0  # between two of an old log that has none: for each, others wait 50 ms for the interpreter
+_PAUSE_S: Final = 1.0  # between two pieces of an old log: for each, others wait 0.1 s for the interpreter
 
 log = logger("history")
 
 
-async def remember_often(path: str) -> None:
-    """Every snapshot that is due is made, one at a time, until cancelled. A log that cannot be read is told, once."""
+async def remember_often(config: AgentConfig) -> None:
+    """Every snapshot that is due is made, and the index of changes, a piece at a time, until cancelled.
+
+    A log that cannot be read is told, once.
+    """
+    due = partial(remember, config.log_location, node=config.node_name, folder=config.history_dir)
     limiter = anyio.CapacityLimiter(1)
     told = False
     while True:
         made, fault = False, ""
         try:
-            made = await to_thread.run_sync(remember, path, limiter=limiter)
+            made = await to_thread.run_sync(due, limiter=limiter)
         except CplaneError as error:
             fault = str(error)
         if fault and not told:

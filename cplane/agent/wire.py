@@ -17,11 +17,9 @@ from cplane.agent.boot import agree, boot, collect_often, keep_addresses
 from cplane.agent.datapaths import Datapath, doctor, open_datapath
 from cplane.agent.flows import History, flow_history
 from cplane.agent.observed import Observed
-from cplane.agent.recorded import flow_line
 from cplane.agent.refusing import keeping
 from cplane.agent.remembering import remember_often
 from cplane.agent.retaining import retain_often
-from cplane.agent.seen import seen
 from cplane.agent.told import Telling
 from cplane.api.cni.service import CniService
 from cplane.api.errors import refuse
@@ -33,14 +31,15 @@ from cplane.engine.engine import Engine, replay
 from cplane.engine.ports import EventLog
 from cplane.errors import Unavailable
 from cplane.eventlog.memory import MemoryLog
-from cplane.eventlog.reader import MemoryReader, fold_log, open_history
-from cplane.eventlog.refusals import Refusals
+from cplane.eventlog.reader import MemoryReader, open_history
+from cplane.eventlog.refusals import Keeping, Refusals, RefusalsFile
 from cplane.eventlog.store import SqliteLog
+from cplane.eventlog.stored import StoredLog
 from cplane.eventlog.verify import verify_file, with_node
 from cplane.hubble.ingest import pump
 from cplane.hubble.parser.threefour import Parser
+from cplane.hubble.recorded import Recorded
 from cplane.hubble.server import services as hubble_services
-from cplane.hubble.store import FlowStore
 from cplane.projections.tables import Tables
 from cplane.telemetry.clock import SystemClock
 from cplane.telemetry.log import line, logger
@@ -63,7 +62,7 @@ async def run(config: AgentConfig) -> None:
     async with _event_log(config, clock) as opened, flow_history(config, clock) as history:
         timed = _timed(opened, clock) if config.is_metered else None
         event_log = timed or opened
-        world, tables = await _folded(config, event_log)
+        world, tables = await _folded(opened)
         observed: Observed
         datapath = await to_thread.run_sync(
             open_datapath,
@@ -73,7 +72,7 @@ async def run(config: AgentConfig) -> None:
         )
         try:
             agree(config, event_log.head, datapath.position())
-            telling, refusals = Telling(config, clock), Refusals(config.log_path)
+            telling, refusals = Telling(config, clock), Refusals(_refusals_place(config))
             engine = Engine(
                 event_log,
                 datapath.targets,
@@ -94,15 +93,16 @@ async def run(config: AgentConfig) -> None:
                 tasks.start_soon(engine.drive)
                 tasks.start_soon(telling.agent_events.follow, engine)
                 flows = history.store
-                await _serve(config, engine, datapath, flows, partial(_history, config, opened, refusals), clock, tasks)
+                past = partial(_history, config, opened, refusals)
+                await _serve(config, engine, datapath, history, past, clock, tasks)
                 await _observe(config, datapath, observed, telling, history, clock, tasks)
                 if timed is not None:
                     from cplane.agent.metered import meter  # what it imports costs every other agent 10 MB
 
                     await meter(config, engine, datapath, flows, timed, clock, tasks)
                 await engine.wait(engine.head)
-                if config.log_path:
-                    tasks.start_soon(remember_often, config.log_path)
+                if config.log_location:
+                    tasks.start_soon(remember_often, config)
                     tasks.start_soon(retain_often, config, clock)
                 tasks.start_soon(collect_often, datapath)  # only now: before, a sweep could take what is still wanted
                 took_ms = (clock.monotonic_ns() - started_ns) / 1e6
@@ -121,7 +121,7 @@ async def _serve(
     config: AgentConfig,
     engine: Engine,
     datapath: Datapath,
-    flows: FlowStore,
+    history: History,
     past: Callable[[], AbstractContextManager[Past]],
     clock: SystemClock,
     tasks: TaskGroup,
@@ -133,12 +133,12 @@ async def _serve(
         log_location=config.log_shown,
         clock=clock,
         doctor=doctor,
-        monitor=lambda: Monitor(config.hubble.monitor != "off", flows.ring.written, datapath.lost()),
+        monitor=lambda: Monitor(config.hubble.monitor != "off", history.store.ring.written, datapath.lost()),
         history=past,
         verify=_verifier(config),
         probe=datapath.probe,
-        flow=partial(flow_line, flows),
-        seen=partial(seen, flows),
+        flow=lambda uuid: _recorded(history).line(uuid),
+        seen=lambda sight: _recorded(history).fold(sight),
     )
     cni = CniService(engine, datapath.plumbing, address=UnixAddress(config.cni_socket), clock=clock)
     await tasks.start(partial(serve, admin_services(engine, agent), [UnixAddress(config.admin_socket)], refuse=refuse))
@@ -188,6 +188,11 @@ async def _observe(
     await tasks.start(partial(serve, services, addresses, refuse=refuse))
 
 
+def _recorded(history: History) -> Recorded:
+    """The flows that there are now: in the ring, and in the archive."""
+    return Recorded([history.store], history.archive.segments if history.archive is not None else ())
+
+
 def _keep_certificate(error: BadCertificate) -> None:
     log.error(line("hubble", kind="certificate", path=error.path, error=str(error), detail="the old one stays in use"))
 
@@ -216,28 +221,32 @@ async def _event_log(config: AgentConfig, clock: SystemClock) -> AsyncIterator[E
 def _database_log(config: AgentConfig, clock: SystemClock) -> AbstractAsyncContextManager[EventLog]:
     from cplane.eventlog.postgres import PostgresLog  # its driver costs all others 20 ms and 9 MB
 
-    return PostgresLog.open(config.log_database, clock, node=config.node_name)
+    return PostgresLog.open(config.log_database, clock, node=config.node_name, folder=config.history_dir)
 
 
-async def _folded(config: AgentConfig, event_log: EventLog) -> tuple[World, Tables]:
-    """What the log says. One in a file may have an archive, of which not everything is read again."""
+async def _folded(opened: EventLog) -> tuple[World, Tables]:
+    """What the log says. Of one that is stored not everything is read again."""
 
-    def fold() -> tuple[World, Tables]:
-        ledger = fold_log(config.log_path)
+    def fold(stored: StoredLog) -> tuple[World, Tables]:
+        ledger = stored.folded()
         return ledger.world(), Tables(ledger.facts())
 
-    return await (to_thread.run_sync(fold) if config.log_path else replay(event_log))
+    return await (to_thread.run_sync(fold, opened) if isinstance(opened, StoredLog) else replay(opened))
+
+
+def _refusals_place(config: AgentConfig) -> Keeping | None:
+    if config.log_database:
+        from cplane.eventlog.postgres_refusals import RefusalsTable  # as above
+
+        return RefusalsTable(config.log_database, config.node_name)
+    return RefusalsFile(config.log_path) if config.log_path else None
 
 
 def _history(config: AgentConfig, opened: EventLog, refusals: Refusals) -> AbstractContextManager[Past]:
     """What the log says of the past, by a reader of its own: whoever asks does not keep the agent waiting."""
     if isinstance(opened, MemoryLog):
         return nullcontext(Past(MemoryReader(opened.entries, refusals.in_memory())))
-    if config.log_database:
-        from cplane.eventlog.postgres_reader import open_database  # as above
-
-        return open_database(config.log_database, node=config.node_name, refusals=refusals.in_memory())
-    return open_history(config.log_path)
+    return open_history(config.log_location, node=config.node_name, folder=config.history_dir)
 
 
 def _verifier(config: AgentConfig) -> Callable[[], Awaitable[Verified]] | None:

@@ -35,18 +35,6 @@ _FAMILIES: Final[tuple[tuple[type[Exception], Status], ...]] = (
 )
 
 
-class BadDocuments(Rejected):
-    """Objects in a text cannot be taken; `errors` says which and why, by document number and path."""
-
-    code = "documents.bad"
-
-    def __init__(self, errors: tuple[Problem, ...], code: str = code) -> None:
-        self.errors, self.code = errors, code
-
-    def __str__(self) -> str:
-        return "; ".join(map(str, self.errors))
-
-
 class NotHere(Rejected):
     """A question that this agent cannot answer as it is set up."""
 

@@ -7,11 +7,10 @@ import anyio
 import anyio.to_thread
 
 from cplane.api.config import options_to_pb
-from cplane.api.documents import Object, read_objects
-from cplane.api.errors import BadDocuments
 from cplane.api.policy_status import PolicyStatuses, entries_by_cookie, entries_by_origin
 from cplane.api.ports import Engine
 from cplane.api.streaming import StreamingService
+from cplane.config.documents import BadDocuments, Object, located, read_objects
 from cplane.config.problems import Problem
 from cplane.deciders.naming import called, objects_of
 from cplane.deciders.policy import (
@@ -31,7 +30,6 @@ from cplane.pb.cplane.admin import v1 as pb
 from cplane.projections.tables import POLICY
 from cplane.transport.calls import caller
 
-_ITSELF: Final = "document"  # what the policy language calls a document as a whole
 _BATCH: Final = 10  # policies; a few milliseconds of encoding, during which nobody else is served
 _INLINE_BYTES: Final = 8192  # a longer text is read in a thread: it takes about a millisecond per kilobyte
 
@@ -141,14 +139,6 @@ async def _read(data: bytes) -> tuple[Object, ...]:
     if len(data) <= _INLINE_BYTES:
         return read_objects(data)
     return await anyio.to_thread.run_sync(read_objects, data)
-
-
-def located(invalid: InvalidDocuments, objects: tuple[Object, ...]) -> BadDocuments:
-    """The decider's errors, at the places in the text that its documents came from."""
-    errors = tuple(
-        objects[index].problem("" if path == _ITSELF else path, message) for index, path, message in invalid.errors
-    )
-    return BadDocuments(errors, invalid.code)
 
 
 def _ref_of(one: Object) -> PolicyRef:

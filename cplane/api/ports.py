@@ -11,7 +11,7 @@ from cplane.engine.ports import EventLog
 from cplane.events.catalog import Event
 from cplane.projections.policymap import PolicyMapProjection
 from cplane.timetravel.history import History
-from cplane.timetravel.seen import Seen
+from cplane.timetravel.seen import Sight
 
 Table = Mapping[Any, Any]  # Any: each table has key and value types of its own
 
@@ -187,8 +187,7 @@ class Agent:
 
     `doctor` may block, it runs in a thread. `verify` reads the stored log; `probe` may raise Rejected; None:
     not with this log or datapath. `history` opens the log's past, for one thread at a time. `flow` is the flow with
-    a uuid as a line of JSON; None: it is not there any more. `seen` folds the flows between two times (UTC,
-    nanoseconds); it runs in a thread.
+    a uuid as a line of JSON; None: it is not there any more. `seen` folds the flows into a sight. Both may block.
     """
 
     version: str
@@ -201,4 +200,4 @@ class Agent:
     verify: Callable[[], Awaitable[Verified]] | None = None
     probe: Callable[[Packet], Answer] | None = None
     flow: Callable[[str], bytes | None] | None = None
-    seen: Callable[[int, int], Seen] | None = None
+    seen: Callable[[Sight], None] | None = None

@@ -6,9 +6,9 @@ from typing import Final
 import anyio.to_thread
 import msgspec
 
-from cplane.api.errors import BadDocuments
 from cplane.api.ports import Engine
 from cplane.api.streaming import StreamingService
+from cplane.config.documents import BadDocuments
 from cplane.config.problems import Problem
 from cplane.deciders.service import (
     ApplyServices,

@@ -10,11 +10,10 @@ import anyio
 import msgspec
 from anyio import to_thread
 
-from cplane.api.documents import read_objects
 from cplane.api.errors import NotHere
-from cplane.api.policy import located
 from cplane.api.ports import Agent, Engine
 from cplane.api.streaming import StreamingService
+from cplane.config.documents import located, read_objects
 from cplane.deciders.policy import InvalidDocuments
 from cplane.deciders.world import World
 from cplane.errors import NotFound
@@ -30,7 +29,7 @@ from cplane.timetravel.history import History
 from cplane.timetravel.preview import endpoints_at, preview
 from cplane.timetravel.replay import replay
 from cplane.timetravel.rollback import Target, done, target, told, trial
-from cplane.timetravel.seen import Seen, span_of
+from cplane.timetravel.seen import Seen, Sight, span_of
 from cplane.timetravel.steps import Steps, span, steps
 from cplane.timetravel.suggest import suggest
 from cplane.timetravel.traffic import Question as TrafficQuestion
@@ -57,7 +56,7 @@ class NoSuchFlow(NotFound):
 
     def __str__(self) -> str:
         return (
-            f"this agent has no flow {self.uuid!r} in its ring, any more or at all; save flows with "
+            f"this agent has no flow {self.uuid!r} in its ring or its archive, any more or at all; save flows with "
             "hubble observe -o jsonpb, and give the file as the flow"
         )
 
@@ -79,7 +78,7 @@ class TimeTravelService(StreamingService, pb.TimeTravelServiceBase):
 
     async def why(self, message: pb.WhyRequest) -> pb.Document:
         """Why. Raises NoSuchMoment, BadQuestion, NoSuchEnd, NoSuchFlow."""
-        flow = self._flow(message)
+        flow = await self._in_thread(partial(self._flow, message))
         if flow is not None:
             return await self._answer(lambda history, _: why_flow(history, flow))
         return await self._answer(partial(why, question=_traffic(message.traffic), at=message.at))
@@ -171,7 +170,9 @@ class TimeTravelService(StreamingService, pb.TimeTravelServiceBase):
     def _seen(self, since: str, until: str, now_ns: int) -> Seen | None:
         if self._agent.seen is None:
             return None
-        return self._agent.seen(*span_of(since, until, now_ns))
+        sight = Sight(*span_of(since, until, now_ns))
+        self._agent.seen(sight)
+        return sight.seen()
 
     def _target(self, message: pb.RollbackRequest) -> Target:
         with self._agent.history() as history:

@@ -45,7 +45,7 @@ def log(context: click.Context, *, first: int | None, last: int | None, follow: 
             printer.show(batch.entries)
 
     try:
-        session.call(ask, patience_s=None)
+        session.call(ask, patience_s=None, until_unread=True)
     except KeyboardInterrupt:
         if not follow:
             raise

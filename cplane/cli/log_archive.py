@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from cplane.cli.format import pairs
+from cplane.cli.log_verify import Location
 from cplane.cli.session import emit, fail, output_option
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ Exit codes:
 
 
 @click.command(epilog=_ARCHIVE)
-@click.option("--log", "path", required=True, type=click.Path(exists=True, dir_okay=False), help="The log's file.")
+@click.option("--log", "path", required=True, type=Location(), metavar="FILE", help="The log's file.")
 @click.option(
     "--keep", type=click.IntRange(min=1), default=1, show_default=True, help="So many events stay in the file."
 )
@@ -56,6 +57,7 @@ def archive(path: str, keep: int, output: str) -> None:
     from cplane.errors import CplaneError
     from cplane.eventlog.archiving import archive_file
 
+    _check_is_file(path)
     try:
         done = archive_file(path, lambda _: keep)
     except CplaneError as error:
@@ -65,7 +67,7 @@ def archive(path: str, keep: int, output: str) -> None:
 
 
 @click.command(epilog=_COMPACT)
-@click.option("--log", "path", required=True, type=click.Path(exists=True, dir_okay=False), help="The log's file.")
+@click.option("--log", "path", required=True, type=Location(), metavar="FILE", help="The log's file.")
 @click.option("--keep", required=True, metavar="HORIZON", help="Archived events before this are dropped.")
 @output_option
 def compact(path: str, keep: str, output: str) -> None:
@@ -76,6 +78,8 @@ def compact(path: str, keep: str, output: str) -> None:
     from cplane.errors import CplaneError
     from cplane.eventlog.archiving import compact_file
     from cplane.telemetry.clock import SystemClock
+
+    _check_is_file(path)
 
     def horizon(history: "History") -> int:
         """The last position that may go."""
@@ -95,3 +99,12 @@ def compact(path: str, keep: str, output: str) -> None:
     if done.start:
         shown["digest before"] = done.digest.hex()
     emit(output, {name.replace(" ", "_"): value for name, value in shown.items()}, lambda: pairs(list(shown.items())))
+
+
+def _check_is_file(location: str) -> None:
+    """Ends the process where the log is in a database."""
+    if "://" in location:
+        fail(
+            "a log in a database stays there as a whole: nothing of it is archived or dropped, and room is made with "
+            "the database's own means; `cplane log export` and `import` make a file of it, which can be archived"
+        )

@@ -101,7 +101,7 @@ def _export_agent(session: Session, first: str, last: str, write: Write) -> None
         async for document in found:
             write(document.json.encode() + b"\n")
 
-    session.call(call, patience_s=None)
+    session.call(call, patience_s=None, until_unread=True)
 
 
 @click.command("import", epilog=_IMPORT)

@@ -56,7 +56,7 @@ class Location(click.Path):
     metavar="LOCATION",
     help="Check this file and its archive, or a node's log in postgresql://…?node=NAME, without an agent.",
 )
-@click.option("--snapshots", is_flag=True, help="With --file: also check what was remembered beside it for questions.")
+@click.option("--snapshots", is_flag=True, help="With --file: also check what was remembered of it for questions.")
 @click.option(
     "--checkpoint",
     "checkpoints",
@@ -78,9 +78,7 @@ def verify(
 ) -> None:
     """Check that the stored log is unbroken and unchanged; exit code 1 when it is not."""
     if snapshots and path is None:
-        raise click.UsageError("--snapshots looks at the file beside a log: give that log with --file")
-    if snapshots and path is not None and "://" in path:
-        raise click.UsageError("--snapshots looks at the file beside a log, and a database has none")
+        raise click.UsageError("--snapshots looks at what was remembered of a log: give that log with --file")
     if public_key is not None and not checkpoints:
         raise click.UsageError("--public-key is whose checkpoints are trusted: give one with --checkpoint")
     wanted = [read(name, public_key) for name in checkpoints]

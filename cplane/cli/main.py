@@ -27,12 +27,14 @@ from cplane.cli.session import DEFAULT_SERVER, Session
 from cplane.cli.status import doctor, status, version, wait
 from cplane.cli.why import why
 from cplane.terminal.completion import completion_command
+from cplane.terminal.unread import Program
 
 EPILOG = """\b
 Exit codes:
   0  done
   1  the agent refused or failed, or a check failed
   2  wrong usage, or no agent answers
+  141  nobody reads the output any more, as of `… | head`
 
 \b
 Environment:
@@ -41,7 +43,9 @@ Environment:
 """
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}, epilog=EPILOG)
+@click.group(
+    cls=Program, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}, epilog=EPILOG
+)
 @click.option(
     "--server",
     default=DEFAULT_SERVER,

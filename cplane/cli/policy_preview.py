@@ -2,15 +2,15 @@
 
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Final
+from typing import TYPE_CHECKING, Final
 
 import click
 
 from cplane.cli.diff import intent_lines
+from cplane.cli.flows import KINDS, flows_option, seen_in
 from cplane.cli.format import instant, printable, table
-from cplane.cli.session import Session, emit, fail, output_option
+from cplane.cli.session import Session, emit, output_option
 from cplane.cli.timetravel import ask, log_option
 
 if TYPE_CHECKING:
@@ -23,15 +23,17 @@ if TYPE_CHECKING:
 BREAKS: Final = 3
 _SHOWN: Final = 40  # rows of each table
 _PEERS: Final = 5  # names in a cell
-_EPILOG: Final = """\b
+_EPILOG: Final = f"""\b
 A MOMENT is a time (2026-01-31T12:00:00Z, or 14:03 for today, UTC), how long ago (2h), or for --at a position too.
 The answer is judged by the code that fills the kernel's maps. What nobody did while flows were recorded is not known:
 where that matters, apply it first with the annotation policy.cplane.io/audit: "true", which denies nothing.
 
+{KINDS}
 \b
 Examples:
   cplane policy preview -f db.yaml --since 24h
   cplane policy preview --delete CiliumNetworkPolicy/shop/db --log log.db --flows flows.jsonl
+  cplane policy preview -f db.yaml --log log.db --flows flows.ring --flows archive/ --since 24h
 
 \b
 Exit codes:
@@ -51,9 +53,7 @@ Exit codes:
 @click.option("--since", default="", metavar="MOMENT", help="Flows from then on. Default: all that are recorded.")
 @click.option("--until", default="", metavar="MOMENT", help="Flows up to then.")
 @log_option
-@click.option(
-    "--flows", multiple=True, metavar="FILE", help="With --log: flows as `hubble observe -o jsonpb` prints them."
-)
+@flows_option
 @output_option
 @click.pass_obj
 def preview(
@@ -98,8 +98,7 @@ def preview(
 def _offline(
     history: "History", now_ns: int, text: bytes, deleted: Iterable[str], at: str, seen: "Seen | None"
 ) -> "Preview":
-    from cplane.api.documents import read_objects
-    from cplane.api.policy import located
+    from cplane.config.documents import located, read_objects
     from cplane.deciders.policy import InvalidDocuments
     from cplane.timetravel.fork import Fork, ref_of
     from cplane.timetravel.preview import endpoints_at
@@ -113,26 +112,6 @@ def _offline(
         raise located(invalid, objects) from None
     earlier = endpoints_at(history, seen.window.first_ns) if seen is not None and seen.window.flows else None
     return question(fork, seen, earlier)
-
-
-def seen_in(files: Iterable[str], since: str, until: str, now_ns: int) -> "Seen | None":
-    """What the flows in the files say; None: there are no files. Ends the process when one cannot be read."""
-    from cplane.timetravel.seen import fold, span_of
-
-    files = tuple(files)
-    if not files:
-        return None
-    first, last = span_of(since, until, now_ns)
-    try:
-        with ExitStack() as opened:
-            lines = (line for file in files for line in opened.enter_context(_opened(file)))
-            return fold(lines, since_ns=first, until_ns=last)
-    except OSError as error:
-        fail(f"{error.filename}: {error.strerror}")
-
-
-def _opened(file: str) -> AbstractContextManager[BinaryIO]:
-    return nullcontext(sys.stdin.buffer) if file == "-" else Path(file).open("rb")
 
 
 def _read(file: str) -> bytes:

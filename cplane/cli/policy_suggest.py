@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from cplane.cli.flows import KINDS, flows_option, seen_in
 from cplane.cli.format import printable, to_json, to_yaml
-from cplane.cli.policy_preview import seen_in, window_line
+from cplane.cli.policy_preview import window_line
 from cplane.cli.session import Session
 from cplane.cli.timetravel import ask, log_option
 
@@ -15,9 +16,10 @@ if TYPE_CHECKING:
     from cplane.timetravel.history import History
     from cplane.timetravel.suggest import Suggestion
 
-_EPILOG: Final = """\b
+_EPILOG: Final = f"""\b
 A MOMENT is a time (2026-01-31T12:00:00Z, or 14:03 for today, UTC) or how long ago (2h).
 
+{KINDS}
 \b
 Examples:
   cplane policy suggest -n shop --since 24h > shop.yaml && cplane policy preview -f shop.yaml --since 24h
@@ -37,9 +39,7 @@ Exit codes:
 @click.option("--until", default="", metavar="MOMENT", help="Flows up to then.")
 @click.option("--include-denied", is_flag=True, help="Allow what was denied, too.")
 @log_option
-@click.option(
-    "--flows", multiple=True, metavar="FILE", help="With --log: flows as `hubble observe -o jsonpb` prints them."
-)
+@flows_option
 @click.option(
     "-o", "--output", type=click.Choice(["yaml", "json"]), default="yaml", show_default=True, help="How to print it."
 )

@@ -1,9 +1,7 @@
 """`cplane replay`: what was so at another time, and history as it went."""
 
 import json
-import sys
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING, Final
 
 import click
@@ -11,6 +9,7 @@ import click
 from cplane.cli.format import align, instant, printable, table, to_json, to_yaml
 from cplane.cli.session import Session, emit, output_option
 from cplane.cli.timetravel import ask, log_option, stream
+from cplane.terminal.progress import Told, progress
 
 if TYPE_CHECKING:
     from cplane.pb.cplane.admin import v1 as pb
@@ -150,35 +149,17 @@ def _follow(session: Session, log: str | None, first: str, last: str, pause_s: f
 
         return agent.steps(pb.StepsRequest(from_=first, to=last))
 
-    printer = _Printer(output, pause_s)
-    with printer.progress():
-        stream(session, log, Steps, printer.show, offline=offline, online=online)
+    with progress() as told:
+        stream(session, log, Steps, _Printer(output, pause_s, told).show, told, offline=offline, online=online)
 
 
 class _Printer:
     """Prints events as they come; on a terminal, standard error says how far it is."""
 
-    def __init__(self, output: str, pause_s: float) -> None:
-        self._output, self._pause_s = output, pause_s
+    def __init__(self, output: str, pause_s: float, told: Told) -> None:
+        self._output, self._pause_s, self._told = output, pause_s, told
         self._widths = [len(header) for header in _HEADERS]
         self._started = False
-        self._advance: Callable[[int, int], None] = _stand_still
-
-    @contextmanager
-    def progress(self) -> Iterator[None]:
-        """How far it is can be seen inside, if standard error is a terminal."""
-        if not sys.stderr.isatty():
-            yield
-            return
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-        columns = (TextColumn("replay"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        shared = sys.stdout.isatty()  # then lines go above the bar, and not through it
-        with Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=shared) as bar:
-            task = bar.add_task("", total=None)
-            self._advance = lambda total, done: bar.update(task, total=total, completed=done)
-            yield
 
     def show(self, found: "Steps") -> Iterator[float]:
         """Print these events; gives the seconds to wait between two of them."""
@@ -187,7 +168,7 @@ class _Printer:
         begin = found.steps[0].position
         for number, (step, row) in enumerate(zip(found.steps, rows, strict=True)):
             self._print(step, row)
-            self._advance(found.to, step.position)
+            self._told("replay", step.position, found.to)
             if self._pause_s and begin + number < found.to:
                 yield self._pause_s
 
@@ -202,10 +183,6 @@ class _Printer:
             shown = to_builtins(step) | {"time": instant(step.recorded_at_ns)}
             click.echo(to_json(shown, line=True) if self._output == "json" else f"---\n{to_yaml(shown)}")
         self._started = True
-
-
-def _stand_still(_total: int, _done: int) -> None:
-    """Nobody looks."""
 
 
 def _row(one: "Step") -> list[str]:

@@ -1,6 +1,6 @@
 """A command's call to the agent, and what its end means for the exit code.
 
-0: done. 1: the agent refused or failed. 2: wrong usage, or no agent answers.
+0: done. 1: the agent refused or failed. 2: wrong usage, or no agent answers. 141: nobody reads the output.
 """
 
 import json
@@ -31,13 +31,22 @@ class Session:
     source: str = ""
     chosen: bool = field(default=False)  # by the user, not by default
 
-    def call(self, ask: "Callable[[ClientChannel], Awaitable[T]]", *, patience_s: float | None = ANSWER_S) -> T:
-        """What `ask` returns over a channel to the agent; ends the process when it cannot."""
+    def call(
+        self,
+        ask: "Callable[[ClientChannel], Awaitable[T]]",
+        *,
+        patience_s: float | None = ANSWER_S,
+        until_unread: bool = False,
+    ) -> T:
+        """What `ask` returns over a channel to the agent; ends the process when it cannot.
+
+        With `until_unread` it ends when nobody reads the output, also while there is none: for what changes nothing.
+        """
         from cplane.errors import CplaneError, Unavailable
         from cplane.terminal.interrupt import run_until_interrupted
 
         try:
-            return run_until_interrupted(partial(self._ask, ask, patience_s))
+            return run_until_interrupted(partial(self._ask, ask, patience_s), until_unread=until_unread)
         except TimeoutError:
             fail(f"{self.server} did not answer within {patience_s:g} s", code=UNREACHABLE)
         except Unavailable as error:
@@ -49,6 +58,7 @@ class Session:
         import anyio
         from grpclib.exceptions import GRPCError, StreamTerminatedError
 
+        from cplane.terminal.unread import is_unread
         from cplane.transport.client import Unreachable, connect
 
         with anyio.fail_after(patience_s):
@@ -58,6 +68,8 @@ class Session:
                 except GRPCError as error:
                     self._refused(error.message or error.status.name, channel.refusal)
                 except (StreamTerminatedError, ConnectionError) as error:
+                    if isinstance(error, BrokenPipeError) and is_unread():
+                        raise  # it is our output, and no fault of the agent's
                     raise Unreachable(self.server, f"the connection broke: {error}") from error
 
     def _refused(self, message: str, trailer: bytes) -> NoReturn:

@@ -1,15 +1,16 @@
 """What commands about another time share: they ask a log that is named, or else the agent."""
 
-import errno
 import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import click
 from click.core import ParameterSource
 
 from cplane.cli.session import Callback, Session, fail
+from cplane.terminal.progress import Told, progress
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -71,11 +72,15 @@ def stream(
     log: str | None,
     answer: type[Answer],
     show: "Callable[[Answer], Iterator[float]]",
+    told: Told | None = None,
     *,
     offline: "Callable[[History, int], Iterator[Answer]]",
     online: "Callable[[pb.TimeTravelServiceStub], AsyncIterator[pb.Document]]",
 ) -> None:
-    """Every answer is shown, as they come; `show` yields the seconds to wait before it goes on. Otherwise as `ask`."""
+    """Every answer is shown, as they come; `show` yields the seconds to wait before it goes on. Otherwise as `ask`.
+
+    How far a long log is that must be read first is `told`, or shown.
+    """
     if log is not None:
 
         def through(history: "History", now_ns: int) -> None:
@@ -83,44 +88,40 @@ def stream(
                 for pause_s in show(one):
                     time.sleep(pause_s)
 
-        ask_log(log, through)
+        ask_log(log, through, told)
         return
 
     import anyio
     import msgspec
 
-    unread = False
-
     async def call(channel: "ClientChannel") -> None:
         from cplane.pb.cplane.admin import v1 as pb
 
-        nonlocal unread
         async for document in online(pb.TimeTravelServiceStub(channel)):
-            try:
-                for pause_s in show(msgspec.json.decode(document.json, type=answer)):
-                    await anyio.sleep(pause_s)
-            except BrokenPipeError:  # of our output, which is not the agent's fault
-                unread = True
-                return
+            for pause_s in show(msgspec.json.decode(document.json, type=answer)):
+                await anyio.sleep(pause_s)
 
-    session.call(call, patience_s=None)
-    if unread:
-        raise BrokenPipeError(errno.EPIPE, "nobody reads the output")
+    session.call(call, patience_s=None, until_unread=True)
 
 
-def ask_log(log: str, question: "Callable[[History, int], Answer]") -> Answer:
-    """What the question finds in the log. Ends the process when it cannot be asked."""
+def ask_log(log: str, question: "Callable[[History, int], Answer]", told: Told | None = None) -> Answer:
+    """What the question finds in the log. Ends the process when it cannot be asked.
 
-    def opened() -> "AbstractContextManager[History]":
+    How far a long log is that must be read first is `told`, or shown.
+    """
+
+    def opened(hearing: Told) -> "AbstractContextManager[History]":
         from cplane.eventlog.reader import open_history
 
-        return open_history(log)
+        return open_history(log, told=hearing)
 
-    return ask_opened(opened, question)
+    return ask_opened(opened, question, told)
 
 
 def ask_opened(
-    opened: "Callable[[], AbstractContextManager[Opened]]", question: "Callable[[Opened, int], Answer]"
+    opened: "Callable[[Told], AbstractContextManager[Opened]]",
+    question: "Callable[[Opened, int], Answer]",
+    told: Told | None = None,
 ) -> Answer:
     """What the question finds in what `opened` opens, at the present. Ends the process when it cannot be asked."""
     from cplane.errors import CplaneError
@@ -129,7 +130,7 @@ def ask_opened(
     if click.get_current_context().find_root().get_parameter_source("server") is ParameterSource.COMMANDLINE:
         raise click.UsageError("--log and --server both say whom to ask: give one of them")
     try:
-        with opened() as found:
+        with nullcontext(told) if told is not None else progress() as hearing, opened(hearing) as found:
             return question(found, SystemClock().now_ns())
     except CplaneError as error:
         fail(str(error))

@@ -1,16 +1,14 @@
 """`cplane why`: the verdict on traffic, who says so, since when, and what would have let it through."""
 
-import sys
-from collections.abc import Iterator
 from contextlib import suppress
-from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Final
+from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
 import click
 
+from cplane.cli.flows import KINDS, flow_in
 from cplane.cli.format import to_json, to_yaml
-from cplane.cli.session import Session, fail
+from cplane.cli.session import Session
 from cplane.cli.timetravel import ask, log_option
 from cplane.cli.traffic import Traffic, traffic_options
 from cplane.cli.why_across import answer_of, ask_nodes, is_of_nodes, parts_of
@@ -18,15 +16,14 @@ from cplane.cli.why_across import answer_of, ask_nodes, is_of_nodes, parts_of
 if TYPE_CHECKING:
     from cplane.pb.cplane.admin import v1 as pb
     from cplane.timetravel.across import WhyAcross
-    from cplane.timetravel.flows import RecordedFlow
     from cplane.timetravel.history import History
     from cplane.timetravel.why import Why
 
-_STDIN: Final = "-"
-_EPILOG: Final = """\b
+_EPILOG: Final = f"""\b
 An end is namespace/pod, an address, node, or identity:NUMBER. A port is 80/TCP, the name of one (http/TCP) or ICMP:8.
 A moment is a position (1234), head, a time (2026-01-31T12:00:00Z, or 14:03 for today, UTC) or how long ago (2h).
 
+{KINDS}
 \b
 In a database that has the logs of several nodes, with no node=NAME in its address, each end's node is asked for its
 own policy, at the same time; --at is a time there, and the answer has those of both nodes.
@@ -35,6 +32,7 @@ own policy, at the same time; --at is a time there, and the answer has those of 
 Examples:
   cplane why --from shop/web --to shop/db --port 5432/TCP --at 14:03
   cplane why 5f1c62a4-6a1e-4c1e-9e2b-8c0d6f6b7a01
+  cplane why 5f1c62a4-6a1e-4c1e-9e2b-8c0d6f6b7a01 --log log.db --flows flows.ring --flows archive/
 
 \b
 Exit codes:
@@ -48,7 +46,7 @@ Exit codes:
 @click.argument("uuid", required=False, metavar="[FLOW_UUID]")
 @traffic_options
 @click.option("--at", metavar="MOMENT", help="When. Default: now, or the last event of the log.")
-@click.option("--flow", metavar="FILE|-", help="Flows as hubble observe -o jsonpb prints them; FLOW_UUID says which.")
+@click.option("--flow", "--flows", multiple=True, metavar="PATH", help="Recorded flows; FLOW_UUID says which is meant.")
 @log_option
 @click.option(
     "-o",
@@ -70,7 +68,7 @@ def why(
     headers: tuple[str, ...],
     dns: str | None,
     at: str | None,
-    flow: str | None,
+    flow: tuple[str, ...],
     log: str | None,
     output: str,
 ) -> None:
@@ -79,10 +77,10 @@ def why(
     Ask by the uuid of a recorded flow, which is judged by the rules that were in force for it, or by two ends.
     """
     traffic = Traffic(source, destination, port, http, headers, dns)
-    if uuid is None and flow is None and log is not None and is_of_nodes(log):
+    if uuid is None and not flow and log is not None and is_of_nodes(log):
         _print_across(ask_nodes(log, traffic.question(), at or ""), output)
         return
-    if uuid is None and flow is None:
+    if uuid is None and not flow:
         found = _of_traffic(session, log, traffic, at or "")
     else:
         if at is not None or not traffic.is_empty:
@@ -108,12 +106,12 @@ def _of_traffic(session: Session, log: str | None, traffic: Traffic, at: str) ->
     return ask(session, log, Why, offline=offline, online=online)
 
 
-def _of_flow(session: Session, log: str | None, uuid: str, file: str | None) -> "Why":
+def _of_flow(session: Session, log: str | None, uuid: str, flows: tuple[str, ...]) -> "Why":
     from cplane.timetravel.why import Why, why_flow
 
-    if log is not None and file is None:
-        raise click.UsageError("flows are not in the log: give the one that is meant with --flow FILE")
-    flow = None if file is None else _read(file, uuid)
+    if log is not None and not flows:
+        raise click.UsageError("flows are not in the log: say with --flows PATH where the one that is meant is")
+    flow = flow_in(flows, uuid) if flows else None
 
     def offline(history: "History", now_ns: int) -> "Why":
         del now_ns
@@ -138,29 +136,6 @@ def _checked(uuid: str | None) -> str:
     with suppress(ValueError):
         return str(UUID(uuid))
     raise click.UsageError(f"{uuid!r} is no uuid of a flow; for two ends, write --from, --to and --port")
-
-
-def _read(file: str, uuid: str) -> "RecordedFlow":
-    from cplane.timetravel.flows import pick_flow
-    from cplane.timetravel.traffic import BadQuestion
-
-    try:
-        if file == _STDIN:
-            return pick_flow(_lines(sys.stdin.buffer), uuid)
-        with Path(file).open("rb") as opened:
-            return pick_flow(_lines(opened), uuid)
-    except BadQuestion as error:
-        fail(f"{'standard input' if file == _STDIN else file}: {error}")
-    except OSError as error:
-        raise click.UsageError(f"--flow {file}: {error.strerror or error}") from None
-
-
-def _lines(opened: BinaryIO) -> Iterator[bytes]:
-    """The lines of it; one that is longer than a flow can be is cut, and refused where it is read."""
-    from cplane.timetravel.flows import LINE_BYTES_MAX
-
-    while line := opened.readline(LINE_BYTES_MAX + 1):
-        yield line
 
 
 def _print_across(found: "WhyAcross", output: str) -> None:

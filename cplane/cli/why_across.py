@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from cplane.cli.format import printable
 from cplane.cli.timetravel import ask_opened
 from cplane.cli.why_text import Node, parts
+from cplane.terminal.progress import Told
 
 if TYPE_CHECKING:
     from cplane.timetravel.across import NodeAnswer, WhyAcross
@@ -19,7 +20,7 @@ def is_of_nodes(log: str | None) -> bool:
     if log is None or not log.startswith(("postgresql://", "postgres://")):
         return False
 
-    def opened() -> AbstractContextManager[bool]:
+    def opened(_: Told) -> AbstractContextManager[bool]:
         from cplane.eventlog.postgres_nodes import names_no_node
 
         return names_no_node(log)
@@ -30,10 +31,10 @@ def is_of_nodes(log: str | None) -> bool:
 def ask_nodes(log: str, question: "Question", at: str) -> "WhyAcross":
     """The answer of the nodes that have the ends. Ends the process when there is none."""
 
-    def opened() -> "AbstractContextManager[dict[str, History]]":
+    def opened(told: Told) -> "AbstractContextManager[dict[str, History]]":
         from cplane.eventlog.postgres_nodes import open_nodes
 
-        return open_nodes(log, question)
+        return open_nodes(log, question, told)
 
     def answer(nodes: "dict[str, History]", now_ns: int) -> "WhyAcross":
         from cplane.timetravel.across import why_across

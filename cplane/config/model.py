@@ -328,6 +328,16 @@ class AgentConfig:
         return self.log if self.log.startswith(_DATABASES) else ""
 
     @property
+    def log_location(self) -> str:
+        """The log's file, or the address of its database; empty when it is kept in memory."""
+        return self.log_path or self.log_database
+
+    @property
+    def history_dir(self) -> str:
+        """The folder for what is worked out from a log that is in a database."""
+        return f"{self.state_dir.rstrip('/')}/history"
+
+    @property
     def log_shown(self) -> str:
         """Where the log is, for everybody to see."""
         return _PASSWORD.sub("", self.log) if self.log_database else self.log

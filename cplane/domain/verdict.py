@@ -1,6 +1,7 @@
 """Verdicts, directions, drop reasons and trace points; the numbers are Cilium's, in C they stand in bpf/lib."""
 
 from enum import IntEnum
+from typing import Final
 
 
 class Verdict(IntEnum):
@@ -57,3 +58,7 @@ class DropReason(IntEnum):
     AUTH_REQUIRED = 189
     TTL_EXCEEDED = 196
     ENDPOINT_NOT_READY = 203
+
+
+POLICY_DROPS: Final = frozenset({DropReason.POLICY_DENIED, DropReason.POLICY_DENY, DropReason.AUTH_REQUIRED})
+"""Drops that are policy's; others say nothing of it."""

@@ -17,6 +17,9 @@ _PREFIXES: Final = {
     "pool": "ipam.",
     "node": "node.",
     "options": "config.",
+    "service": "service.",
+    "backend": "service.backend_state_changed",
+    "service-options": "service.options_changed",
 }
 _DOCUMENT: Final = b',"document":'
 

@@ -43,23 +43,32 @@ def beginning_bytes(beginning: Beginning) -> bytes:
     return MAGIC + blake2b(rest, digest_size=DIGEST_BYTES).digest() + rest
 
 
-def read_beginning(path: str, position: int) -> Beginning:
-    """What the file has, which is of that position by its name. Raises BadEvent, StorageFailed."""
-    try:
-        with open(path, "rb") as file:
-            found = file.read()
-    except OSError as error:
-        raise StorageFailed(path, f"cannot read it: {error.strerror}") from error
-    digest, rest = found[len(MAGIC) : len(MAGIC) + DIGEST_BYTES], found[len(MAGIC) + DIGEST_BYTES :]
-    if not found.startswith(MAGIC) or blake2b(rest, digest_size=DIGEST_BYTES).digest() != digest:
-        raise BadEvent(position, f"the beginning {path} is damaged: it was changed or cut")
+def beginning_of(data: bytes) -> Beginning:
+    """What a file with these bytes has. Raises ValueError, which says why they are not such a file."""
+    digest, rest = data[len(MAGIC) : len(MAGIC) + DIGEST_BYTES], data[len(MAGIC) + DIGEST_BYTES :]
+    if not data.startswith(MAGIC) or blake2b(rest, digest_size=DIGEST_BYTES).digest() != digest:
+        raise ValueError("it was changed or cut")
     try:
         beginning = msgspec.msgpack.decode(
             zstandard.ZstdDecompressor().decompress(rest, max_output_size=_BYTES_MAX), type=Beginning
         )
         ledger = beginning.ledger()
     except (zstandard.ZstdError, ValueError) as error:
-        raise BadEvent(position, f"the beginning {path} is damaged: it cannot be read ({error})") from error
-    if not position == beginning.position == ledger.position:
+        raise ValueError(f"it cannot be read ({error})") from error
+    if beginning.position != ledger.position:
+        raise ValueError(f"it has the state of position {ledger.position}, and is of {beginning.position}")
+    return beginning
+
+
+def read_beginning(path: str, position: int) -> Beginning:
+    """What the file has, which is of that position by its name. Raises BadEvent, StorageFailed."""
+    try:
+        with open(path, "rb") as file:
+            beginning = beginning_of(file.read())
+    except OSError as error:
+        raise StorageFailed(path, f"cannot read it: {error.strerror}") from error
+    except ValueError as error:
+        raise BadEvent(position, f"the beginning {path} is damaged: {error}") from error
+    if position != beginning.position:
         raise BadEvent(position, f"the beginning {path} is one of position {beginning.position}")
     return beginning

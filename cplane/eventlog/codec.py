@@ -13,8 +13,9 @@ from typing import Final
 import msgspec
 
 from cplane.eventlog.errors import BadEvent, UnknownEvent, Unwritable
-from cplane.events.catalog import CATALOG, WIRE_NAME, Event
-from cplane.events.envelope import Envelope, Proposed, StreamId
+from cplane.events.catalog import CATALOG, RETIRED, WIRE_NAME, Event
+from cplane.events.envelope import Envelope, Proposed, Stored, StreamId
+from cplane.events.upcasting import readers
 
 DIGEST_BYTES: Final = 32
 GENESIS: Final = bytes(DIGEST_BYTES)
@@ -27,11 +28,9 @@ StoredRow = tuple[int, bytes, int, bytes, int, int, bytes, bytes, bytes, bytes]
 _NUMBERS: Final = struct.Struct(">qqqq")
 _LENGTH: Final = struct.Struct(">I").pack
 _ENCODER: Final = msgspec.json.Encoder(order="deterministic")
-_DECODERS: Final = {
-    (name.encode(), schema): msgspec.json.Decoder(cls, strict=True) for (name, schema), cls in CATALOG.items()
-}
+_READ: Final = {(name.encode(), schema): read for (name, schema), read in readers(CATALOG, RETIRED).items()}
 _KINDS: Final = {
-    cls: (name, schema, name.encode(), _DECODERS[name.encode(), schema]) for cls, (name, schema) in WIRE_NAME.items()
+    cls: (name, schema, name.encode(), _READ[name.encode(), schema]) for cls, (name, schema) in WIRE_NAME.items()
 }
 
 
@@ -78,10 +77,10 @@ class Draft(msgspec.Struct, frozen=True, gc=False):
 
 def encode(event: Event) -> bytes:
     """The event's JSON: fields in the order of the class, no spaces. Raises Unwritable when it would not read back."""
-    name, _, _, decoder = _KINDS[type(event)]
+    name, _, _, read = _KINDS[type(event)]
     try:
         data = _ENCODER.encode(event)
-        again = decoder.decode(data)
+        again = read(data)
     except (msgspec.MsgspecError, UnicodeError, OverflowError, TypeError) as error:
         raise Unwritable(f"event {name}", str(error)) from error
     if again != event:
@@ -117,8 +116,8 @@ def digest_of(row: StoredRow, previous: bytes) -> bytes:
 def decode(row: StoredRow) -> Envelope:
     """What the row says. Raises BadEvent when it cannot be read."""
     position, stream, version, kind, schema, recorded_at_ns, actor, cause, data, digest = row
-    decoder = _DECODERS.get((kind, schema))
-    if decoder is None:
+    read = _READ.get((kind, schema))
+    if read is None:
         raise UnknownEvent(position, kind.decode(errors="backslashreplace"), schema)
     try:
         return Envelope(
@@ -128,7 +127,7 @@ def decode(row: StoredRow) -> Envelope:
             recorded_at_ns=recorded_at_ns,
             actor=actor.decode(),
             cause=cause.decode(),
-            event=decoder.decode(data),
+            event=read(data),
             digest=digest,
         )
     except (msgspec.MsgspecError, UnicodeError) as error:
@@ -137,13 +136,33 @@ def decode(row: StoredRow) -> Envelope:
 
 def decode_fact(position: int, kind: bytes, schema: int, data: bytes) -> Event:
     """The event of a row of which only type, schema and data were read. Raises BadEvent."""
-    decoder = _DECODERS.get((kind, schema))
-    if decoder is None:
+    read = _READ.get((kind, schema))
+    if read is None:
         raise UnknownEvent(position, kind.decode(errors="backslashreplace"), schema)
     try:
-        return decoder.decode(data)
+        event: Event = read(data)
     except (msgspec.MsgspecError, UnicodeError) as error:
         raise BadEvent(position, f"the event cannot be read: {error}") from error
+    return event
+
+
+def stored_of(row: StoredRow) -> Stored:
+    """The row as it is, with texts for texts. Raises BadEvent."""
+    position, stream, version, kind, schema, recorded_at_ns, actor, cause, data, digest = row
+    try:
+        stream_, kind_, actor_, cause_ = stream.decode(), kind.decode(), actor.decode(), cause.decode()
+    except UnicodeError as error:
+        raise BadEvent(position, f"the event cannot be read: {error}") from error
+    return Stored(position, stream_, version, kind_, schema, recorded_at_ns, actor_, cause_, data, digest)
+
+
+def stored_again(one: Envelope) -> Stored:
+    """An event that is in memory alone, as it would be stored."""
+    name, schema, _, _ = _KINDS[type(one.event)]
+    numbers = (schema, one.recorded_at_ns)
+    return Stored(
+        one.position, one.stream, one.version, name, *numbers, one.actor, one.cause, encode(one.event), one.digest
+    )
 
 
 def decode_all(rows: Iterable[StoredRow], after: int) -> list[Envelope]:

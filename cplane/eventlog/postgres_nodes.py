@@ -1,16 +1,19 @@
 """The logs of several nodes in one database, for questions whose ends are on different nodes."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import Final
 
 import msgspec
 
+from cplane.eventlog.beside import own_folder
+from cplane.eventlog.changes import Told
 from cplane.eventlog.database import Connection, Place, connect, recognise, translated
 from cplane.eventlog.errors import NoSuchNode, NotALog
 from cplane.eventlog.postgres_reader import PostgresReader
 from cplane.eventlog.postgres_rows import SELECT_NODES
+from cplane.eventlog.reading import quietly
 from cplane.timetravel.history import History
 from cplane.timetravel.traffic import Address, Named, NodeName, PodName, Question
 
@@ -21,7 +24,7 @@ _SELECT_HOMES: Final = (
 
 
 @contextmanager
-def open_nodes(url: str, question: Question) -> Iterator[dict[str, History]]:
+def open_nodes(url: str, question: Question, told: Told = quietly) -> Iterator[dict[str, History]]:
     """The histories of the nodes that an end of the question has ever been on, or is; by the names of the nodes.
 
     Raises NotALog, NoSuchNode, NewerSchema, StorageFailed; what they are asked may raise BadEvent too.
@@ -31,7 +34,13 @@ def open_nodes(url: str, question: Question) -> Iterator[dict[str, History]]:
         if not there:
             raise NoSuchNode(place.shown, "has no log yet: no agent has written there")
         names = sorted({name for one in question.ends for name in _nodes_of(connection, one, there)})
-        yield {name: History(PostgresReader(connection, replace(place, node=name))) for name in names}
+        with ExitStack() as stack:
+            readers = {
+                name: PostgresReader(connection, replace(place, node=name), own_folder(), told=told) for name in names
+            }
+            for one in readers.values():
+                stack.callback(one.close)
+            yield {name: History(one) for name, one in readers.items()}
 
 
 @contextmanager

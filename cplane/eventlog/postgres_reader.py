@@ -3,37 +3,53 @@
 A reader has a connection of its own, which can only read, and sees the log as it was when it was made.
 """
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from itertools import islice
-from typing import Final
+from typing import Final, cast
 
 from cplane.errors import Corrupt
+from cplane.eventlog.beside import kept_place
 from cplane.eventlog.chain import Chain
-from cplane.eventlog.codec import StoredRow, decode, decode_all, decode_fact
+from cplane.eventlog.changes import Said, Told
+from cplane.eventlog.codec import StoredRow, decode
 from cplane.eventlog.database import Connection, Place, connect, recognise, translated
 from cplane.eventlog.errors import BadEvent, NoSuchNode, NotALog
-from cplane.eventlog.gist import Gist
-from cplane.eventlog.postgres_rows import LAST, SELECT_AT, SELECT_HEAD, SELECT_NODES, between
-from cplane.events.envelope import Envelope, StreamId
-from cplane.events.objects import object_of
-from cplane.timetravel.history import History
-from cplane.timetravel.ledger import Ledger
+from cplane.eventlog.postgres_refusals import read_refusals
+from cplane.eventlog.postgres_rows import (
+    LAST,
+    SELECT_AT,
+    SELECT_FACTS,
+    SELECT_HEAD,
+    SELECT_NODES,
+    SELECT_OF_TYPES,
+    SELECT_SAID,
+    between,
+    digest_at,
+    original,
+    said_row,
+)
+from cplane.eventlog.reading import Fact, StoredReader, quietly
 from cplane.timetravel.refused import Refused
-from cplane.timetravel.wanted import Wanted
 
-_ROWS: Final = 1024  # that are decoded at once
 _NAMED_MAX: Final = 20  # nodes in a message
+_STRETCH: Final = 20_000  # events of which those of some types are fetched together
 
 
 @contextmanager
-def open_database(url: str, *, node: str = "", refusals: Sequence[Refused] = ()) -> Iterator[History]:
-    """The history of one node's log: `node` in the URL, or else `node`, or else the only one that there is.
+def open_database(
+    url: str, *, node: str, folder: str, keeping: bool = True, told: Told = quietly
+) -> "Iterator[PostgresReader]":
+    """A reader of one node's log: `node` in the URL, or else `node`, or else the only one that there is.
 
-    Raises NotALog, NoSuchNode, NewerSchema, StorageFailed; what it is asked may raise BadEvent too.
+    What is worked out is kept in `folder`; empty: it is not. Raises NotALog, NoSuchNode, NewerSchema, StorageFailed;
+    what it is asked may raise BadEvent too.
     """
     with _opened(Place.of(url, node)) as (connection, place):
-        yield History(PostgresReader(connection, place, refusals))
+        reader = PostgresReader(connection, place, folder, keeping=keeping, told=told)
+        try:
+            yield reader
+        finally:
+            reader.close()
 
 
 def verify_database(url: str, *, node: str = "") -> tuple[Chain, int, str]:
@@ -83,69 +99,55 @@ def _with_node(connection: Connection, place: Place) -> Place:
     raise NoSuchNode(place.shown, f"has no log of node {place.node!r}; there are {there}")
 
 
-class PostgresReader:
-    """A log in a database. Its head is where it was when this was made; nothing is ever dropped from it."""
+class PostgresReader(StoredReader):
+    """A log in a database; nothing is ever dropped from it."""
 
-    def __init__(self, connection: Connection, place: Place, refusals: Sequence[Refused] = ()) -> None:
-        self._connection, self._place, self._refusals = connection, place, refusals
-        self.start, self.head = 0, self._number(SELECT_HEAD, place.node)
+    folded_at_once = 2048  # a question to the database takes as long as a hundred rows
 
-    def entries(self, after: int, to: int) -> Iterator[Envelope]:
-        """The events behind `after` up to and with `to`, in order. Raises BadEvent, StorageFailed."""
-        rows = self._rows(after, to)
-        while batch := list(islice(rows, _ROWS)):
-            yield from decode_all(batch, after)
-            after += len(batch)
-        if after < to:
-            raise BadEvent(after + 1, "the event is missing")
+    def __init__(
+        self, connection: Connection, place: Place, folder: str = "", *, keeping: bool = True, told: Told = quietly
+    ) -> None:
+        self._connection, self._place = connection, place
+        head = self._number(SELECT_HEAD, place.node)
+        first = self.digest_at(1) if folder and head else None
+        kept = kept_place(folder, place.node, first) if first is not None else ""
+        super().__init__(kept, start=0, head=head, keeping=keeping, told=told)
 
-    def mark(self, position: int) -> tuple[bytes, int]:
-        """Digest and time of the event at that position. Raises BadEvent, StorageFailed."""
-        one = next(self.entries(position - 1, position))
-        return one.digest, one.recorded_at_ns
+    def digest_at(self, position: int) -> bytes | None:
+        """The digest of the event at that position; None: there is none."""
+        with translated(self._place.shown):
+            return digest_at(self._connection, self._place.node, position)
 
-    def about(self, names: Collection[str], after: int, to: int) -> Iterator[Envelope]:
-        """Those of the same events that are about the objects of these names, in order. Raises BadEvent."""
-        wanted = set(names)
-        return (one for one in self.entries(after, to) if object_of(one.event) in wanted)
-
-    def fold(self, ledger: Ledger, to: int) -> None:
-        """The ledger is at that position. Raises BadEvent."""
-        gist, counts = Gist(ledger.position), dict[StreamId, int]()
-        for row in self._rows(ledger.position, to):
-            if row[0] != gist.position + 1:
-                break
-            stream = StreamId(row[1].decode())
-            counts[stream] = counts.get(stream, 0) + 1
-            if row[4] == 1:
-                gist.add((row[3],), (row[8],))
-            else:
-                gist.keep(row[3], row[4], row[8])
-        if gist.position != to:
-            raise BadEvent(gist.position + 1, "the event is missing")
-        ledger.absorb((decode_fact(*row) for row in gist.rows()), to, counts)
-
-    def find(self, wanted: Wanted) -> list[int]:
-        """The positions of the events that are wanted, in order. Raises BadEvent."""
-        to = self.head if wanted.to is None else min(self.head, wanted.to)
-        return wanted.selects(self.entries(min(wanted.after, to), to))
+    def rows(self, after: int, to: int) -> Iterator[StoredRow]:
+        """The rows behind `after` up to and with `to`, in order; whoever reads them finds gaps."""
+        with translated(self._place.shown):
+            yield from between(self._connection, self._place.node, after, to)
 
     def refusals(self) -> Iterator[Refused]:
-        """The last commands that were refused, oldest first: known to the agent itself only."""
-        return iter(self._refusals)
+        """The last commands that were refused, oldest first."""
+        with translated(self._place.shown):
+            yield from read_refusals(self._connection, self._place.node)
 
     def position_at(self, instant_ns: int) -> int:
         """The last position that was recorded at or before it; 0: it is before the log."""
         return self._number(SELECT_AT, self._place.node, instant_ns, self.head)
 
-    def snapshot(self, position: int) -> Ledger | None:
-        """None: a database keeps none."""
-        del position
-        return None
+    def _facts(self, after: int, to: int) -> Sequence[Fact]:
+        found = self._fetched(SELECT_FACTS, after, to)
+        return [(original(after, row[0]), *row[1:]) if b"\\" in row[0] else row for row in cast("list[Fact]", found)]
 
-    def _rows(self, after: int, to: int) -> Iterator[StoredRow]:
+    def _said(self, after: int, to: int) -> Sequence[Said]:
+        found = cast("list[Said]", self._fetched(SELECT_SAID, after, to))
+        return [said_row(row) if b"\\" in row[3] or b"\\" in row[4] else row for row in found]
+
+    def _of_types(self, types: Sequence[str], after: int, to: int) -> Iterator[tuple[int, bytes]]:
+        for first in range(after, to, _STRETCH):
+            found = self._fetched(SELECT_OF_TYPES, first, min(first + _STRETCH, to), list(types))
+            yield from cast("list[tuple[int, bytes]]", found)
+
+    def _fetched(self, statement: bytes, *values: object) -> list[tuple[object, ...]]:
         with translated(self._place.shown):
-            yield from between(self._connection, self._place.node, after, to)
+            return self._connection.execute(statement, (self._place.node, *values), binary=True).fetchall()
 
     def _number(self, statement: bytes, *values: object) -> int:
         with translated(self._place.shown):

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Final, TypeAlias, cast
 
+from cplane.eventlog.changes import Said
 from cplane.eventlog.codec import StoredRow
 from cplane.eventlog.database import Connection
 from cplane.eventlog.errors import BadEvent
@@ -17,6 +18,10 @@ _NAMES: Final = ", ".join(COLUMNS)
 _SELECT: Final = (
     f"SELECT {_NAMES} FROM events WHERE node = %s AND position > %s ORDER BY position LIMIT %s"  # noqa: S608
 ).encode()
+_RANGE: Final = b" FROM events WHERE node = %s AND position > %s AND position <= %s"
+SELECT_FACTS: Final = b"SELECT stream, type, data" + _RANGE + b" AND schema = 1 ORDER BY position"
+SELECT_SAID: Final = b"SELECT position, type, recorded_at_ns, actor, cause, data" + _RANGE + b" ORDER BY position"
+SELECT_OF_TYPES: Final = b"SELECT position, data" + _RANGE + b" AND type = ANY(%s) ORDER BY position"
 SELECT_HEAD: Final = b"SELECT coalesce(max(position), 0) FROM events WHERE node = %s"
 SELECT_DIGEST: Final = b"SELECT digest FROM events WHERE node = %s AND position = %s"
 SELECT_AT: Final = (
@@ -41,6 +46,15 @@ def select(connection: Connection, node: str, after: int, limit: int) -> list[_R
     return connection.execute(_SELECT, (node, after, limit), binary=True).fetchall()
 
 
+def digest_at(connection: Connection, node: str, position: int) -> bytes | None:
+    """The digest of the event at that position; None: there is none. Raises psycopg.Error."""
+    row = connection.execute(SELECT_DIGEST, (node, position), binary=True).fetchone()
+    if row is None:
+        return None
+    assert isinstance(row[0], bytes), f"position {position}: a digest came as {row[0]!r}"
+    return row[0]
+
+
 def between(connection: Connection, node: str, after: int, to: int) -> Iterator[StoredRow]:
     """The rows behind `after` up to and with `to`, in order; whoever reads them finds gaps. Raises psycopg.Error."""
     while after < to:
@@ -60,13 +74,20 @@ def stored_row(row: _Row) -> StoredRow:
     # The columns of the table have these types: `database.recognise` and the migrations see to that.
     found = cast("StoredRow", row)
     if b"\\" in found[1] or b"\\" in found[6] or b"\\" in found[7]:
-        texts = (_original(found[0], found[index]) for index in (1, 6, 7))
+        texts = (original(found[0], found[index]) for index in (1, 6, 7))
         stream, actor, cause = texts
         return found[0], stream, *found[2:6], actor, cause, *found[8:]
     return found
 
 
-def _original(position: int, text: object) -> bytes:
+def said_row(row: Said) -> Said:
+    """The same of what is said of a row."""
+    position, kind, recorded_at_ns, actor, cause, data = row
+    return position, kind, recorded_at_ns, original(position, actor), original(position, cause), data
+
+
+def original(position: int, text: object) -> bytes:
+    """A text as it was before it was made fit; of the event at that position, or one behind it. Raises BadEvent."""
     assert isinstance(text, bytes), f"position {position}: a text came as {text!r}"
     parts = text.split(b"\\\\")
     if any(part.replace(b"\\0", b"").find(b"\\") >= 0 for part in parts):

@@ -9,7 +9,7 @@ import sqlite3
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import closing, suppress
-from typing import Final
+from typing import Final, Protocol
 from urllib.parse import quote
 
 import anyio
@@ -25,6 +25,7 @@ _TEXT_MAX: Final = 4096  # characters of a message
 _OBJECTS_MAX: Final = 20  # names of objects of one refusal
 _BUSY_S: Final = 2.0
 _PAUSE_S: Final = 0.2  # in which refusals come together
+_AWAY_S: Final = 5.0  # between two attempts to write what waits
 _TABLE: Final = """
     CREATE TABLE IF NOT EXISTS refusals (
         id INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -42,14 +43,27 @@ _INSERT: Final = (
 )
 
 
+class Keeping(Protocol):
+    """Where refusals are kept; `RefusalsFile` fits, and `postgres_refusals.RefusalsTable`."""
+
+    @property
+    def is_patient(self) -> bool:
+        """Whether what cannot be written now is kept for later; otherwise it is lost."""
+        ...
+
+    def write(self, some: Sequence[Refused]) -> bool:
+        """Whether they are written; it may block."""
+        ...
+
+
 class Refusals:
     """Takes what was refused, and writes it in the background: nobody who asks waits for it.
 
-    `log` is the file of the log; without one they are kept in memory.
+    `keeping` is where it is written; None: it is kept in memory.
     """
 
-    def __init__(self, log: str) -> None:
-        self._path = place_of(log) if log else ""
+    def __init__(self, keeping: Keeping | None) -> None:
+        self._keeping = keeping
         self._waiting: deque[Refused] = deque()
         self._more = anyio.Event()
         self._memory: deque[Refused] = deque(maxlen=KEPT)
@@ -58,7 +72,7 @@ class Refusals:
     def add(self, one: Refused) -> None:
         """It will be written; where too many wait it is lost, and counted."""
         one = msgspec.structs.replace(one, objects=one.objects[:_OBJECTS_MAX], message=one.message[:_TEXT_MAX])
-        if not self._path:
+        if self._keeping is None:
             self._memory.append(one)
             return
         if len(self._waiting) >= WAITING_MAX:
@@ -69,25 +83,59 @@ class Refusals:
 
     async def run(self) -> None:
         """Writes until cancelled, and then what is left."""
+        if self._keeping is None:
+            return
         try:
-            while self._path:
+            while True:
                 await self._more.wait()
                 await anyio.sleep(_PAUSE_S)
-                await self._flush()
+                if not await self._flush(self._keeping):
+                    await anyio.sleep(_AWAY_S)
         finally:
             with anyio.CancelScope(shield=True):
-                await self._flush()
+                await self._flush(self._keeping)
+            self.lost += len(self._waiting)
+            self._waiting.clear()
 
-    async def _flush(self) -> None:
+    async def _flush(self, keeping: Keeping) -> bool:
+        """What waits is written, or lost; False: it waits on."""
         self._more = anyio.Event()
         some = tuple(self._waiting)
-        self._waiting.clear()
-        if some and not await to_thread.run_sync(_write, self._path, some):
-            self.lost += len(some)
+        if not some:
+            return True
+        written = await to_thread.run_sync(keeping.write, some)
+        if not written and keeping.is_patient:
+            self._more.set()
+            return False
+        for _ in some:
+            self._waiting.popleft()
+        self.lost += 0 if written else len(some)
+        return True
 
     def in_memory(self) -> Sequence[Refused]:
-        """Those that are kept in no file."""
+        """Those that are kept nowhere else."""
         return tuple(self._memory)
+
+
+class RefusalsFile:
+    """Keeps them beside a log in the file `log`."""
+
+    is_patient = False
+
+    def __init__(self, log: str) -> None:
+        self._path = place_of(log)
+
+    def write(self, some: Sequence[Refused]) -> bool:
+        """Whether they are written; it may block."""
+        try:
+            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            with closing(sqlite3.connect(self._path, timeout=_BUSY_S)) as connection, connection:
+                connection.execute(_TABLE)
+                connection.executemany(_INSERT, map(row_of, some))
+                connection.execute("DELETE FROM refusals WHERE id <= (SELECT max(id) FROM refusals) - ?", (KEPT,))
+        except (OSError, sqlite3.Error):
+            return False
+        return True
 
 
 def place_of(log: str) -> str:
@@ -118,26 +166,11 @@ def read_refusals(log: str) -> Iterator[Refused]:
             )
 
 
-def _write(path: str, some: Sequence[Refused]) -> bool:
-    """Whether they are written."""
-    rows = [
-        (
-            one.recorded_at_ns,
-            *(_storable(text) for text in (one.actor, one.cause, one.command)),
-            msgspec.json.encode([_storable(name) for name in one.objects]).decode(),
-            *(_storable(text) for text in (one.code, one.message)),
-        )
-        for one in some
-    ]
-    try:
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-        with closing(sqlite3.connect(path, timeout=_BUSY_S)) as connection, connection:
-            connection.execute(_TABLE)
-            connection.executemany(_INSERT, rows)
-            connection.execute("DELETE FROM refusals WHERE id <= (SELECT max(id) FROM refusals) - ?", (KEPT,))
-    except (OSError, sqlite3.Error):
-        return False
-    return True
+def row_of(one: Refused) -> tuple[int, str, str, str, str, str, str]:
+    """What a table has of it: all columns but the first, in their order."""
+    actor, cause, command, code, message = map(_storable, (one.actor, one.cause, one.command, one.code, one.message))
+    objects = msgspec.json.encode([_storable(name) for name in one.objects]).decode()
+    return one.recorded_at_ns, actor, cause, command, objects, code, message
 
 
 def _storable(text: str) -> str:

@@ -41,6 +41,10 @@ SELECT_RANGE: Final = f"SELECT {_NAMES} FROM events WHERE position > ? AND posit
 SELECT_FACTS: Final = (
     "SELECT stream, type, data FROM events WHERE position > ? AND position <= ? AND schema = 1 ORDER BY position"
 )
+SELECT_SAID: Final = (
+    "SELECT position, type, recorded_at_ns, actor, cause, data FROM events WHERE position > ? AND position <= ? "
+    "ORDER BY position"
+)
 # The first row says where the file begins: in one statement, so that nobody moves that meanwhile.
 SELECT_OF_TYPES: Final = (
     "SELECT coalesce(min(position), 0), NULL FROM events UNION ALL SELECT * FROM (SELECT position, data FROM events "
@@ -57,4 +61,4 @@ DELETE_UNTIL: Final = "DELETE FROM events WHERE position <= ?"
 OVERWRITE: Final = "PRAGMA user_version = 0"  # changes nothing, and is written like a change
 
 # Every revision in migrations/versions, oldest first; a file at the last one starts without loading Alembic.
-REVISIONS: Final = ("0001", "0002")
+REVISIONS: Final = ("0001", "0002", "0003")

@@ -28,9 +28,9 @@ DigestAt = Callable[[int], bytes | None]
 class Snapshots:
     """The snapshots of one log. None of its methods fails: what cannot be read is not there, and not kept."""
 
-    def __init__(self, log: str, digest_at: DigestAt) -> None:
-        self._log, self._digest_at = log, digest_at
-        self._file = open_beside(log)
+    def __init__(self, place: str, digest_at: DigestAt) -> None:
+        self._place, self._digest_at = place, digest_at
+        self._file = open_beside(place)
 
     def close(self) -> None:
         """Nothing can be asked any more."""
@@ -103,7 +103,7 @@ class Snapshots:
         self._file.close()
         self._file = None
         if is_damage(error):
-            throw_away(self._log)
+            throw_away(self._place)
 
 
 def _digest_of(position: int, log_digest: bytes, data: bytes) -> bytes:

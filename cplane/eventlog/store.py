@@ -14,6 +14,7 @@ from cplane.eventlog.chain import Chain
 from cplane.eventlog.codec import decode_all
 from cplane.eventlog.lock import held
 from cplane.eventlog.ports import Clock
+from cplane.eventlog.reader import fold_log
 from cplane.eventlog.rows import Rows
 from cplane.eventlog.schema import SELECT
 from cplane.eventlog.sqlite import READERS, driver, open_reader, open_writer, translated
@@ -21,6 +22,7 @@ from cplane.eventlog.stored import StoredLog
 from cplane.eventlog.verify import walk
 from cplane.eventlog.writer import SqliteWriter
 from cplane.events.envelope import Envelope
+from cplane.timetravel.ledger import Ledger
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,10 @@ class SqliteLog(StoredLog):
                 await log._close()
         finally:
             stack.close()
+
+    def folded(self) -> Ledger:
+        """As any stored log."""
+        return fold_log(self.path)
 
     def _read(self, after: int, limit: int) -> list[Envelope]:
         if self._closed:

@@ -15,6 +15,7 @@ from cplane.eventlog.errors import BadEvent, LogClosed
 from cplane.eventlog.ports import Clock
 from cplane.eventlog.writer import Loop, Request, Writer, call_soon
 from cplane.events.envelope import Envelope, Proposed
+from cplane.timetravel.ledger import Ledger
 
 WAITING_MAX: Final = 4096  # appends that wait for the disk; a further one waits to be taken in
 
@@ -100,6 +101,10 @@ class StoredLog(ABC):
             if batch:
                 yield batch
                 after = batch[-1].position
+
+    @abstractmethod
+    def folded(self) -> Ledger:
+        """What the log says, as long as nothing was appended since it was opened. It may block. Raises BadEvent."""
 
     @abstractmethod
     def _read(self, after: int, limit: int) -> list[Envelope]:

@@ -17,7 +17,8 @@ from cplane.eventlog.beginning import Beginning
 from cplane.eventlog.chain import Chain
 from cplane.eventlog.codec import decode
 from cplane.eventlog.errors import BadEvent, NotALog
-from cplane.eventlog.reader import POSTGRESQL, SqliteReader, reading
+from cplane.eventlog.reader import POSTGRESQL, open_reading
+from cplane.eventlog.reading import StoredReader
 from cplane.eventlog.rows import Rows
 from cplane.eventlog.schema import SELECT_ALL, SELECT_RANGE
 from cplane.eventlog.snapshots import Snapshots
@@ -85,20 +86,20 @@ class SnapshotsFinding:
     wrong: tuple[int, ...] = ()
 
 
-def verify_snapshots(path: str) -> SnapshotsFinding:
-    """Whether each snapshot of the log in the file is what a fold from the first event on gives.
+def verify_snapshots(location: str) -> SnapshotsFinding:
+    """Whether each snapshot of the log is what a fold from the first event on gives.
 
     Those that are not are thrown away. Raises what `verify` raises.
     """
-    with reading(path, snapshots=False) as reader:
-        snapshots = Snapshots(path, reader.digest_at)
+    with open_reading(location, keeping=False) as reader:
+        snapshots = Snapshots(reader.place, reader.digest_at)
         try:
             return _compare(reader, snapshots)
         finally:
             snapshots.close()
 
 
-def _compare(reader: SqliteReader, snapshots: Snapshots) -> SnapshotsFinding:
+def _compare(reader: StoredReader, snapshots: Snapshots) -> SnapshotsFinding:
     ledger, there, wrong = reader.snapshot(reader.start) or Ledger(), 0, []
     for position, snapshot in snapshots.all():
         if position < reader.start:

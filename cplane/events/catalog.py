@@ -1,4 +1,8 @@
-"""The single registry of event types: wire name and version, written here and never derived from a class."""
+"""The single registry of event types: wire name and version, written here and never derived from a class.
+
+Of each event the version that is written now is in CATALOG. An event that must change gets a new class under the next
+number, and its old entry moves to RETIRED, with the class as it was.
+"""
 
 from typing import Final
 
@@ -15,6 +19,7 @@ from cplane.events.service import (
     ServiceOptionsChanged,
     ServiceUpserted,
 )
+from cplane.events.upcasting import Retired
 
 Event = (
     NodeJoined
@@ -59,5 +64,8 @@ CATALOG: Final[dict[tuple[str, int], type[Event]]] = {
     ("service.backend_state_changed", 1): BackendStateChanged,
     ("service.options_changed", 1): ServiceOptionsChanged,
 }
+
+RETIRED: Final[dict[tuple[str, int], Retired]] = {}
+"""The versions of these events that were released and are written no more; none so far."""
 
 WIRE_NAME: Final[dict[type[Event], tuple[str, int]]] = {cls: name for name, cls in CATALOG.items()}

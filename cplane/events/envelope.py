@@ -1,6 +1,6 @@
 """What the log knows about an event besides its content."""
 
-from typing import Final, NewType
+from typing import Final, NamedTuple, NewType
 
 import msgspec
 
@@ -41,3 +41,18 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     cause: str
     event: Event
     digest: bytes  # blake2b-256(previous digest ‖ canonical bytes of this row)
+
+
+class Stored(NamedTuple):
+    """An event as it stands in the log: type and schema are those that it was written with, `data` its very bytes."""
+
+    position: int
+    stream: str
+    version: int
+    type: str
+    schema: int
+    recorded_at_ns: int
+    actor: str
+    cause: str
+    data: bytes
+    digest: bytes

@@ -1,7 +1,7 @@
 """A store that outlives its process: the ring's file, the table file beside it, and what happens when they fail."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 from uuid import UUID
@@ -167,7 +167,7 @@ def _open(path: str, cluster: str, node: str, capacity: int, new_id: bytes, boot
             file.begin(boot)
         file.make_room(min(file.written, capacity) + 1)
         store = FlowStore(cluster=cluster, node=node, seed=file.ring_id.hex(), ring=FlowRing(capacity, file))
-        _restore(store, entries)
+        restore(store, entries)
     except BaseException as error:
         if tables is not None:
             tables.release()
@@ -180,7 +180,7 @@ def _open(path: str, cluster: str, node: str, capacity: int, new_id: bytes, boot
     return store
 
 
-def _restore(store: FlowStore, entries: list[Entry]) -> None:
+def restore(store: FlowStore, entries: Iterable[Entry]) -> None:
     """The tables are as they were, and every row finds in them what it names. Raises NotOurs."""
     losses: list[Loss] = []
     values: dict[str, list[tuple[int, object]]] = {name: [] for name in store.tables}

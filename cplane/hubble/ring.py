@@ -219,6 +219,13 @@ class FlowRing:
         assert self.oldest <= start <= stop <= self.contiguous(start), (self.oldest, start, stop, self.written)
         return Span(self._columns, start, stop, start & (self.capacity - 1))
 
+    def racing_span(self, start: int, stop: int) -> Span:
+        """The same for another thread than that which appends: what was read holds if `oldest` is not behind `start`.
+
+        It may be asked for rows that are overwritten already, and never for those that were not written yet.
+        """
+        return Span(self._columns, start, stop, start & (self.capacity - 1))
+
     def live(self, name: str) -> list[Array]:
         """Every present row's value in a column, in one or two parts."""
         return [self._columns[name][part] for part in self._spread(self.oldest, self.written)]
@@ -235,8 +242,10 @@ class FlowRing:
             self._add_loss(loss)
 
     def all_losses(self, start: int = 0, stop: int | None = None) -> tuple[Loss, ...]:
-        """Losses before flows from `start` to `stop` (exclusive; None: to the end), in order."""
-        return tuple(loss for loss in self._losses if start <= loss.position and (stop is None or loss.position < stop))
+        """Losses before flows from `start` to `stop` (exclusive; None: to the end), in order; from any thread."""
+        return tuple(
+            loss for loss in tuple(self._losses) if start <= loss.position and (stop is None or loss.position < stop)
+        )
 
     def _add_loss(self, loss: Loss) -> None:
         self._forget_losses()

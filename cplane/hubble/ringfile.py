@@ -33,6 +33,7 @@ _PAGE: Final = 4096
 _HEADER_BYTES: Final = 2 * _PAGE
 _COLUMNS_AT: Final = 3 * _PAGE
 _DIGEST_BYTES: Final = 16
+_CAPACITY_MAX: Final = 1 << 32  # more flows than any machine keeps
 _FIXED: Final = struct.Struct(f"<8sIIQ{ID_BYTES}s")
 _COLUMN: Final = struct.Struct("<32s8sQ")  # name, type, offset
 
@@ -101,13 +102,13 @@ def _header(capacity: int, ring_id: bytes) -> bytes:
 
 
 class RingFile:
-    """A mapped ring, locked for this process. Made by `open_file` and `create_file`."""
+    """A mapped ring. Made by `open_file` and `create_file`, which lock it, and by `read_file`, only to be read."""
 
-    def __init__(self, path: str, fd: int, capacity: int, ring_id: bytes) -> None:
+    def __init__(self, path: str, fd: int, capacity: int, ring_id: bytes, *, access: int = mmap.ACCESS_DEFAULT) -> None:
         self.path, self.capacity, self.ring_id = path, capacity, ring_id
         self._fd = fd
         self._places, size = _places(capacity)
-        self._memory = mmap.mmap(fd, size)
+        self._memory = mmap.mmap(fd, size, access=access)
         self.columns: dict[str, Array] = {
             name: np.frombuffer(self._memory, place.kind, capacity, place.offset)
             for name, place in self._places.items()
@@ -146,16 +147,25 @@ class RingFile:
     def kernel_lost(self, total: int) -> None:
         self._numbers[_Slot.KERNEL_LOST] = total
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether whoever wrote into it has ended as it should."""
+        return bool(self._numbers[_Slot.CLEAN])
+
     def check(self, boot: bytes) -> None:
         """The rows are whole. Raises NotOurs."""
+        self.check_positions()
+        same_boot = self._numbers[_Slot.BOOT : _Slot.BOOT + 2].tobytes() == boot
+        if not same_boot and not self.is_closed:
+            raise NotOurs("the machine went down before it was closed", position=self.next_position)
+
+    def check_positions(self) -> None:
+        """The file has rows, if it is as it was left. Raises NotOurs."""
         written, reserved, floor = (int(n) for n in self._numbers[: _Slot.FLOOR + 1])
         if not floor <= written <= reserved or reserved - written > 1 << 32 or written >> 62:
             raise NotOurs(f"its positions ({floor}, {written}, {reserved}) contradict each other")
         if self._numbers[_Slot.ABANDONED]:
             raise NotOurs("its disk was full, and its flows were kept in memory from then on", position=reserved)
-        same_boot = self._numbers[_Slot.BOOT : _Slot.BOOT + 2].tobytes() == boot
-        if not same_boot and not self._numbers[_Slot.CLEAN]:
-            raise NotOurs("the machine went down before it was closed", position=reserved)
 
     def begin(self, boot: bytes, position: int | None = None) -> None:
         """This process writes from now on; with `position`, into a ring that has no rows and begins there."""
@@ -223,6 +233,22 @@ def open_file(path: str, capacity: int) -> RingFile | None:
             raise OSError(0, "it is no regular file", path)
         _lock(fd, path)
         return RingFile(path, fd, capacity, _ring_id(fd, capacity))
+    except BaseException:
+        os.close(fd)
+        raise
+
+
+def read_file(path: str) -> RingFile:
+    """The ring in the file, of any capacity, only to be read: it may be a copy, and its writer may go on meanwhile.
+
+    Raises NotOurs, OSError.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        capacity = _FIXED.unpack(os.pread(fd, _FIXED.size, 0).ljust(_FIXED.size, b"\0"))[3]
+        if not 0 < capacity <= _CAPACITY_MAX or capacity & (capacity - 1):
+            raise NotOurs("its header is damaged")
+        return RingFile(path, fd, capacity, _ring_id(fd, capacity), access=mmap.ACCESS_READ)
     except BaseException:
         os.close(fd)
         raise

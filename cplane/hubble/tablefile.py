@@ -90,10 +90,7 @@ def open_tables(path: str, ring_id: bytes, wanted_end: int) -> tuple[TableFile, 
     except FileNotFoundError:
         raise NotOurs(f"{path} is missing") from None
     try:
-        file = TableFile(path, fd, ring_id, _base(fd, path, ring_id))
-        entries = _read(fd, file, path)
-        if file.end < wanted_end:
-            raise NotOurs(f"{path} is damaged or ends {wanted_end - file.end} bytes too early")
+        file, entries = _opened(path, fd, ring_id, wanted_end)
         os.ftruncate(fd, file.size)
     except BaseException:
         os.close(fd)
@@ -101,9 +98,29 @@ def open_tables(path: str, ring_id: bytes, wanted_end: int) -> tuple[TableFile, 
     return file, entries
 
 
+def read_tables(path: str, ring_id: bytes, wanted_end: int) -> list[Entry]:
+    """The entries of a file that may be a copy, and that somebody may write into. As `open_tables`."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except FileNotFoundError:
+        raise NotOurs(f"{path} is missing") from None
+    try:
+        return _opened(path, fd, ring_id, wanted_end)[1]
+    finally:
+        os.close(fd)
+
+
 def create_tables(path: str, ring_id: bytes) -> TableFile:
     """A file without entries, in the place of whatever was there. Raises OSError."""
     return TableFile(path, _create(path, ring_id, 0, b""), ring_id, 0)
+
+
+def _opened(path: str, fd: int, ring_id: bytes, wanted_end: int) -> tuple[TableFile, list[Entry]]:
+    file = TableFile(path, fd, ring_id, _base(fd, path, ring_id))
+    entries = _read(fd, file, path)
+    if file.end < wanted_end:
+        raise NotOurs(f"{path} is damaged or ends {wanted_end - file.end} bytes too early")
+    return file, entries
 
 
 def _frames(entries: list[Entry]) -> bytes:

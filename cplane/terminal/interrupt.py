@@ -7,11 +7,14 @@ And what it does there is to cancel a scope of anyio, which goes on cancelling u
 of asyncio's is done once, and lost where a library swallows it.
 """
 
+import errno
 import os
 import signal
+import stat
 import sys
 import threading
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from functools import partial
 from typing import Final, TypeVar
 
@@ -20,10 +23,12 @@ T = TypeVar("T")
 GRACE_S: Final = 1.0  # for the end; then what still blocks, such as a write to a pipe that nobody reads, is broken off
 
 
-def run_until_interrupted(main: Callable[[], Awaitable[T]]) -> T:
+def run_until_interrupted(main: Callable[[], Awaitable[T]], *, until_unread: bool = False) -> T:
     """What `main` returns, run on anyio's asyncio. Raises KeyboardInterrupt, soon after SIGINT and at any point.
 
-    Where signals are somebody else's business (another thread, or SIGINT ignored since before us), it only runs.
+    With `until_unread` it ends too, with BrokenPipeError, when standard output is a pipe that nobody reads any more:
+    for what only reads, and may wait long for something to say. Where signals are somebody else's business (another
+    thread, or SIGINT ignored since before us), it only runs.
     """
     import anyio
 
@@ -35,7 +40,7 @@ def run_until_interrupted(main: Callable[[], Awaitable[T]]) -> T:
         return anyio.run(main)
     alarmed = signal.signal(signal.SIGALRM, signal.default_int_handler)
     try:
-        finished = anyio.run(partial(_watched, main))
+        finished = anyio.run(partial(_watched, main, until_unread=until_unread))
     except KeyboardInterrupt:
         abandon_output()
         raise
@@ -47,14 +52,14 @@ def run_until_interrupted(main: Callable[[], Awaitable[T]]) -> T:
     return finished[0]
 
 
-async def _watched(main: Callable[[], Awaitable[T]]) -> tuple[T] | tuple[()]:
-    """What `main` returns; nothing after an interrupt."""
+async def _watched(main: Callable[[], Awaitable[T]], *, until_unread: bool) -> tuple[T] | tuple[()]:
+    """What `main` returns; nothing after an interrupt. Raises BrokenPipeError."""
     import asyncio
 
     import anyio
 
     loop = asyncio.get_running_loop()
-    heard = False
+    heard = unread = False
 
     def hear(number: int, frame: object) -> None:
         nonlocal heard
@@ -63,14 +68,33 @@ async def _watched(main: Callable[[], Awaitable[T]]) -> tuple[T] | tuple[()]:
         heard = True
         signal.setitimer(signal.ITIMER_REAL, GRACE_S)
 
+    def leave(output: int) -> None:
+        nonlocal unread
+        unread = True
+        loop.remove_reader(output)
+        scope.cancel()
+
     with anyio.CancelScope() as scope:
+        if until_unread and (pipe := _output_pipe()) is not None:
+            loop.add_reader(pipe, leave, pipe)  # whose end there is nothing to read from, but its reader's end is told
         loop.add_signal_handler(signal.SIGINT, scope.cancel)  # which is what makes the signal wake the loop
         signal.signal(signal.SIGINT, hear)  # asyncio's own does nothing, and lets blocking calls go on
         try:
             return (await main(),)
         finally:
             loop.remove_signal_handler(signal.SIGINT)
+    if unread:
+        raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
     return ()
+
+
+def _output_pipe() -> int | None:
+    """The descriptor of standard output, if it is a pipe."""
+    with suppress(OSError, ValueError, AttributeError):  # there is none
+        output = sys.stdout.fileno()
+        if stat.S_ISFIFO(os.fstat(output).st_mode):
+            return output
+    return None
 
 
 def abandon_output() -> None:

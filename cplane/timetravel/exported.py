@@ -10,8 +10,6 @@ from typing import Final
 
 import msgspec
 
-from cplane.events.catalog import WIRE_NAME
-from cplane.events.envelope import Envelope
 from cplane.timetravel.history import History, NoSuchMoment
 
 FORMAT: Final = 1
@@ -84,9 +82,9 @@ def _lines(history: History, begin: int, end: int) -> Iterator[bytes]:
     header = _ENCODER.encode(Header(FORMAT, cluster, node, begin + 1, previous, state, at_ns))
     yield header
     digest = previous
-    for one in history.entries(begin, end):
-        yield _ENCODER.encode(_exported(one))
+    for one in history.stored(begin, end):
         digest = one.digest.hex()
+        yield _ENCODER.encode(Exported(*one[:-2], msgspec.Raw(one.data), digest))
     yield _ENCODER.encode(Trailer(end - begin, end, digest, header_digest(header)))
 
 
@@ -100,19 +98,3 @@ def _before(history: History, first: str, now_ns: int) -> int:
     position = history.position_of(first, now_ns)
     named = first.strip()
     return max(position - 1, 0) if named.isdigit() or named == "head" else position
-
-
-def _exported(one: Envelope) -> Exported:
-    name, schema = WIRE_NAME[type(one.event)]
-    return Exported(
-        position=one.position,
-        stream=one.stream,
-        version=one.version,
-        type=name,
-        schema=schema,
-        recorded_at_ns=one.recorded_at_ns,
-        actor=one.actor,
-        cause=one.cause,
-        data=msgspec.Raw(_ENCODER.encode(one.event)),
-        digest=one.digest.hex(),
-    )

@@ -6,7 +6,7 @@ from typing import Final, Protocol
 
 from cplane.deciders.world import World
 from cplane.errors import NotFound
-from cplane.events.envelope import Envelope
+from cplane.events.envelope import Envelope, Stored
 from cplane.projections.tables import Tables
 from cplane.timetravel.ledger import Ledger
 from cplane.timetravel.refused import Refused
@@ -31,6 +31,10 @@ class Reader(Protocol):
 
     def entries(self, after: int, to: int) -> Iterator[Envelope]:
         """The events behind `after` up to and with `to`, in order."""
+        ...
+
+    def stored(self, after: int, to: int) -> Iterator[Stored]:
+        """The same events as they stand there."""
         ...
 
     def mark(self, position: int) -> tuple[bytes, int]:
@@ -117,6 +121,12 @@ class History:
         self._check(to)
         return self._reader.entries(after, to)
 
+    def stored(self, after: int, to: int) -> Iterator[Stored]:
+        """The same events as they stand in the log. Raises NoSuchMoment."""
+        self._check(after)
+        self._check(to)
+        return self._reader.stored(after, to)
+
     def about(self, names: Collection[str], after: int, to: int) -> Iterator[Envelope]:
         """Those of the same events that are about the objects of these names, in order. Raises NoSuchMoment."""
         self._check(after)
@@ -132,9 +142,14 @@ class History:
         """The last position that was recorded at or before it (UTC, nanoseconds); 0: it is before the log."""
         return self._reader.position_at(instant_ns)
 
+    @property
+    def is_long(self) -> bool:
+        """Whether the reader is asked which events are wanted, instead of reading all of them once."""
+        return self.head - self.start > _LISTED
+
     def find(self, wanted: Wanted) -> list[int]:
         """The positions of the events that are wanted, in order."""
-        if self.head - self.start > _LISTED:
+        if self.is_long:
             return self._reader.find(wanted)
         if self._listing is None:
             self._listing = Listing(self._reader.entries(self.start, self.head))

@@ -10,7 +10,7 @@ import msgspec
 
 from cplane.domain.identity import NumericIdentity, Reserved, is_local
 from cplane.domain.policy.explanation import Outcome
-from cplane.domain.verdict import Direction
+from cplane.domain.verdict import POLICY_DROPS, Direction
 from cplane.timetravel.flows import RecordedFlow, read_flow
 from cplane.timetravel.traffic import BadQuestion
 from cplane.timetravel.when import BadMoment, position_or_ns
@@ -23,9 +23,7 @@ VERDICTS: Final = {
 }
 """What policy had said, by the verdict of a flow; others say nothing of policy."""
 
-POLICY_DROPS: Final = frozenset({"POLICY_DENIED", "POLICY_DENY", "AUTH_REQUIRED"})
-"""Reasons of drops that are policy's; other drops say nothing of it."""
-
+_POLICY_DROPS: Final = frozenset(one.name for one in POLICY_DROPS)  # as flows have them
 _BEST_LAST: Final = (4, 1, 5)  # traces, drops, verdicts of policy
 
 _WORLDS: Final = frozenset({Reserved.WORLD, Reserved.WORLD_IPV4, Reserved.WORLD_IPV6})
@@ -117,25 +115,53 @@ def stands_for_addresses(identity: int) -> bool:
     return identity in _WORLDS or is_local(NumericIdentity(identity))
 
 
-def fold(lines: Iterable[bytes], *, since_ns: int, until_ns: int) -> Seen:
-    """The flows on lines, as `hubble observe -o jsonpb` prints them. Raises BadQuestion."""
-    counts = Counts()
-    flows, kept, first, last = 0, 0, 0, 0
-    for line in lines:
-        flow = read_flow(line) if line.strip() else None
-        if flow is None:
-            continue
-        at = flow.recorded_at_ns()
-        kept = min(kept or at, at)
-        if not since_ns <= at <= until_ns:
-            continue
-        flows += 1
-        first, last = min(first or at, at), max(last, at)
-        kind = _kind(flow)
-        if kind is not None:
-            counts.add(flow.event_type.type, kind, 1, at, at)
-    window = Window(asked_ns=since_ns, kept_ns=kept, first_ns=first, last_ns=last, flows=flows, lost=0)
-    return Seen(window, counts.kinds())
+class Sight:
+    """What is seen between two times (UTC, nanoseconds), gathered from one place where flows are after another."""
+
+    def __init__(self, since_ns: int, until_ns: int) -> None:
+        self.since_ns, self.until_ns = since_ns, until_ns
+        self.counts = Counts()
+        self._kept = self._flows = self._first = self._last = self._lost = 0
+
+    def keeps(self, at_ns: int) -> None:
+        """A flow of that time is there, whether it is within the two times or not."""
+        self._kept = min(self._kept or at_ns, at_ns)
+
+    def looked(self, flows: int, first_ns: int, last_ns: int) -> None:
+        """So many flows, at least one, are within the two times; these are the first and the last."""
+        self._flows += flows
+        self._first, self._last = min(self._first or first_ns, first_ns), max(self._last, last_ns)
+
+    def loses(self, flows: int) -> None:
+        """So many are known to be missing in between."""
+        self._lost += flows
+
+    def fold(self, lines: Iterable[bytes]) -> None:
+        """Flows on lines, as `hubble observe -o jsonpb` prints them, are in it. Raises BadQuestion."""
+        for line in lines:
+            flow = read_flow(line) if line.strip() else None
+            if flow is None:
+                continue
+            at = flow.recorded_at_ns()
+            self.keeps(at)
+            if not self.since_ns <= at <= self.until_ns:
+                continue
+            self.looked(1, at, at)
+            kind = _kind(flow)
+            if kind is not None:
+                self.counts.add(flow.event_type.type, kind, 1, at, at)
+
+    def seen(self) -> Seen:
+        """All of it."""
+        window = Window(
+            asked_ns=self.since_ns,
+            kept_ns=self._kept,
+            first_ns=self._first,
+            last_ns=self._last,
+            flows=self._flows,
+            lost=self._lost,
+        )
+        return Seen(window, self.counts.kinds())
 
 
 def _kind(flow: RecordedFlow) -> Kind | None:
@@ -143,7 +169,7 @@ def _kind(flow: RecordedFlow) -> Kind | None:
     direction, verdict = _DIRECTIONS.get(flow.traffic_direction), VERDICTS.get(flow.verdict)
     if direction is None or verdict is None or flow.is_reply:
         return None
-    if verdict is Outcome.DENIED and flow.drop_reason_desc not in POLICY_DROPS:
+    if verdict is Outcome.DENIED and flow.drop_reason_desc not in _POLICY_DROPS:
         return None
     try:
         protocol, port = flow.traffic()

@@ -13,6 +13,7 @@ from statistics import median
 from typing import Final
 from uuid import UUID
 
+import postgres
 import previewing
 from eventsourcing.application import Application
 from eventsourcing.domain import Aggregate, event
@@ -48,6 +49,7 @@ def measure(rig: Rig) -> Iterator[Result]:
     yield _why(rig, log)
     yield _bisect(rig, log)
     yield previewing.measure(rig)
+    yield from postgres.measure(rig)
 
 
 def million(rig: Rig) -> Path:
@@ -67,7 +69,7 @@ def _replay(rig: Rig, log: Path) -> Result:
     ours: list[float] = []
     peer: list[float] = []
     for _ in range(_ROUNDS):
-        beside.throw_away(str(log))
+        beside.throw_away(beside.place_of(str(log)))
         began = time.perf_counter()
         with open_history(str(log)) as history:
             position = history.ledger(history.head).position
@@ -164,7 +166,7 @@ def _archived(rig: Rig, log: Path) -> Result:
     folded = EVENTS / (time.perf_counter() - began)
     rig.say(f"history: archived: {number(moved / took_s)} events/s; read back and folded: {number(folded)} events/s")
     shutil.rmtree(segments)
-    beside.throw_away(str(copy))
+    beside.throw_away(beside.place_of(str(copy)))
     copy.unlink()
     return Result(
         name="history.bytes_per_event",

@@ -5,8 +5,9 @@ Both write to one disk, by turns, with a write-ahead log and synchronous=FULL: w
 
 import sqlite3
 import time
-from collections.abc import Iterator
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import AbstractAsyncContextManager, closing
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Final
@@ -15,6 +16,7 @@ import anyio
 from report import Result, WrongError, spread
 from rig import Rig, disk_of
 
+from cplane.engine.ports import EventLog
 from cplane.eventlog.store import SqliteLog
 from cplane.events.envelope import Proposed, StreamId
 from cplane.events.policy import PolicyUpserted
@@ -22,9 +24,9 @@ from cplane.telemetry.clock import SystemClock
 
 _ROUNDS: Final = 5
 _ROUND_S: Final = 1.0
-_WRITERS: Final = (1, 256)
+WRITERS: Final = (1, 256)
 _PEER: Final = "sqlite3, a commit for each insert"
-_DOCUMENT: Final = (
+DOCUMENT: Final = (
     '{"kind":"CiliumNetworkPolicy","spec":{' + '"endpointSelector":{"matchLabels":{"app":"web"}}' * 6 + "}}"
 )
 
@@ -32,12 +34,14 @@ _DOCUMENT: Final = (
 def measure(rig: Rig) -> Iterator[Result]:
     """Everything of the suite. Raises WrongError."""
     rig.say(f"log: on {disk_of(rig.folder)}")
-    ours: dict[int, list[float]] = {writers: [] for writers in _WRITERS}
+    ours: dict[int, list[float]] = {writers: [] for writers in WRITERS}
     theirs: list[float] = []
     for _ in range(_ROUNDS):
         theirs.append(_plain(rig.folder / "plain.db"))
-        for writers in _WRITERS:
-            ours[writers].append(anyio.run(_appends, rig.folder / "log.db", writers))
+        for writers in WRITERS:
+            ours[writers].append(
+                anyio.run(appends, partial(SqliteLog.open, str(rig.folder / "log.db"), SystemClock()), writers)
+            )
     rig.say(f"log: plain inserts: {spread(theirs, '1/s')}")
     for writers, rates in ours.items():
         rig.say(f"log: appends, {writers} at a time: {spread(rates, '1/s')}")
@@ -46,16 +50,16 @@ def measure(rig: Rig) -> Iterator[Result]:
         yield Result(name=f"log.appends_per_s_{writers}", value=median(rates), unit="1/s", peer=_PEER, peer_value=plain)
 
 
-async def _appends(path: Path, writers: int) -> float:
+async def appends(opened: Callable[[], AbstractAsyncContextManager[EventLog]], writers: int) -> float:
     """Events per second of so many tasks, each of which appends one, waits until it is durable, and goes on."""
-    async with SqliteLog.open(str(path), SystemClock()) as log:
+    async with opened() as log:
         before, began = log.head, time.monotonic()
         counts = [0] * writers
 
         async def write(index: int) -> None:
             stream = StreamId(f"bench-{before}-{index}")
             while time.monotonic() - began < _ROUND_S:
-                event = PolicyUpserted(kind="CiliumNetworkPolicy", namespace="demo", name="web", document=_DOCUMENT)
+                event = PolicyUpserted(kind="CiliumNetworkPolicy", namespace="demo", name="web", document=DOCUMENT)
                 expected = {stream: counts[index]}
                 await log.append(Proposed(events=((stream, event),), expected=expected, actor="bench"))
                 counts[index] += 1
@@ -80,7 +84,7 @@ def _plain(path: Path) -> float:
         )
         stream, count, began = f"bench-{time.monotonic_ns()}", 0, time.monotonic()
         while time.monotonic() - began < _ROUND_S:
-            row = (stream, count, "policy.upserted", time.time_ns(), "bench", _DOCUMENT, bytes(32))
+            row = (stream, count, "policy.upserted", time.time_ns(), "bench", DOCUMENT, bytes(32))
             database.execute("BEGIN IMMEDIATE")
             database.execute("INSERT INTO events VALUES (NULL, ?, ?, ?, ?, ?, ?, ?)", row)
             database.execute("COMMIT")

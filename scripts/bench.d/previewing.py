@@ -10,17 +10,18 @@ import rules
 from report import Result, WrongError, at_most, number, spread
 from rig import Rig
 
-from cplane.agent.seen import seen
-from cplane.api.documents import read_objects
+from cplane.config.documents import read_objects
 from cplane.deciders.policy import ApplyPolicies
 from cplane.deciders.world import World
 from cplane.hubble.endpoint import EndpointMeta
+from cplane.hubble.recorded import Recorded
 from cplane.hubble.ring import COLUMNS
 from cplane.hubble.store import FlowStore
 from cplane.pb.flow import flow_pb2
 from cplane.reactors.reaction import settle
 from cplane.timetravel.fork import Fork
 from cplane.timetravel.preview import Preview, preview
+from cplane.timetravel.seen import Sight
 from tests.support.scenario import JOIN as NODE
 from tests.support.scenario import given, pod
 
@@ -41,7 +42,9 @@ def measure(rig: Rig) -> Result:
     whole: list[float] = []
     for _ in range(_ROUNDS):
         began = time.perf_counter()
-        found = seen(store, 0, 1 << 63)
+        sight = Sight(0, 1 << 63)
+        Recorded([store]).fold(sight)
+        found = sight.seen()
         folded = time.perf_counter()
         fork = Fork(world, tuple(one.text for one in read_objects(change)), ())
         forked = time.perf_counter()

@@ -1,5 +1,6 @@
 """Agents whose logs are in one PostgreSQL database, which goes away and comes back."""
 
+import json
 import os
 import signal
 import subprocess
@@ -95,3 +96,33 @@ def test_two_nodes_are_in_one_database_and_a_third_of_the_same_name_is_refused(m
             command = ["cplane", "audit", "--object", "options", "-o", "json", "--log", mortal.url(name, node=node)]
             done = subprocess.run(command, env=first.environment, capture_output=True, text=True, check=True)
             assert done.stdout.count('"config.options_changed"') == many
+
+
+def test_what_was_refused_is_told_after_a_restart_and_without_an_agent_also_while_the_database_was_away(
+    mortal, agent_of
+):
+    with mortal.database() as name:
+        agent = agent_of("n1", mortal.url(name))
+        agent.start()
+        bad = "kind: CiliumNetworkPolicy\nnonsense: 1\n"
+        agent.cplane("policy", "apply", "-f", "-", given=bad, check=False)
+        mortal.stop(signal.SIGKILL)
+        agent.cplane("policy", "apply", "-f", "-", given=bad.replace("nonsense", "nothing"), check=False)
+        mortal.start()
+        place = ("--log", mortal.url(name, node="n1"))
+        wanted = ["nonsense: unknown field", "nothing: unknown field"]
+        asking.until(lambda: mortal.execute("SELECT count(*) FROM refusals", name) == [(2,)], "both are written")
+        agent.kill()
+        for where in (place, ()):
+            if not where:
+                agent.start()
+            told = agent.cplane("audit", "--refused", "-o", "json", *where).stdout.splitlines()
+            assert [word in line for word, line in zip(wanted, told, strict=True)] == [True, True], told
+            assert [json.loads(line)["actor"] for line in told] == ["uid:0(root)"] * 2
+
+
+def test_a_log_in_a_database_is_neither_archived_nor_compacted_and_that_is_said(mortal, agent_of):
+    agent = agent_of("n1", "postgresql://db.example/cplane")
+    for command in (("archive",), ("compact", "--keep", "1")):
+        done = agent.cplane("log", *command, "--log", "postgresql://db.example/cplane", check=False)
+        assert (done.returncode, "a log in a database stays there as a whole" in done.stderr) == (1, True)

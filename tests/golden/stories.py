@@ -21,8 +21,8 @@ from cplane.domain.service import (
     ServiceName,
     ServiceOptions,
 )
-from tests.support.builders import ccnp, cnp, ports, selector
-from tests.support.recording import Step, document
+from tests.support.builders import ccnp, cnp, document, ports, selector
+from tests.support.recording import Step
 from tests.support.scenario import pod
 
 REQUIRED = {"mode": "required"}

@@ -1,7 +1,7 @@
 """What is kept outside the database stays readable for ever: what an archive consists of, exports and checkpoints.
 
-`formats/` has each of them as this version writes it, of the story `shop`. The bytes that a compressor writes may
-differ from one of its versions to the next, so what must not change is what they read back as. A new version of a
+`formats/` has each of them as this version writes it, of the log `shop` of 0.1.0. The bytes that a compressor writes
+may differ from one of its versions to the next, so what must not change is what they read back as. A new version of a
 format gets files of its own beside these, which stay. With CPLANE_REWRITE_GOLDEN=1 those of the present version are
 written anew.
 """
@@ -18,13 +18,12 @@ from cplane.eventlog.archiving import archive_file, compact_file
 from cplane.eventlog.beginning import read_beginning
 from cplane.eventlog.chain import Chain
 from cplane.eventlog.importing import import_log
-from cplane.eventlog.reader import MemoryReader, open_history
+from cplane.eventlog.reader import MemoryReader, open_history, reading
 from cplane.eventlog.segment import Segment
 from cplane.timetravel.checkpoint import checkpoint, read_checkpoint
 from cplane.timetravel.exported import export
 from cplane.timetravel.history import History
-from tests.golden.test_golden import HERE, REWRITE, recorded
-from tests.support import churn
+from tests.golden.test_golden import CORPUS, HERE, REWRITE
 from tests.support.log import sql
 
 FORMATS = HERE / "formats"
@@ -32,15 +31,15 @@ SEGMENT = 20
 NOW_NS = 1 << 62
 
 
-@pytest.fixture(scope="module")
-def rows():
-    return recorded("shop")
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return Path(shutil.copy(CORPUS / "0.1.0/shop.db", tmp_path / "log.db"))
 
 
 @pytest.fixture
-def path(tmp_path: Path, rows) -> Path:
-    texts = [tuple(one.decode() if isinstance(one, bytes) and i < 9 else one for i, one in enumerate(r)) for r in rows]
-    return churn.stored(tmp_path / "log.db", texts)
+def rows(path: Path):
+    with reading(str(path)) as reader:
+        return list(reader.rows(0, reader.head))
 
 
 @pytest.fixture(autouse=True)

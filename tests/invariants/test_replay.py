@@ -9,8 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cplane.deciders.world import World, evolve
-from cplane.eventlog import reader
-from cplane.eventlog.reader import MemoryReader, open_history
+from cplane.eventlog import reading, snapshots
+from cplane.eventlog.reader import MemoryReader, SqliteReader, open_history
 from cplane.events.objects import object_of
 from cplane.projections.tables import UPSERT_ORDER, Tables
 from cplane.timetravel.history import History
@@ -30,9 +30,9 @@ def tables_of(history: History, position: int) -> dict[str, dict[object, object]
 def test_any_log_any_batch_and_any_snapshot_lead_to_the_same(
     monkeypatch: pytest.MonkeyPatch, chance: Random, turns: int, every: int, batch: int, data: st.DataObject
 ) -> None:
-    monkeypatch.setattr(reader, "EVERY", every)
-    monkeypatch.setattr(reader, "_ROWS", batch)
-    monkeypatch.setattr(reader, "_FOLDED", batch)
+    monkeypatch.setattr(snapshots, "EVERY", every)
+    monkeypatch.setattr(reading, "_ROWS", batch)
+    monkeypatch.setattr(SqliteReader, "folded_at_once", batch)
     rows, entries = churn.recorded(chance, turns)
     asked = data.draw(st.lists(st.integers(0, len(rows)), min_size=1, max_size=4))
     in_memory = History(MemoryReader(entries))

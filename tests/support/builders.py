@@ -128,3 +128,8 @@ def allocated(number: int, labels: LabelSet | Sequence[str]) -> IdentityAllocate
     """The event that gives the labels a number."""
     texts = labels.texts() if isinstance(labels, LabelSet) else LabelSet.parse(labels).texts()
     return IdentityAllocated(number=number, labels=texts)
+
+
+def document(text: str | dict[str, Any]) -> str:
+    """A document as the log holds it: canonical JSON."""
+    return json.dumps(text, sort_keys=True, separators=(",", ":"))

@@ -3,7 +3,7 @@
 Every choice is the caller's `random.Random`, so that the same seed makes the same history.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import count
 from pathlib import Path
 from random import Random
@@ -18,12 +18,13 @@ from cplane.deciders.world import Command, World
 from cplane.errors import Rejected
 from cplane.eventlog.chain import Chain
 from cplane.eventlog.codec import Row, draft
-from cplane.eventlog.schema import INSERT
+from cplane.eventlog.database import Place
+from cplane.eventlog.database import open_writer as open_database
+from cplane.eventlog.schema import COLUMNS, INSERT
 from cplane.eventlog.sqlite import driver, open_writer
 from cplane.events.envelope import Envelope, Proposed
 from cplane.reactors.reaction import settle
-from tests.support.builders import cnp, ports, selector
-from tests.support.recording import document
+from tests.support.builders import cnp, document, ports, selector
 from tests.support.scenario import pod
 
 JOIN = JoinNode(name="n1", cluster="default", ipv4_pod_cidr="10.7.0.0/22", ipv6_pod_cidr="fd00:7::/112")
@@ -139,6 +140,23 @@ def stored(path: Path, rows: Sequence[Row]) -> Path:
     return path
 
 
+def _insert(connection: Any, rows: Sequence[Row]) -> None:
+    """The rows are in the log of the connection, in one transaction."""
+    connection.execute("BEGIN")
+    connection.executemany(INSERT, rows)
+    connection.execute("COMMIT")
+
+
+def stored_in(url: str, node: str, rows: Iterable[Sequence[object]]) -> None:
+    """These rows are the log of the node in a PostgreSQL database, which has none of it yet."""
+    with open_database(Place.of(url, node)) as connection, connection.cursor() as cursor:
+        names = ", ".join((*COLUMNS, "node"))
+        with cursor.copy(f"COPY events ({names}) FROM STDIN".encode()) as copy:
+            for row in rows:
+                copy.write_row((*row, node))
+        connection.execute(b"ANALYZE events")
+
+
 def write(path: Path, events: int, *, seed: int = 1, pods: int = 80) -> World:
     """A new log of at least so many events is in the file, which is closed; the world that it ends with."""
     chance, chain = Random(seed), Chain()
@@ -161,9 +179,3 @@ def write(path: Path, events: int, *, seed: int = 1, pods: int = 80) -> World:
     finally:
         engine.dispose()
     raise AssertionError("a churn does not end")
-
-
-def _insert(connection: Any, rows: Sequence[Row]) -> None:
-    connection.execute("BEGIN")
-    connection.executemany(INSERT, rows)
-    connection.execute("COMMIT")

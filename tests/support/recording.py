@@ -1,70 +1,26 @@
-"""Logs as text: one row on each line, with the very bytes that are stored; and the tables that they lead to."""
+"""Recorded logs: what an agent would have written for some commands, and the tables that it leads to."""
 
-import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from ipaddress import ip_address
+from pathlib import Path
 from typing import Any
-
-import msgspec
 
 from cplane.deciders.world import Command, World
 from cplane.domain.verdict import Direction
 from cplane.eventlog.chain import Chain
-from cplane.eventlog.codec import Row, StoredRow, draft
+from cplane.eventlog.codec import Row, StoredRow, decode_all, draft
+from cplane.eventlog.reader import MemoryReader
 from cplane.events.catalog import Event
-from cplane.events.envelope import Proposed
+from cplane.events.envelope import Envelope, Proposed
 from cplane.projections.tables import UPSERT_ORDER, Tables
 from cplane.reactors.reaction import settle
+from cplane.timetravel.exported import export
+from cplane.timetravel.history import History
 from datapath.maps.ipcache import FAMILY_V4
+from tests.support.churn import stored
 from tests.support.clock import TickingClock
 
 Step = tuple[str, Command | Callable[[World], Command]]  # why, and what; the last may depend on what there is by then
-
-
-class Line(msgspec.Struct, frozen=True):
-    """One row. `data` is kept as it stands: its bytes are what the digest covers."""
-
-    position: int
-    stream: str
-    version: int
-    type: str
-    schema: int
-    recorded_at_ns: int
-    actor: str
-    cause: str
-    data: msgspec.Raw
-    digest: str
-
-    @classmethod
-    def of(cls, row: Row) -> "Line":
-        """The line of a row."""
-        *columns, data, digest = row
-        return cls(*columns, msgspec.Raw(data.encode()), digest.hex())
-
-    def row(self) -> StoredRow:
-        """The row as a reader gets it."""
-        return (
-            self.position,
-            self.stream.encode(),
-            self.version,
-            self.type.encode(),
-            self.schema,
-            self.recorded_at_ns,
-            self.actor.encode(),
-            self.cause.encode(),
-            bytes(self.data),
-            bytes.fromhex(self.digest),
-        )
-
-
-def to_text(rows: Iterable[Row]) -> str:
-    """The rows, one on each line."""
-    return "".join(f"{msgspec.json.encode(Line.of(row)).decode()}\n" for row in rows)
-
-
-def from_text(text: str) -> list[StoredRow]:
-    """The inverse of `to_text`."""
-    return [msgspec.json.decode(line, type=Line).row() for line in text.splitlines()]
 
 
 def record(steps: Iterable[Step]) -> Iterator[Row]:
@@ -80,6 +36,35 @@ def record(steps: Iterable[Step]) -> Iterator[Row]:
         world = after
 
 
+def write_logs(folder: Path, stories: Mapping[str, Sequence[Step]]) -> None:
+    """The folder has the log of each story: as it is exported, and as a file of SQLite; and its tables as text."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, steps in stories.items():
+        rows = list(record(steps))
+        entries = decode_all(map(_stored, rows), 0)
+        lines = export(History(MemoryReader(entries)), 0)
+        (folder / f"{name}.log.jsonl").write_bytes(b"".join(line + b"\n" for line in lines))
+        (folder / f"{name}.tables.txt").write_text(tables_of(entries))
+        file = folder / f"{name}.db"
+        file.unlink(missing_ok=True)
+        stored(file, rows)
+
+
+def _stored(row: Row) -> StoredRow:
+    """The row as a reader gets it."""
+    position, stream, version, kind, schema, recorded_at_ns, actor, cause, data, digest = row
+    numbers = (schema, recorded_at_ns)
+    texts = (actor.encode(), cause.encode(), data.encode())
+    return position, stream.encode(), version, kind.encode(), *numbers, *texts, digest
+
+
+def tables_of(log: Sequence[Envelope]) -> str:
+    """The tables at each named position: behind all that one cause led to."""
+    ends = {one.cause: one.position for one in log}
+    told = {cause: tables_text([one.event for one in log[:end]]) for cause, end in ends.items()}
+    return "".join(f"== position {ends[cause]}: {cause}\n{tables}\n\n" for cause, tables in told.items())
+
+
 def tables_text(events: Sequence[Event]) -> str:
     """Every table after the events, one row on each line, sorted. A field that is zero is left out."""
     folded = Tables(events)
@@ -89,11 +74,6 @@ def tables_text(events: Sequence[Event]) -> str:
         rows = sorted(f"  {_shown(key)}{'  →  ' if row else ''}{_shown(row)}" for key, row in table.items())
         found += [f"{name}: {len(rows)} rows", *rows]
     return "\n".join(found)
-
-
-def document(text: str | dict[str, Any]) -> str:
-    """A document as the log holds it: canonical JSON."""
-    return json.dumps(text, sort_keys=True, separators=(",", ":"))
 
 
 def _shown(value: Any) -> str:

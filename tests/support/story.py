@@ -12,9 +12,8 @@ from cplane.timetravel.history import History
 from cplane.timetravel.refused import Refused
 from cplane.timetravel.traffic import Question
 from cplane.timetravel.verdicts import Judged, Pair
-from tests.support.builders import cnp, ports, selector
+from tests.support.builders import cnp, document, ports, selector
 from tests.support.churn import BEGAN_NS
-from tests.support.recording import document
 from tests.support.scenario import JOIN
 
 

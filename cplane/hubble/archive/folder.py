@@ -30,6 +30,11 @@ class NoParquet(Rejected):
         return "hubble.archive_path: it needs pyarrow, which is not installed; install cplane[archive]"
 
 
+def has_parquet() -> bool:
+    """Whether segments can be read and written."""
+    return importlib.util.find_spec("pyarrow") is not None
+
+
 class ArchiveUnavailable(Unavailable):
     """The folder cannot be used."""
 
@@ -116,7 +121,7 @@ class Archive:
 
 def open_archive(path: str, *, max_mb: int, max_hours: int) -> Archive:
     """The archive in that folder, which is made when need be. Raises NoParquet, ArchiveUnavailable."""
-    if importlib.util.find_spec("pyarrow") is None:
+    if not has_parquet():
         raise NoParquet
     folder = Path(path)
     try:
@@ -128,7 +133,7 @@ def open_archive(path: str, *, max_mb: int, max_hours: int) -> Archive:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         for unfinished in folder.glob(f"flows-*{PARTIAL}"):
             unfinished.unlink()
-        segments = _index(folder)
+        segments = segments_in(folder)
     except OSError as error:
         os.close(lock)
         busy = isinstance(error, BlockingIOError)
@@ -138,8 +143,8 @@ def open_archive(path: str, *, max_mb: int, max_hours: int) -> Archive:
     return Archive(folder, lock, segments, bytes_max=max_mb << 20, age_ns=max_hours * _HOUR_NS)
 
 
-def _index(folder: Path) -> list[Segment]:
-    """The segments that follow one another; one that repeats positions of another is left out."""
+def segments_in(folder: Path) -> list[Segment]:
+    """The segments that follow one another; one that repeats positions of another is left out. Raises OSError."""
     found = [Segment.of(Path(entry.path), entry.stat().st_size) for entry in os.scandir(folder) if entry.is_file()]
     segments: list[Segment] = []
     for segment in sorted((one for one in found if one is not None), key=lambda one: (one.start, one.stop)):

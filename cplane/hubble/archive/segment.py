@@ -93,6 +93,10 @@ class Chapter:
         """Losses just before the flow at `position`."""
         return tuple(loss for loss in self._losses if loss.position == position)
 
+    def all_losses(self, start: int, stop: int) -> tuple[Loss, ...]:
+        """Losses before flows from `start` to `stop` (exclusive), in order."""
+        return tuple(loss for loss in self._losses if start <= loss.position < stop)
+
     def next_loss(self, position: int) -> int | None:
         """The smallest position after `position` that has losses."""
         return min((loss.position for loss in self._losses if loss.position > position), default=None)
@@ -172,6 +176,18 @@ def read(segment: Segment) -> Chapter:
     if rows != {segment.stop - segment.start}:
         raise Unreadable(f"it has {max(rows)} flows, and its name says {segment.stop - segment.start}")
     return Chapter(segment, _store(about, columns, segment.start), columns, about.losses)
+
+
+def ring_of(segment: Segment) -> str:
+    """The id of the ring that the flows of a segment were in, which is read alone. Raises Unreadable."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    try:
+        metadata = parquet.read_metadata(segment.path).metadata or {}
+        return _decoder.decode(metadata.get(_METADATA, b"")).ring_id
+    except (OSError, pa.ArrowException, ValueError) as error:
+        raise Unreadable(str(error)) from error
 
 
 def _store(about: _About, columns: Mapping[str, Array], start: int) -> FlowStore:

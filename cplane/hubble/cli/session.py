@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from cplane import __version__
 from cplane.hubble.cli.failure import Failed, complain
+from cplane.hubble.cli.output import ReaderGone
 from cplane.hubble.cli.settings import Settings
 
 if TYPE_CHECKING:
@@ -44,11 +45,14 @@ class Session:
     cluster: "Cluster | None" = None  # whose relay is asked, in place of the server
 
     def call(self, ask: "Ask[T]") -> T | None:
-        """What `ask` returns over a channel to the server; None after an interrupt. Raises Failed."""
-        from cplane.terminal.interrupt import run_until_interrupted
+        """What `ask` returns over a channel to the server; None after an interrupt. Raises Failed, ReaderGone."""
+        from cplane.terminal.interrupt import abandon_output, run_until_interrupted
 
         try:
-            return run_until_interrupted(partial(self._call, ask))
+            return run_until_interrupted(partial(self._call, ask), until_unread=True)
+        except BrokenPipeError:
+            abandon_output()
+            raise ReaderGone from None
         except KeyboardInterrupt:
             return None
 

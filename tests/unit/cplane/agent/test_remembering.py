@@ -10,7 +10,8 @@ import anyio
 import pytest
 
 from cplane.agent import remembering
-from cplane.eventlog import reader
+from cplane.config.model import AgentConfig
+from cplane.eventlog import snapshots
 from cplane.eventlog.beside import place_of
 from tests.support import churn
 from tests.support.log import sql
@@ -21,7 +22,7 @@ EVERY = 20
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reader, "EVERY", EVERY)
+    monkeypatch.setattr(snapshots, "EVERY", EVERY)
     monkeypatch.setattr(remembering, "_IDLE_S", 0.01)
     monkeypatch.setattr(remembering, "_PAUSE_S", 0.0)
 
@@ -45,7 +46,7 @@ async def test_every_snapshot_is_made_and_those_of_what_comes_later(tmp_path: Pa
     rows, _ = churn.recorded(Random(8), 60)
     path = churn.stored(tmp_path / "log.db", rows[:50])
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(remembering.remember_often, str(path))
+        tasks.start_soon(remembering.remember_often, AgentConfig(log=f"sqlite:///{path}"))
         await until(lambda: kept(path) == [20, 40])
         churn.stored(path, rows[50:110])
         await until(lambda: kept(path) == [20, 40, 60, 80, 100])
@@ -65,7 +66,7 @@ async def test_a_log_that_cannot_be_read_is_told_once_and_tried_again(tmp_path: 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(remembering, "log", Heard())
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(remembering.remember_often, str(path))
+            tasks.start_soon(remembering.remember_often, AgentConfig(log=f"sqlite:///{path}"))
             await until(lambda: bool(told) and kept(path) == [20])
             await anyio.sleep(0.1)
             tasks.cancel_scope.cancel()

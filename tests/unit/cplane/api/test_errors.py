@@ -6,7 +6,8 @@ import pytest
 from grpclib.const import Status
 
 from cplane import errors as ours
-from cplane.api.errors import TRAILER, BadDocuments, refuse
+from cplane.api.errors import TRAILER, refuse
+from cplane.config.documents import BadDocuments
 from cplane.config.problems import Problem
 from datapath import errors as datapath
 

@@ -6,7 +6,7 @@ from random import Random
 
 import pytest
 
-from cplane.eventlog import archiving, reader, segment
+from cplane.eventlog import archiving, segment, snapshots
 from cplane.eventlog.archive import folder_of
 from cplane.eventlog.archiving import Archived, archive_file, compact_file
 from cplane.eventlog.chain import Chain
@@ -37,7 +37,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     """Segments and blocks of few events, and few between two snapshots."""
     monkeypatch.setattr(archiving, "SEGMENT", 20)
     monkeypatch.setattr(segment, "BLOCK", 7)
-    monkeypatch.setattr(reader, "EVERY", 30)
+    monkeypatch.setattr(snapshots, "EVERY", 30)
 
 
 @pytest.fixture(scope="module")

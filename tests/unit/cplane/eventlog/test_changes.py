@@ -1,18 +1,35 @@
 """The index of a log finds what reading all of it finds, whatever became of its file."""
 
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 from random import Random
 
 import pytest
 
+from cplane.domain.policy import CCNP, CNP
+from cplane.eventlog import archiving
+from cplane.eventlog import changes as module
 from cplane.eventlog.beside import place_of
 from cplane.eventlog.changes import Changes
 from cplane.eventlog.codec import encode
+from cplane.eventlog.errors import BadEvent, UnknownEvent
+from cplane.eventlog.reader import open_history, reading, remember
 from cplane.events.catalog import WIRE_NAME
-from cplane.events.objects import object_of
+from cplane.events.config import OptionsChanged
+from cplane.events.endpoint import EndpointDeleted
+from cplane.events.envelope import CONFIG, ENDPOINT, IDENTITY, IPAM, NODE, POLICY, SERVICE
+from cplane.events.identity import IdentityReleased
+from cplane.events.ipam import PoolAdded
+from cplane.events.node import NodeAddressesChanged
+from cplane.events.objects import KINDS, object_of
+from cplane.events.policy import PolicyUpserted
+from cplane.events.service import ServiceDeleted
+from cplane.timetravel import history as history_module
 from cplane.timetravel.wanted import Wanted
 from tests.support import churn
+from tests.support.events import SAMPLES
+from tests.support.log import sql
 
 EVENTS = 600
 
@@ -36,7 +53,7 @@ class Indexed:
         self.changes = self.opened()
 
     def opened(self) -> Changes:
-        return Changes(str(self.path), self.digest_at, self.stored)
+        return Changes(place_of(str(self.path)), "", 0, self.digest_at, self.stored, lambda *_: None)
 
     def digest_at(self, position: int) -> bytes | None:
         return self.held[position - 1].digest if 0 < position <= len(self.held) else None
@@ -44,10 +61,9 @@ class Indexed:
     def stored(self, after: int, to: int):
         self.read += to - after
         for one in self.held[after:to]:
-            name, schema = WIRE_NAME[type(one.event)]
+            name, _ = WIRE_NAME[type(one.event)]
             texts = (text.encode() for text in (one.actor, one.cause))
-            row = (one.position, one.stream.encode(), one.version, name.encode(), schema, one.recorded_at_ns)
-            yield (*row, *texts, encode(one.event), one.digest)
+            yield (one.position, name.encode(), one.recorded_at_ns, *texts, encode(one.event))
 
 
 @pytest.fixture
@@ -109,3 +125,103 @@ def test_users_can_ask_it_in_sql(indexed) -> None:
         columns = [row[1] for row in connection.execute("PRAGMA table_info(changes)")]
     connection.close()
     assert columns == ["position", "recorded_at_ns", "actor", "cause", "type", "kind", "object"]
+
+
+def changes_of(path: Path, **wanted) -> list[tuple]:
+    """All rows of the index of a log in a file, which is brought up to date."""
+    with open_history(str(path)) as history:
+        history.find(Wanted(last=1, **wanted))
+    with closing(sqlite3.connect(place_of(str(path)))) as connection:
+        return connection.execute("SELECT * FROM changes ORDER BY position").fetchall()
+
+
+def read_one_by_one(path: Path) -> list[tuple]:
+    with reading(str(path)) as reader:
+        return [module._row(one) for one in reader._all_said(reader.start, reader.head)]
+
+
+ODD = ("a b", "a/b", "c,d", 'e"f', "g\\h", "ä\u2028", "\x00", "")
+POLICIES = [
+    (POLICY, PolicyUpserted(kind=kind, namespace=space, name=name, document='{"kind":"x","name":"y"}'))
+    for kind, space, name in [(CNP, "shop", "web"), (CCNP, "", "all"), *((CNP, odd, odd) for odd in ODD)]
+]
+OTHERS = [
+    *((IPAM, PoolAdded(pool=odd, cidr="10.0.0.0/24", reserved=())) for odd in ODD),
+    *((NODE, NodeAddressesChanged(name=odd, addresses=())) for odd in ODD),
+    (IDENTITY, IdentityReleased(number=(1 << 24) + 7)),
+    (ENDPOINT, EndpointDeleted(endpoint=65535)),
+    (CONFIG, OptionsChanged(policy_enforcement="always", policy_audit=True)),
+    *((SERVICE, ServiceDeleted(namespace=odd, name=odd)) for odd in ODD),
+    *((NODE, event) for event in SAMPLES),
+]
+
+
+@pytest.fixture
+def stored(tmp_path, entries, monkeypatch) -> Path:
+    """A log in a file, with odd names too, which is long enough to have an index."""
+    monkeypatch.setattr(history_module, "_LISTED", 10)
+    monkeypatch.setattr(module, "_BATCH", 50)
+    events = [*((one.stream, one.event) for one in entries), *POLICIES, *OTHERS]
+    return churn.stored(tmp_path / "stored.db", churn.rows_of(tuple(events))[0])
+
+
+def test_the_database_makes_the_rows_that_reading_the_events_makes(stored, monkeypatch) -> None:
+    expected = read_one_by_one(stored)
+    with open_history(str(stored)) as history:
+        names = [object_of(one.event) for one in history.entries(0, history.head)]
+    assert [row[6] for row in expected] == names
+    assert {row[5] for row in expected} == {*KINDS}, "every kind of object is among them"
+
+    read = module._row
+
+    def seldom(one):
+        assert b"\\u0000" in one[5], f"{one} was read"
+        return read(one)
+
+    monkeypatch.setattr(module, "_BATCH", 1)
+    monkeypatch.setattr(module, "_row", seldom)
+    assert changes_of(stored) == expected
+
+
+def test_events_about_each_of_all_objects_are_found(stored) -> None:
+    with open_history(str(stored)) as history:
+        entries = [*history.entries(0, history.head)]
+        for name in {
+            object_of(one.event) for one in entries if object_of(one.event).count("/") < 3
+        }:  # as in Kubernetes
+            expected = [one for one in entries if object_of(one.event) == name]
+            assert list(history.about([name], 0, history.head)) == expected
+            assert history.find(Wanted(object=name)) == [one.position for one in expected]
+
+
+def test_of_an_archived_log_the_rows_are_the_same(stored, monkeypatch) -> None:
+    expected = read_one_by_one(stored)
+    monkeypatch.setattr(archiving, "SEGMENT", 100)
+    archiving.archive_file(str(stored), lambda _: 330)
+    assert changes_of(stored) == expected
+
+
+@pytest.mark.parametrize("data", ["{", '{"kind":7}', "[]", '{"name":"n1"}'])
+def test_an_event_that_cannot_be_read_is_named(stored, data) -> None:
+    sql(stored, f"UPDATE events SET data = '{data}' WHERE position = 610")
+    with pytest.raises(BadEvent, match="position 610: the event cannot be read"):
+        changes_of(stored)
+
+
+def test_an_event_of_an_unknown_family_is_named(stored) -> None:
+    sql(stored, "UPDATE events SET type = 'paint.dried' WHERE position = 200")
+    with pytest.raises(UnknownEvent, match=r"position 200: event type 'paint\.dried'"):
+        changes_of(stored)
+
+
+def test_what_a_question_needs_is_sorted_and_an_agent_sorts_all(stored) -> None:
+    def sorted_by() -> set[str]:
+        with closing(sqlite3.connect(place_of(str(stored)))) as connection:
+            return {name for (name,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'index'")}
+
+    changes_of(stored)
+    assert sorted_by() == set()
+    changes_of(stored, kind="policy", object="policy CiliumClusterwideNetworkPolicy/all")
+    assert sorted_by() == {"changes_of_object"}
+    assert remember(str(stored)) is False
+    assert sorted_by() == {"changes_of_object", "changes_by_actor", "changes_of_kind"}

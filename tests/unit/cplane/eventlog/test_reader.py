@@ -6,9 +6,12 @@ from random import Random
 
 import pytest
 
+from cplane.eventlog import changes, snapshots
 from cplane.eventlog.errors import BadEvent, DriverMissing, NewerSchema, NotALog, UnknownEvent
 from cplane.eventlog.reader import open_history
 from cplane.eventlog.verify import verify_file
+from cplane.timetravel import history as module
+from cplane.timetravel.wanted import Wanted
 from tests.support import churn
 from tests.support.log import forge, sql
 
@@ -76,6 +79,25 @@ def test_rows_in_other_streams_than_their_own_are_counted_where_they_are(path: P
         count = sum(one.stream == "other" for one in history.entries(0, history.head))
     assert dict(world.versions)["other"] == count
     assert "policy" not in world.versions
+
+
+def test_a_long_log_tells_how_far_it_is(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(snapshots, "EVERY", 10)
+    monkeypatch.setattr(module, "_LISTED", 10)
+    for name, number in (("_MANY", 10), ("_BATCH", 8)):
+        monkeypatch.setattr(changes, name, number)
+    told: list[tuple[str, int, int]] = []
+    with open_history(str(path), told=lambda *one: told.append(one)) as history:
+        head = history.head
+        history.ledger(head)
+        history.find(Wanted(kind="node"))
+        first, told[:] = [*told], []
+        history.ledger(head)
+        history.find(Wanted(kind="node"))
+    folding, indexing = ([one[1:] for one in first if one[0] == what] for what in ("folding", "indexing"))
+    assert folding == [(done, head) for done in (*range(10, head, 10), head)]
+    assert indexing == [(done, head) for done in (*range(8, head, 8), head)]
+    assert all(done == total for _, done, total in told), "nothing to wait for any more"
 
 
 def test_a_database_without_its_driver_is_refused_and_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

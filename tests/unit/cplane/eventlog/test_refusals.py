@@ -7,7 +7,7 @@ import anyio.lowlevel
 import pytest
 
 from cplane.eventlog import refusals as module
-from cplane.eventlog.refusals import KEPT, WAITING_MAX, Refusals, place_of, read_refusals
+from cplane.eventlog.refusals import KEPT, WAITING_MAX, Refusals, RefusalsFile, place_of, read_refusals
 from cplane.timetravel.refused import Refused
 
 pytestmark = pytest.mark.anyio
@@ -26,7 +26,7 @@ def refused(number: int, message: str = "no") -> Refused:
 
 
 async def kept(log, *some: Refused) -> Refusals:
-    made = Refusals(str(log))
+    made = Refusals(RefusalsFile(str(log)))
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(made.run)
         await anyio.lowlevel.checkpoint()
@@ -76,8 +76,57 @@ async def test_texts_are_bounded_and_half_a_character_is_none(tmp_path) -> None:
     assert second.message == "?"
 
 
+class Away:
+    """A place that comes back after a while."""
+
+    is_patient = True
+
+    def __init__(self) -> None:
+        self.away = True
+        self.tried = 0
+        self.has: list[Refused] = []
+
+    def write(self, some) -> bool:
+        self.tried += 1
+        if not self.away:
+            self.has += some
+        return not self.away
+
+
+async def test_what_a_patient_place_cannot_take_waits_and_keeps_its_order(monkeypatch) -> None:
+    monkeypatch.setattr(module, "_PAUSE_S", 0.0)
+    monkeypatch.setattr(module, "_AWAY_S", 0.0)
+    place = Away()
+    made = Refusals(place)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(made.run)
+        for number in range(WAITING_MAX + 3):
+            made.add(refused(number))
+        while place.tried < 3:  # noqa: ASYNC110  # what another thread does rings no bell
+            await anyio.sleep(0.001)
+        assert (place.has, made.lost) == ([], 3)
+        place.away = False
+        while len(place.has) < WAITING_MAX:  # noqa: ASYNC110  # as above
+            await anyio.sleep(0.001)
+        made.add(refused(WAITING_MAX))
+        tasks.cancel_scope.cancel()
+    assert [one.recorded_at_ns for one in place.has] == [*range(WAITING_MAX), WAITING_MAX]
+    assert made.lost == 3
+
+
+async def test_what_a_patient_place_never_takes_is_counted_at_the_end() -> None:
+    place = Away()
+    made = Refusals(place)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(made.run)
+        await anyio.lowlevel.checkpoint()
+        made.add(refused(1))
+        tasks.cancel_scope.cancel()
+    assert (place.tried, made.lost) == (1, 1)
+
+
 async def test_without_a_file_the_newest_are_in_memory() -> None:
-    made = Refusals("")
+    made = Refusals(None)
     for number in range(KEPT + 3):
         made.add(refused(number))
     assert [one.recorded_at_ns for one in made.in_memory()] == list(range(3, KEPT + 3))

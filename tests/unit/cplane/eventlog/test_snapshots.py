@@ -11,7 +11,7 @@ from random import Random
 import pytest
 import zstandard
 
-from cplane.eventlog import reader, snapshots
+from cplane.eventlog import snapshots
 from cplane.eventlog.beside import SUFFIX, place_of
 from cplane.eventlog.errors import BadEvent, NotALog
 from cplane.eventlog.reader import MemoryReader, open_history, remember
@@ -29,7 +29,7 @@ EVERY = 20
 @pytest.fixture(autouse=True)
 def often(monkeypatch: pytest.MonkeyPatch) -> None:
     """A snapshot at every twentieth event, so that small logs have some."""
-    monkeypatch.setattr(reader, "EVERY", EVERY)
+    monkeypatch.setattr(snapshots, "EVERY", EVERY)
 
 
 @pytest.fixture(scope="module")

@@ -23,8 +23,7 @@ from cplane.projections.tables import UPSERT_ORDER, Tables
 from cplane.timetravel import ledger as module
 from cplane.timetravel.ledger import Ledger
 from tests.support import churn
-from tests.support.builders import cnp, selector
-from tests.support.recording import document
+from tests.support.builders import cnp, document, selector
 from tests.support.scenario import endpoint_created
 from tests.support.strategies import CHANCE
 

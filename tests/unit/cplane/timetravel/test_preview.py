@@ -15,11 +15,10 @@ from cplane.domain.verdict import Direction
 from cplane.reactors.reaction import settle
 from cplane.timetravel.fork import BadName, Fork, ref_of
 from cplane.timetravel.preview import Preview, preview
-from cplane.timetravel.seen import Count, Kind, Seen, Window, fold, span_of
+from cplane.timetravel.seen import Count, Kind, Seen, Sight, Window, span_of
 from cplane.timetravel.suggest import NothingThere, suggest
 from cplane.timetravel.when import BadMoment
-from tests.support.builders import cnp, ports, selector
-from tests.support.recording import document
+from tests.support.builders import cnp, document, ports, selector
 from tests.support.scenario import JOIN, pod
 
 TCP, ICMP = 6, 1
@@ -202,6 +201,12 @@ def line(**changes) -> bytes:
 
 
 FULL = {"since_ns": 0, "until_ns": 1 << 62}
+
+
+def fold(lines: list[bytes], *, since_ns: int, until_ns: int) -> Seen:
+    sight = Sight(since_ns, until_ns)
+    sight.fold(lines)
+    return sight.seen()
 
 
 def test_flows_are_folded_into_kinds_with_their_counts() -> None:

@@ -23,9 +23,8 @@ from cplane.reactors.reaction import settle
 from cplane.timetravel.fork import PROXY, Fork
 from cplane.timetravel.reach import Names, Reach, ports_text, reaches
 from tests.support import random_policies
-from tests.support.builders import audited, cnp, ports, selector
+from tests.support.builders import audited, cnp, document, ports, selector
 from tests.support.effort import examples
-from tests.support.recording import document
 from tests.support.scenario import JOIN, pod
 
 TCP, UDP, ICMP = Protocol.TCP, Protocol.UDP, Protocol.ICMP

@@ -27,8 +27,7 @@ from cplane.reactors.reaction import settle
 from cplane.timetravel.history import History
 from cplane.timetravel.rollback import NothingToRestore, done, target, trial
 from tests.support import churn
-from tests.support.builders import cnp, selector
-from tests.support.recording import document
+from tests.support.builders import cnp, document, selector
 from tests.support.scenario import JOIN, pod
 from tests.support.story import told, web
 

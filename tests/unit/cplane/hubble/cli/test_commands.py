@@ -433,6 +433,13 @@ async def test_who_reads_no_further_ends_the_command_without_a_word(path: Path):
             assert await reader.end() == (0, b"")
 
 
+async def test_who_reads_no_further_ends_a_follower_also_when_nothing_comes(served: Path):
+    with Process(served, "observe", "--last", "1", "-f") as follower:
+        assert (await follower.line()).startswith(b"Jul 24")
+        follower.stop_reading()
+        assert await follower.end() == (0, b"")
+
+
 async def test_an_interrupt_is_a_good_end_where_nobody_reads(path: Path):
     thousand = records(*({"sport": port} for port in range(1, 1001)))
     many = store_of(*([thousand] * 60), capacity=1 << 16)

@@ -1,5 +1,6 @@
-"""What the flows in the ring say of policy, folded for whoever previews a change."""
+"""What columns of flows say of policy, folded for whoever previews a change."""
 
+from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any, Final, NamedTuple
 
@@ -8,12 +9,13 @@ import numpy.typing as npt
 
 from cplane.domain.identity import LOCAL_MIN, Reserved
 from cplane.domain.policy.explanation import Outcome
-from cplane.domain.verdict import Direction, DropReason
+from cplane.domain.verdict import POLICY_DROPS, Direction
+from cplane.hubble.archive.segment import Chapter
 from cplane.hubble.flow import ICMP4, ICMP6, PORTS
-from cplane.hubble.ring import Reply, Span
+from cplane.hubble.ring import Loss, Reply, Span
 from cplane.hubble.store import FlowStore
 from cplane.pb.flow import flow_pb2
-from cplane.timetravel.seen import Count, Counts, Kind, Seen, Window, stands_for_addresses
+from cplane.timetravel.seen import Kind, Sight, stands_for_addresses
 
 _CHUNK: Final = 1 << 17  # rows that are folded at a time
 _PARTS_MAX: Final = 8  # of what was folded, before it is folded again
@@ -24,7 +26,7 @@ _VERDICTS: Final = {
     flow_pb2.AUDIT: Outcome.AUDIT,
     flow_pb2.DROPPED: Outcome.DENIED,
 }
-_OF_POLICY: Final = (DropReason.POLICY_DENIED, DropReason.POLICY_DENY, DropReason.AUTH_REQUIRED)
+_OF_POLICY: Final = tuple(int(one) & 0xFF for one in sorted(POLICY_DROPS))  # a byte in a column
 _FACTOR: Final = np.uint64(0x9E3779B97F4A7C15)  # odd, and its bits are mixed
 _KEY: Final = np.dtype(
     [
@@ -53,37 +55,78 @@ class _Folded(NamedTuple):
     last: npt.NDArray[np.uint64]
 
 
-def seen(store: FlowStore, since_ns: int, until_ns: int) -> Seen:
-    """What was seen between the two times (UTC, nanoseconds); it may run in a thread, while flows come in."""
-    ring = store.ring
-    parts: list[_Folded] = []
-    flows = kept = first = last = lost = 0
-    position, end = ring.oldest, ring.written
-    while position < end:
-        if position < ring.oldest:  # rows were overwritten before they could be read
-            lost, position = lost + ring.oldest - position, ring.oldest
-            continue
-        stop = min(end, ring.contiguous(position), position + _CHUNK)
-        span = ring.span(position, stop)
+class _Look(NamedTuple):
+    """What some rows have: the time of the oldest, how many are within the times, the first and the last of those."""
+
+    oldest_ns: int
+    flows: int
+    first_ns: int
+    last_ns: int
+    part: _Folded | None
+
+
+class Folding:
+    """Folds columns of flows, of one store after another, into a sight. It may run in a thread, while flows come in."""
+
+    def __init__(self, sight: Sight) -> None:
+        self._sight = sight
+        self._parts: list[_Folded] = []
+
+    def ring(self, store: FlowStore, position: int) -> list[tuple[int, int]]:
+        """The flows in the ring from the position on are in it, with what is lost there.
+
+        Those of the positions (from, to) that it gives are not: they were overwritten meanwhile.
+        """
+        ring, end = store.ring, store.ring.written
+        gone: list[tuple[int, int]] = []
+        self._count(ring.all_losses(position))
+        while position < end:
+            if position < ring.oldest:
+                gone.append((position, ring.oldest))
+                position = ring.oldest
+                continue
+            stop = min(end, ring.contiguous(position), position + _CHUNK)
+            found = self._looked_at(store, ring.racing_span(position, stop))
+            if position >= ring.oldest:
+                self._take(found)
+            else:
+                gone.append((position, stop))
+            position = stop
+        return gone
+
+    def chapter(self, chapter: Chapter, start: int, stop: int) -> None:
+        """The flows of a segment of the archive from one position to another are in it, with what is lost there."""
+        for position in range(start, stop, _CHUNK):
+            self._take(self._looked_at(chapter.store, chapter.span(position, min(stop, position + _CHUNK))))
+        self._count(chapter.all_losses(start, stop))
+
+    def end(self) -> None:
+        """The sight has all of it."""
+        if self._parts:
+            _count_kinds(_merged(self._parts), self._sight)
+
+    def _count(self, losses: Iterable[Loss]) -> None:
+        since, until = self._sight.since_ns, self._sight.until_ns
+        self._sight.loses(sum(one.count for one in losses if since <= one.last_ns and one.first_ns <= until))
+
+    def _looked_at(self, store: FlowStore, span: Span) -> _Look:
+        """What is within the two times; everything is read that is wanted of the rows."""
         times = span["time_ns"]
-        within = (times >= since_ns) & (times <= until_ns)
-        oldest, count = int(times[0]), int(within.sum())
-        part = _folded(store, span, within) if count else None
-        edges = (int(times[within][0]), int(times[within][-1])) if count else (0, 0)
-        if position >= ring.oldest:  # otherwise rows of it were overwritten meanwhile
-            kept = kept or oldest
-            if count:
-                flows, first, last = flows + count, first or edges[0], edges[1]
-            if part is not None:
-                parts.append(part)
-                if len(parts) == _PARTS_MAX:
-                    parts = [_merged(parts)]
-        else:
-            lost += stop - position
-        position = stop
-    lost += sum(loss.count for loss in ring.all_losses() if since_ns <= loss.last_ns and loss.first_ns <= until_ns)
-    window = Window(asked_ns=since_ns, kept_ns=kept, first_ns=first, last_ns=last, flows=flows, lost=lost)
-    return Seen(window, _kinds(_merged(parts)) if parts else {})
+        within = (times >= self._sight.since_ns) & (times <= self._sight.until_ns)
+        count = int(within.sum())
+        if not count:
+            return _Look(int(times[0]), 0, 0, 0, None)
+        chosen = times[within]
+        return _Look(int(times[0]), count, int(chosen[0]), int(chosen[-1]), _folded(store, span, within))
+
+    def _take(self, look: _Look) -> None:
+        self._sight.keeps(look.oldest_ns)
+        if look.flows:
+            self._sight.looked(look.flows, look.first_ns, look.last_ns)
+        if look.part is not None:
+            self._parts.append(look.part)
+            if len(self._parts) == _PARTS_MAX:
+                self._parts = [_merged(self._parts)]
 
 
 def _folded(store: FlowStore, span: Span, within: npt.NDArray[np.bool_]) -> _Folded | None:
@@ -133,7 +176,7 @@ def _says_something(span: Span) -> npt.NDArray[np.bool_]:
     verdict, reason = span["verdict"], span["reason"]
     dropped = verdict == flow_pb2.DROPPED
     ported = np.isin(span["protocol"], list(PORTS))
-    by_policy = np.isin(reason, [int(one) & 0xFF for one in _OF_POLICY])
+    by_policy = np.isin(reason, _OF_POLICY)
     found: npt.NDArray[np.bool_] = (
         np.isin(span["direction"], list(_DIRECTIONS))
         & np.isin(verdict, list(_VERDICTS))
@@ -168,8 +211,7 @@ def _keys(store: FlowStore, span: Span, rows: npt.NDArray[np.intp]) -> npt.NDArr
     return keys
 
 
-def _kinds(folded: _Folded) -> dict[Kind, Count]:
-    counts = Counts()
+def _count_kinds(folded: _Folded, sight: Sight) -> None:
     columns = (folded.keys[name].tolist() for name in _KEY.names or () if name != "free")
     for hi, lo, end, own, peer, port, version, protocol, direction, verdict, way, times, first, last in zip(
         *columns, folded.times.tolist(), folded.first.tolist(), folded.last.tolist(), strict=True
@@ -181,5 +223,4 @@ def _kinds(folded: _Folded) -> dict[Kind, Count]:
             whole = hi << 64 | lo
             address = str(IPv4Address(whole >> 96) if version == flow_pb2.IPv4 else IPv6Address(whole))
         kind = Kind(_DIRECTIONS[direction], end, own, peer, address, protocol, port, _VERDICTS[verdict])
-        counts.add(way, kind, times, first, last)
-    return counts.kinds()
+        sight.counts.add(way, kind, times, first, last)

@@ -2,11 +2,39 @@
 
 import json
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Final, NamedTuple, Protocol
 
-from cplane.api.errors import BadDocuments
 from cplane.config.problems import Document, Problem, join
 from cplane.config.text import read
+from cplane.errors import Rejected
+
+_ITSELF: Final = "document"  # what the policy language calls a document as a whole
+
+
+class Invalid(Protocol):
+    """What is wrong with documents, whoever says so; `cplane.deciders.policy.InvalidDocuments` fits."""
+
+    @property
+    def errors(self) -> tuple[tuple[int, str, str], ...]:
+        """Of each mistake: which document (from 0), the path within it, and a message."""
+        ...
+
+    @property
+    def code(self) -> str:
+        """The stable word for it."""
+        ...
+
+
+class BadDocuments(Rejected):
+    """Objects in a text cannot be taken; `errors` says which and why, by document number and path."""
+
+    code = "documents.bad"
+
+    def __init__(self, errors: tuple[Problem, ...], code: str = code) -> None:
+        self.errors, self.code = errors, code
+
+    def __str__(self) -> str:
+        return "; ".join(map(str, self.errors))
 
 
 class Object(NamedTuple):
@@ -47,6 +75,14 @@ def read_objects(data: bytes) -> tuple[Object, ...]:
     if problems:
         raise BadDocuments(tuple(problems))
     return tuple(objects)
+
+
+def located(invalid: Invalid, objects: tuple[Object, ...]) -> BadDocuments:
+    """What somebody found wrong with the objects, at their places in the text that they came from."""
+    errors = tuple(
+        objects[index].problem("" if path == _ITSELF else path, message) for index, path, message in invalid.errors
+    )
+    return BadDocuments(errors, invalid.code)
 
 
 def _objects(document: Document, problems: list[Problem]) -> Iterator[Object]:

@@ -6,14 +6,26 @@ import numpy as np
 from google.protobuf import json_format
 from hypothesis import given, settings
 
-from cplane.agent.seen import seen
 from cplane.hubble.flow import FlowBuilder
+from cplane.hubble.recorded import Recorded
 from cplane.hubble.ring import LossSource
-from cplane.timetravel.seen import fold
+from cplane.timetravel.seen import Seen, Sight
 from tests.support.effort import examples
 from tests.support.flows import START_NS, record_batches, records, store_of
 
 EVER = 0, 1 << 63
+
+
+def seen(store, since_ns: int, until_ns: int) -> Seen:
+    sight = Sight(since_ns, until_ns)
+    Recorded([store]).fold(sight)
+    return sight.seen()
+
+
+def fold(told: list[bytes], since_ns: int, until_ns: int) -> Seen:
+    sight = Sight(since_ns, until_ns)
+    sight.fold(told)
+    return sight.seen()
 
 
 def lines(store) -> list[bytes]:
@@ -29,7 +41,7 @@ def line(flow) -> bytes:
 @given(batch=record_batches())
 def test_the_ring_folds_to_what_its_flows_fold_to(batch: np.ndarray) -> None:
     store = store_of(batch)
-    found, told = seen(store, *EVER), fold(lines(store), since_ns=EVER[0], until_ns=EVER[1])
+    found, told = seen(store, *EVER), fold(lines(store), *EVER)
     assert {kind: count.times for kind, count in found.kinds.items()} == {
         kind: count.times for kind, count in told.kinds.items()
     }

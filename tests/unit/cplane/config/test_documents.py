@@ -2,8 +2,7 @@
 
 import pytest
 
-from cplane.api.documents import read_objects
-from cplane.api.errors import BadDocuments
+from cplane.config.documents import BadDocuments, read_objects
 
 ALREADY = "already: keep one of them"
 
