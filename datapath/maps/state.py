@@ -14,6 +14,7 @@ class StateSlot(IntEnum):
     EPOCH = 1  # grows with every round of writes; a connection approved under another one is judged again
     MONITOR = 2  # MonitorFlags
     LOST = 3  # records that found the ring buffer full; programs count it up
+    DEBUG_LOST = 4  # debug records that found it half full, likewise
 
 
 class MonitorFlags(IntFlag):
