@@ -66,10 +66,10 @@ async def _own(
     task_status: anyio.abc.TaskStatus[TcpAddress] = anyio.TASK_STATUS_IGNORED,
 ) -> None:
     """The agent's own metrics, and whether it is well."""
-    logged = LogCounts()
+    logged, debugging = LogCounts(), datapath.debugging
     sources = [
         lambda: of_engine(engine, __version__),
-        lambda: of_flows(flows, datapath.lost),
+        lambda: of_flows(flows, datapath.lost, debugging.lost if debugging is not None else None),
         log.metrics,
         logged.metrics,
         process("cilium"),

@@ -281,6 +281,13 @@ class AgentConfig:
             "(`cplane config`), at first not"
         },
     )
+    debug: bool = field(
+        default=False,
+        metadata={
+            "help": "programs tell each of their steps, for `hubble observe debug-events`, which takes time from every "
+            "packet; may be switched while the agent runs (`cplane config`)"
+        },
+    )
     log: str = field(
         default="",
         metadata={
