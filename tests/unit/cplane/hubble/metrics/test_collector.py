@@ -180,6 +180,23 @@ async def test_flows_are_counted_as_they_come_and_none_that_came_before() -> Non
 
 
 @pytest.mark.anyio
+async def test_losses_are_counted_that_come_while_there_is_no_flow() -> None:
+    store = store_of(records({}))
+    metrics = FlowMetrics(store, parse_metrics(["flow"]))
+    key = ("hubble_lost_events_total", "perf_event_ring_buffer")
+    with anyio.fail_after(10):
+        async with anyio.create_task_group() as group:
+            group.start_soon(lambda: count(store, metrics, pods=frozenset[Pod], monotonic_ns=lambda: 0))
+            for total in (3, 6):
+                await anyio.wait_all_tasks_blocked()
+                store.ring.add_loss(LossSource.KERNEL_RING, 3, START_NS, START_NS)
+                store.changed.notify()
+                while shown(metrics).get(key) != total:  # noqa: ASYNC110
+                    await anyio.sleep(0.01)  # the task wakes by the clock
+            group.cancel_scope.cancel()
+
+
+@pytest.mark.anyio
 async def test_what_was_overwritten_before_it_was_counted_is_lost() -> None:
     store = store_of(capacity=4)
     metrics = FlowMetrics(store, parse_metrics(["flow"]))
