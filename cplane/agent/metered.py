@@ -40,7 +40,11 @@ async def meter(
     """
     hubble: list[Source] = []
     exports = Exports(
-        flows, clock.now_ns, static=static_export(config.hubble), watched=config.hubble.flowlogs_config_path
+        flows,
+        clock.now_ns,
+        static=static_export(config.hubble),
+        watched=config.hubble.flowlogs_config_path,
+        marks=f"{config.state_dir.rstrip('/')}/exports",
     )
     if config.hubble.export_file_path or config.hubble.flowlogs_config_path:
         tasks.start_soon(exports.run)
