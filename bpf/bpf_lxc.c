@@ -16,6 +16,7 @@
 #include "lib/ipv6.h"
 #include "lib/l4.h"
 #include "lib/record.h"
+#include "lib/debug.h"
 #include "lib/trace.h"
 #include "lib/drop_notify.h"
 #include "lib/eps.h"
@@ -127,6 +128,7 @@ static __always_inline s32 from_container_ip(struct packet_ctx *ctx, struct pack
 		point = TRACE_TO_ENDPOINT;
 	} else {
 		point = p->dst_identity == IDENTITY_HOST ? TRACE_TO_HOST : TRACE_TO_STACK;
+		debug(ctx, p->src_lxc, point == TRACE_TO_HOST ? DBG_TO_HOST : DBG_TO_STACK, 0, 0);
 	}
 	if (ret & JUDGE_REPORT)
 		trace_notify(ctx, p, point, ret & ~JUDGE_REPORT);

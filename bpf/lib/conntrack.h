@@ -194,8 +194,9 @@ static __always_inline bool conntrack_report(struct ct_entry *entry, const struc
 	return true;
 }
 
-/* A connection begins with this packet, which was allowed under `epoch`. */
-static __always_inline s32 conntrack_create(struct packet *p, u32 peer_identity, u64 epoch)
+/* A connection begins with this packet, which was allowed under `epoch`. The key has the endpoint `lxc_id`. */
+static __always_inline s32 conntrack_create(const struct packet_ctx *ctx, struct packet *p, u16 lxc_id,
+					    u32 peer_identity, u64 epoch)
 {
 	struct ct_entry entry = {
 		.epoch = epoch,
@@ -205,12 +206,17 @@ static __always_inline s32 conntrack_create(struct packet *p, u32 peer_identity,
 		.reported_rev = p->now - CONFIG(report_interval_s),
 		.seen_fwd = p->tcp_flags & TCP_REPORTED,
 	};
+	long error;
 
 	entry.flags = (p->connection.source_low ? CT_INITIATOR_LOW : 0) | (p->audited ? CT_AUDITED : 0);
 	entry.flags = conntrack_flags(entry.flags, p, true);
 	entry.lifetime = p->now + conntrack_timeout(entry.flags, p);
-	if (ct_map_update(&p->connection.key, &entry, packet_is_v6(p)))
+	error = ct_map_update(&p->connection.key, &entry, packet_is_v6(p));
+	if (error) {
+		debug_error(ctx, lxc_id, HELPER_MAP_UPDATE_ELEM, error);
 		return DROP(CT_MAP_INSERTION_FAILED, CONNTRACK);
+	}
+	debug(ctx, lxc_id, packet_is_v6(p) ? DBG_CT_CREATED6 : DBG_CT_CREATED4, 0, p->src_identity);
 	return 0;
 }
 

@@ -68,23 +68,30 @@ struct packet_ctx {
 #define CTX_ACT_REDIRECT 7
 
 /* enum bpf_func_id */
+#define HELPER_MAP_UPDATE_ELEM 2
+#define HELPER_SKB_CHANGE_TAIL 38
 #define HELPER(type, name, id, ...) \
 	static type (*const name)(__VA_ARGS__) __attribute__((unused)) = (void *)id
 HELPER(void *, map_lookup_elem, 1, void *map, const void *key);
-HELPER(long, map_update_elem, 2, void *map, const void *key, const void *value, u64 flags);
+HELPER(long, map_update_elem, HELPER_MAP_UPDATE_ELEM, void *map, const void *key, const void *value, u64 flags);
+HELPER(u32, get_smp_processor_id, 8, void);
 HELPER(long, redirect, 23, u32 ifindex, u64 flags);
 HELPER(long, skb_load_bytes, 26, const struct packet_ctx *ctx, u32 offset, void *to, u32 len);
 HELPER(s64, csum_diff, 28, const void *from, u32 from_size, const void *to, u32 to_size, u32 seed);
-HELPER(long, skb_change_tail, 38, struct packet_ctx *ctx, u32 len, u64 flags);
+HELPER(u32, get_hash_recalc, 34, const struct packet_ctx *ctx);
+HELPER(long, skb_change_tail, HELPER_SKB_CHANGE_TAIL, struct packet_ctx *ctx, u32 len, u64 flags);
 HELPER(long, skb_pull_data, 39, struct packet_ctx *ctx, u32 len);
 HELPER(u64, ktime_get_boot_ns, 125, void);
 HELPER(void *, ringbuf_reserve, 131, void *map, u64 size, u64 flags);
 HELPER(void, ringbuf_submit, 132, void *record, u64 flags);
+HELPER(u64, ringbuf_query, 134, void *map, u64 what);
 HELPER(long, redirect_peer, 155, u32 ifindex, u64 flags);
 HELPER(u64, ktime_get_coarse_ns, 160, void);
 
 #define BPF_ANY 0
 #define BPF_RB_NO_WAKEUP 1
+#define BPF_RB_AVAIL_DATA 0
+#define BPF_RB_RING_SIZE 1
 
 /* A field of the context, loaded as the verifier wants it: from the context's own register and a constant
  * offset. LLVM likes to keep &ctx->field in a register, which the verifier calls a modified pointer.

@@ -54,22 +54,25 @@ static __always_inline u16 icmp6_checksum(const struct ipv6hdr *ip, const struct
 	return ~sum;
 }
 
-/* The solicitation becomes an advertisement: `mac` has the address that was asked for. */
-static __always_inline s32 icmp6_answer(struct packet_ctx *ctx, const u8 *mac)
+/* The solicitation becomes an advertisement: the node's side of the device has the address that was asked for. */
+static __always_inline s32 icmp6_answer(struct packet_ctx *ctx, const struct device_info *device)
 {
 	struct nd_message *nd;
 	struct ipv6hdr *ip;
 	struct ethhdr *eth;
+	long error = ctx->len == ND_SIZE ? 0 : skb_change_tail(ctx, ND_SIZE, 0);
 
-	if (ctx->len != ND_SIZE && skb_change_tail(ctx, ND_SIZE, 0))
+	if (error) {
+		debug_error(ctx, device->lxc_id, HELPER_SKB_CHANGE_TAIL, error);
 		return DROP(WRITE_ERROR, ICMP6);
+	}
 	eth = ctx_at(ctx, 0, ND_SIZE);
 	if (!eth)
 		return DROP(WRITE_ERROR, ICMP6);
 	ip = (struct ipv6hdr *)(eth + 1);
 	nd = (struct nd_message *)(ip + 1);
 	mac_copy(eth->dest, eth->source);
-	mac_copy(eth->source, mac);
+	mac_copy(eth->source, device->node_mac);
 	ip->payload_len = bpf_htons(sizeof(*nd));
 	ip->hop_limit = ND_HOP_LIMIT;
 	ip->daddr = ip->saddr;
@@ -80,7 +83,7 @@ static __always_inline s32 icmp6_answer(struct packet_ctx *ctx, const u8 *mac)
 	nd->flags = bpf_htonl(ND_SOLICITED | ND_OVERRIDE);
 	nd->option = ND_OPTION_TARGET_MAC;
 	nd->option_length = 1;
-	mac_copy(nd->mac, mac);
+	mac_copy(nd->mac, device->node_mac);
 	nd->check = icmp6_checksum(ip, nd);
 	return redirect(ctx->ifindex, 0);
 }
@@ -97,7 +100,8 @@ static __always_inline s32 icmp6_solicitation(struct packet_ctx *ctx, const stru
 		return CTX_ACT_DROP;
 	if (!addr_equal(&ip->saddr, &device->ipv6) && !ipv6_is_link_local(&ip->saddr))
 		return DROP(INVALID_SOURCE_IP, ICMP6);
-	return icmp6_answer(ctx, device->node_mac);
+	debug(ctx, device->lxc_id, DBG_ICMP6_NS, nd->target.word[2], nd->target.word[3]);
+	return icmp6_answer(ctx, device);
 }
 
 /* The answer of a pod to the node, which may only be about the pod itself. */
@@ -117,6 +121,7 @@ static __always_inline s32 icmp6_advertisement(struct packet_ctx *ctx, const str
 static __always_inline s32 icmp6_from_container(struct packet_ctx *ctx, const struct packet *p,
 						const struct device_info *device)
 {
+	debug(ctx, device->lxc_id, DBG_ICMP6_HANDLE, p->icmp_type, 0);
 	if (p->icmp_type == ICMPV6_ND_SOLICITATION)
 		return icmp6_solicitation(ctx, device);
 	if (p->icmp_type == ICMPV6_ND_ADVERTISEMENT)

@@ -13,13 +13,47 @@ struct judged {
 	u16 flags;	/* ENDPOINT_FLAG_* */
 };
 
+/* Identity of an address of `p`, as identity_of() says it. `asker` is the endpoint that is to know. */
+static __always_inline u32 judge_identity(const struct packet_ctx *ctx, u16 asker, const struct packet *p,
+					  const struct addr *addr)
+{
+	struct remote_endpoint_info *info = ipcache_row(addr, p->family, packet_is_v6(p) ? 128 : 32);
+	u32 identity = info ? info->sec_identity : IDENTITY_WORLD;
+
+	debug_identity(ctx, asker, p, addr, identity, info);
+	return identity;
+}
+
+/* Who sent a packet that the stack hands to an endpoint. What came in by a device is not the host, whatever
+ * its source says: such a packet was masqueraded by the node, or lies; either way the sender is outside. And
+ * a local endpoint's packets come in by that endpoint's device only.
+ */
+static __always_inline s32 judge_source(const struct packet_ctx *ctx, struct packet *p)
+{
+	struct endpoint_info *info = endpoint_of(&p->saddr, p->family);
+	u32 identity;
+
+	if (info && !(info->flags & ENDPOINT_FLAG_HOST)) {
+		if (ctx->ingress_ifindex && ctx->ingress_ifindex != info->ifindex)
+			return DROP(INVALID_SOURCE_IP, LXC);
+		p->src_identity = info->sec_id;
+		p->src_lxc = info->lxc_id;
+		return 0;
+	}
+	identity = info ? info->sec_id : judge_identity(ctx, p->dst_lxc, p, &p->saddr);
+	if (identity == IDENTITY_HOST && ctx->ingress_ifindex)
+		identity = identity_of_world(&p->saddr, p->family);
+	p->src_identity = identity;
+	return 0;
+}
+
 /* The identity of the other side, which the caller may know already. */
 static __always_inline s32 judge_peer(const struct packet_ctx *ctx, struct packet *p, const u8 direction)
 {
 	if (direction == DIRECTION_INGRESS)
-		return p->src_identity ? 0 : identity_of_source(ctx, p);
+		return p->src_identity ? 0 : judge_source(ctx, p);
 	if (!p->dst_identity)
-		p->dst_identity = identity_of(&p->daddr, p->family);
+		p->dst_identity = judge_identity(ctx, p->src_lxc, p, &p->daddr);
 	return 0;
 }
 
@@ -31,6 +65,20 @@ static __always_inline bool judge_tells_audit(const struct ct_entry *entry)
 	return !entry || !(entry->flags & CT_AUDITED);
 }
 
+/* What an entry, or that there is none, means to the packet: of `plane`, see POLICY_AUDIT_PLANE. */
+static __always_inline struct verdict judge_lookup(const struct packet_ctx *ctx, const struct packet *p,
+						   const struct judged *who, u32 plane, u32 peer, const u8 direction)
+{
+	struct verdict verdict = policy_of(p, who->policy_id | plane, peer, direction);
+	u32 own = direction == DIRECTION_EGRESS ? p->src_identity : p->dst_identity;
+
+	if (verdict.reason)
+		debug(ctx, who->lxc_id, DBG_POLICY_DENIED, p->src_identity, p->dst_identity);
+	else
+		debug3(ctx, who->lxc_id, DBG_L4_CREATE, peer, own, (u32)p->policy_port << 16 | p->protocol);
+	return verdict;
+}
+
 /* The policy's decision. Recorded if it is a refusal, or the first decision about the connection. A refusal by
  * rules that are only audited, or of an endpoint that is, lets the packet pass.
  */
@@ -38,12 +86,12 @@ static __always_inline s32 judge_policy(const struct packet_ctx *ctx, struct pac
 					const struct ct_entry *entry, const u8 direction)
 {
 	u32 peer = direction == DIRECTION_EGRESS ? p->dst_identity : p->src_identity;
-	struct verdict verdict = policy_of(p, who->policy_id, peer, direction);
+	struct verdict verdict = judge_lookup(ctx, p, who, 0, peer, direction);
 	bool audited = who->flags & ENDPOINT_FLAG_AUDIT;
 	u32 cookie = verdict.cookie;
 
 	if (unlikely(!verdict.reason && verdict.audited)) {
-		struct verdict other = policy_of(p, who->policy_id | POLICY_AUDIT_PLANE, peer, direction);
+		struct verdict other = judge_lookup(ctx, p, who, POLICY_AUDIT_PLANE, peer, direction);
 
 		if (other.reason) {
 			verdict = other;
@@ -92,6 +140,19 @@ static __always_inline s32 judge_known(struct packet *p, struct ct_entry *entry,
 	return forward ? TRACE_ESTABLISHED : TRACE_REPLY;
 }
 
+/* What conntrack knows of the packet. */
+static __always_inline void judge_debug(const struct packet_ctx *ctx, u16 source, const struct ct_entry *entry,
+					bool related, bool forward)
+{
+	u32 state = related ? DEBUG_CT_RELATED : DEBUG_CT_NEW;
+
+	if (entry) {
+		debug(ctx, source, DBG_CT_MATCH, entry->lifetime, 0);
+		state = forward ? DEBUG_CT_ESTABLISHED : DEBUG_CT_REPLY;
+	}
+	debug(ctx, source, DBG_CT_VERDICT, state, 0);
+}
+
 /* 0 or more: let through, see JUDGE_REPORT. Less: a drop. Replies and related errors need no policy; packets
  * of the initiator need it once, and again after every change of policy (the epoch says so).
  */
@@ -108,10 +169,12 @@ static __always_inline s32 judge(const struct packet_ctx *ctx, struct packet *p,
 	p->cookie = 0;
 	if (likely(p->shape != SHAPE_FRAGMENT)) {
 		p->flags |= RECORD_REPLY_KNOWN;
+		debug_ct_lookup(ctx, who->lxc_id, p, direction);
 		related = p->shape == SHAPE_ERROR && conntrack_is_related(p, who->lxc_id, direction);
 		entry = related ? NULL : conntrack_lookup(p, who->lxc_id);
 		if (entry)
 			forward = conntrack_is_forward(entry, p);
+		judge_debug(ctx, who->lxc_id, entry, related, forward);
 		/* Read before the policy: a change in between leaves the older number, and so another look. */
 		epoch = forward ? state_number(STATE_EPOCH) : 0;
 		if (likely(entry && (!forward || entry->epoch == epoch)))
@@ -132,7 +195,7 @@ static __always_inline s32 judge(const struct packet_ctx *ctx, struct packet *p,
 	if (p->shape == SHAPE_FRAGMENT)
 		return TRACE_UNKNOWN;
 	if (!entry) {
-		ret = conntrack_create(p, *peer, epoch);
+		ret = conntrack_create(ctx, p, who->lxc_id, *peer, epoch);
 		return ret < 0 ? ret : TRACE_NEW | JUDGE_REPORT;
 	}
 	judge_renew(p, entry, *peer, epoch);

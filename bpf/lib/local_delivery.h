@@ -26,8 +26,10 @@ static __always_inline s32 local_delivery_headers(struct packet_ctx *ctx, const 
 static __always_inline s32 local_delivery(struct packet_ctx *ctx, struct packet *p, const struct endpoint_info *to)
 {
 	struct judged receiver = { .policy_id = to->policy_id, .lxc_id = to->lxc_id, .flags = to->flags };
-	s32 ret = local_delivery_headers(ctx, p, to);
+	s32 ret;
 
+	debug(ctx, p->src_lxc, DBG_LOCAL_DELIVERY, to->lxc_id, p->src_identity);
+	ret = local_delivery_headers(ctx, p, to);
 	if (ret < 0)
 		return ret;
 	ret = judge(ctx, p, &receiver, true, DIRECTION_INGRESS);

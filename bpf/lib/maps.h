@@ -36,7 +36,7 @@ static __always_inline struct device_info *devices_map(const struct device_key *
 	return map_lookup_elem(MAP(SLOT_DEVICES), key);
 }
 
-/* Array: a number of the node. LOST is written by programs, all others by the agent. */
+/* Array: a number of the node. The losses are written by programs, all others by the agent. */
 static __always_inline struct state_value *state_map(u32 slot)
 {
 	struct state_key key = { .slot = slot };
@@ -78,6 +78,12 @@ static __always_inline void *scratch_map(void)
 static __always_inline struct record *events_reserve(void)
 {
 	return ringbuf_reserve(MAP(SLOT_EVENTS), sizeof(struct record), 0);
+}
+
+/* True while less than half of the ring waits for its reader. */
+static __always_inline bool events_have_room(void)
+{
+	return ringbuf_query(MAP(SLOT_EVENTS), BPF_RB_AVAIL_DATA) < ringbuf_query(MAP(SLOT_EVENTS), BPF_RB_RING_SIZE) / 2;
 }
 
 /* Hash: frontend -> how it is served. Written by the agent, after what it refers to. */

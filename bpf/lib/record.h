@@ -61,7 +61,7 @@ static __always_inline struct record *record_begin(const struct packet_ctx *ctx,
 	r->line = 0;
 	r->icmp_type = p->icmp_type;
 	r->icmp_code = p->icmp_code;
-	__builtin_memset(r->pad, 0, sizeof(r->pad));
+	__builtin_memset(&r->hash, 0, sizeof(*r) - __builtin_offsetof(struct record, hash));
 	return r;
 }
 

@@ -110,7 +110,8 @@ struct state_value {
 #define STATE_EPOCH 1
 #define STATE_MONITOR 2
 #define STATE_LOST 3
-#define STATE_NETNS 4
+#define STATE_DEBUG_LOST 4
+#define STATE_NETNS 5
 
 #define MONITOR_DROP 1
 #define MONITOR_VERDICT 2
@@ -371,7 +372,13 @@ struct record {
 	u16 line;
 	u8 icmp_type;
 	u8 icmp_code;
-	u32 pad[6];
+	u32 hash;	/* from here on of debug records only, zero in all others */
+	u32 arg1;
+	u32 arg2;
+	u32 arg3;
+	u16 cpu;
+	u16 source;	/* the endpoint whose program speaks */
+	u32 pad;
 };
 
 /* Room for `struct packet` (packet.h), which Python has no business with. */
@@ -380,6 +387,7 @@ struct scratch {
 };
 
 #define RECORD_DROP 1
+#define RECORD_DEBUG 2
 #define RECORD_TRACE 4
 #define RECORD_VERDICT 5
 

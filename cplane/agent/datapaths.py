@@ -63,6 +63,25 @@ class DatapathUnavailable(Unavailable):
     code = "datapath.unavailable"
 
 
+class Debugging:
+    """Whether the kernel's programs tell each of their steps: others run then, so that these cost nothing."""
+
+    def __init__(self, opened: KernelDatapath, *, on: bool) -> None:
+        self._opened, self.is_on = opened, on
+
+    def switch(self, *, on: bool) -> None:
+        """They do, or do not any more. Blocks, for seconds where programs are compiled. Raises DatapathUnavailable."""
+        try:
+            self._opened.reconfigure(_programs(debug=on))
+        except DatapathError as error:
+            raise DatapathUnavailable(str(error)) from error
+        self.is_on = on
+
+    def lost(self) -> int:
+        """Steps that there was no room for in the kernel's ring, since the maps were made."""
+        return self._opened.debug_lost
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Datapath:
     """What the agent needs of a datapath. Every function may be called from a worker thread."""
@@ -79,6 +98,7 @@ class Datapath:
     collect: Callable[[], None]  # what time makes superfluous
     close: Callable[[], None]
     probe: Callable[[Packet], Answer] | None
+    debugging: Debugging | None  # None: there are no programs
 
 
 def open_datapath(config: AgentConfig, name_of: Callable[[int], str], clock: SystemClock) -> Datapath:
@@ -92,7 +112,9 @@ def open_datapath(config: AgentConfig, name_of: Callable[[int], str], clock: Sys
 
 
 def _kernel(config: AgentConfig, name_of: Callable[[int], str]) -> Datapath:
-    opened = KernelDatapath.open(Path(config.bpf_root), cache=Path(config.state_dir) / "programs")
+    opened = KernelDatapath.open(
+        Path(config.bpf_root), cache=Path(config.state_dir) / "programs", config=_programs(debug=config.debug)
+    )
     opened.set_monitor(_MONITOR[config.hubble.monitor])
     _serve_sockets(config, opened)
     maps = opened.maps
@@ -129,6 +151,7 @@ def _kernel(config: AgentConfig, name_of: Callable[[int], str]) -> Datapath:
         collect=collect,
         close=opened.close,
         probe=None,
+        debugging=Debugging(opened, on=config.debug),
     )
 
 
@@ -193,7 +216,13 @@ def _memory(clock: SystemClock) -> Datapath:
         collect=lambda: None,
         close=lambda: None,
         probe=probe,
+        debugging=None,
     )
+
+
+def _programs(*, debug: bool) -> dict[str, int]:
+    """The settings that programs are compiled with."""
+    return {"debug": 1} if debug else {}
 
 
 def _look_up(

@@ -12,6 +12,7 @@ from cplane.agent.datapaths import Datapath
 from cplane.agent.readings import of_engine, of_flows, of_traffic
 from cplane.agent.timed import TimedLog
 from cplane.config.model import AgentConfig, host_port
+from cplane.config.tls import TlsFiles
 from cplane.engine.engine import Engine
 from cplane.hubble.exporter.config import static_export
 from cplane.hubble.exporter.run import Exports
@@ -19,10 +20,14 @@ from cplane.hubble.metrics.collector import FlowMetrics, count
 from cplane.hubble.metrics.contexts import Pod
 from cplane.hubble.store import FlowStore
 from cplane.telemetry.clock import SystemClock
+from cplane.telemetry.log import line, logger
 from cplane.telemetry.logcounts import LogCounts
 from cplane.telemetry.metrics import Source, exposition, process, take
 from cplane.transport.address import TcpAddress
 from cplane.transport.http import Answer, Get, health, serve
+from cplane.transport.tls import HTTP1, BadCertificate, ReloadingContext
+
+log = logger("metrics")
 
 
 async def meter(
@@ -36,11 +41,15 @@ async def meter(
 ) -> None:
     """Flows are exported and counted, and everybody can read how the agent does, as far as the configuration says.
 
-    Raises BadExport and CannotListen.
+    Raises BadExport, BadCertificate and CannotListen.
     """
     hubble: list[Source] = []
     exports = Exports(
-        flows, clock.now_ns, static=static_export(config.hubble), watched=config.hubble.flowlogs_config_path
+        flows,
+        clock.now_ns,
+        static=static_export(config.hubble),
+        watched=config.hubble.flowlogs_config_path,
+        marks=f"{config.state_dir.rstrip('/')}/exports",
     )
     if config.hubble.export_file_path or config.hubble.flowlogs_config_path:
         tasks.start_soon(exports.run)
@@ -50,7 +59,7 @@ async def meter(
         pods = partial(pods_of, engine)
         tasks.start_soon(partial(count, flows, metrics, pods=pods, monotonic_ns=clock.monotonic_ns))
         paths = {"/metrics": scrape([metrics.families, *hubble])}
-        await tasks.start(partial(serve, paths, TcpAddress(*host_port(config.hubble.metrics_listen))))
+        await tasks.start(partial(serve, paths, _address(config.hubble.metrics_listen, config.hubble.metrics_tls)))
     if config.metrics_listen:
         await tasks.start(_own, config, engine, datapath, flows, log, [] if config.hubble.metrics_listen else hubble)
 
@@ -66,10 +75,10 @@ async def _own(
     task_status: anyio.abc.TaskStatus[TcpAddress] = anyio.TASK_STATUS_IGNORED,
 ) -> None:
     """The agent's own metrics, and whether it is well."""
-    logged = LogCounts()
+    logged, debugging = LogCounts(), datapath.debugging
     sources = [
         lambda: of_engine(engine, __version__),
-        lambda: of_flows(flows, datapath.lost),
+        lambda: of_flows(flows, datapath.lost, debugging.lost if debugging is not None else None),
         log.metrics,
         logged.metrics,
         process("cilium"),
@@ -80,7 +89,21 @@ async def _own(
         "/healthz": health(partial(wrong_with, engine)),
     }
     with logged.counting():
-        await serve(paths, TcpAddress(*host_port(config.metrics_listen)), task_status=task_status)
+        await serve(paths, _address(config.metrics_listen, config.metrics_tls), task_status=task_status)
+
+
+def _address(listen: str, tls: TlsFiles | None) -> TcpAddress:
+    """Where to listen; certificates are read again when they change. Raises BadCertificate."""
+    context = None
+    if tls is not None:
+        files = (tls.certificate, tls.key, *tls.client_authorities)
+        context = ReloadingContext.of(*files, protocol=HTTP1, failed=partial(_keep_certificate, listen))
+    return TcpAddress(*host_port(listen), context)
+
+
+def _keep_certificate(listen: str, error: BadCertificate) -> None:
+    detail = "the old one stays in use"
+    log.error(line("metrics", kind="certificate", address=listen, path=error.path, error=str(error), detail=detail))
 
 
 def scrape(sources: Sequence[Source], blocking: Source | None = None) -> Get:

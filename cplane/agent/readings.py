@@ -52,10 +52,12 @@ def of_traffic(traffic: Traffic) -> list[Metric]:
     return [drops, dropped, forwards, forwarded]
 
 
-def of_flows(flows: FlowStore, lost: Callable[[], int]) -> list[Metric]:
-    """The flow ring, and what never came into it."""
+def of_flows(
+    flows: FlowStore, lost: Callable[[], int], debug_lost: Callable[[], int] | None = None
+) -> Iterator[Metric]:
+    """The flow ring, and what never came into it; `debug_lost` None: there are no programs to debug."""
     ring = flows.ring
-    return [
+    yield from (
         CounterMetricFamily("cplane_flows_total", "Flows that were recorded.", ring.written),
         _gauge("cplane_flow_ring_flows", "Flows that can be asked for.", len(ring)),
         _gauge("cplane_flow_ring_capacity", "Flows that can be kept.", ring.capacity),
@@ -65,7 +67,11 @@ def of_flows(flows: FlowStore, lost: Callable[[], int]) -> list[Metric]:
         CounterMetricFamily(
             "cplane_monitor_lost_total", "Records that the kernel could not write since the maps were made.", lost()
         ),
-    ]
+    )
+    if debug_lost is not None:
+        yield CounterMetricFamily(
+            "cplane_debug_lost_total", "Steps of programs that found no room since the maps were made.", debug_lost()
+        )
 
 
 def _world(engine: Engine) -> Iterator[Metric]:

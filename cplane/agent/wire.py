@@ -36,6 +36,7 @@ from cplane.eventlog.refusals import Keeping, Refusals, RefusalsFile
 from cplane.eventlog.store import SqliteLog
 from cplane.eventlog.stored import StoredLog
 from cplane.eventlog.verify import verify_file, with_node
+from cplane.hubble.debugring import DebugRing
 from cplane.hubble.ingest import pump
 from cplane.hubble.parser.threefour import Parser
 from cplane.hubble.recorded import Recorded
@@ -139,6 +140,7 @@ async def _serve(
         probe=datapath.probe,
         flow=lambda uuid: _recorded(history).line(uuid),
         seen=lambda sight: _recorded(history).fold(sight),
+        debugging=datapath.debugging,
     )
     cni = CniService(engine, datapath.plumbing, address=UnixAddress(config.cni_socket), clock=clock)
     await tasks.start(partial(serve, admin_services(engine, agent), [UnixAddress(config.admin_socket)], refuse=refuse))
@@ -157,7 +159,8 @@ async def _observe(
 ) -> None:
     """Records become flows, and flows can be read."""
     flows = history.store
-    parser = Parser(flows, observed)
+    debug = DebugRing(link=observed.interface_name)
+    parser = Parser(flows, observed, debug)
     tasks.start_soon(
         partial(
             pump,
@@ -182,6 +185,7 @@ async def _observe(
         clock,
         version=__version__,
         agent_events=telling.ring,
+        debug_events=debug,
         peers=telling.peers,
         archive=history.archive,
     )

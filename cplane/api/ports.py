@@ -181,6 +181,19 @@ class Answer:
     detail: str = ""
 
 
+class Debugging(Protocol):
+    """Whether programs tell each of their steps."""
+
+    @property
+    def is_on(self) -> bool:
+        """Whether they do."""
+        ...
+
+    def switch(self, *, on: bool) -> None:
+        """They do, or do not any more. It may take seconds, and blocks. Raises Unavailable."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Agent:
     """What the agent knows about itself and can be asked.
@@ -188,6 +201,7 @@ class Agent:
     `doctor` may block, it runs in a thread. `verify` reads the stored log; `probe` may raise Rejected; None:
     not with this log or datapath. `history` opens the log's past, for one thread at a time. `flow` is the flow with
     a uuid as a line of JSON; None: it is not there any more. `seen` folds the flows into a sight. Both may block.
+    `debugging` is switched in a thread; None: there are no programs.
     """
 
     version: str
@@ -201,3 +215,4 @@ class Agent:
     probe: Callable[[Packet], Answer] | None = None
     flow: Callable[[str], bytes | None] | None = None
     seen: Callable[[Sight], None] | None = None
+    debugging: Debugging | None = None

@@ -23,7 +23,7 @@ def admin_services(engine: Engine, agent: Agent) -> "list[IServable]":
     return [
         PolicyService(engine),
         EndpointService(engine),
-        ConfigService(engine),
+        ConfigService(engine, agent),
         ServiceService(engine),
         IdentityService(engine),
         IpService(engine),

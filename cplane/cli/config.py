@@ -13,11 +13,12 @@ if TYPE_CHECKING:
     from cplane.transport.client import ClientChannel
 
 AUDIT: Final = "PolicyAuditMode"
+DEBUG: Final = "Debug"
 ENFORCEMENT: Final = "PolicyEnforcement"
 _SWITCH: Final = {"enabled": True, "true": True, "disabled": False, "false": False}
 _MODES: Final = {"default": "default", "always": "always", "never": "never"}
-CHOICES: Final[Mapping[str, Mapping[str, object]]] = {ENFORCEMENT: _MODES, AUDIT: _SWITCH}
-_SHOWN: Final = {ENFORCEMENT: "default, always or never", AUDIT: "Enabled or Disabled"}
+CHOICES: Final[Mapping[str, Mapping[str, object]]] = {ENFORCEMENT: _MODES, AUDIT: _SWITCH, DEBUG: _SWITCH}
+_SHOWN: Final = {ENFORCEMENT: "default, always or never", **dict.fromkeys((AUDIT, DEBUG), "Enabled or Disabled")}
 
 
 _EPILOG: Final = """\b
@@ -27,6 +28,8 @@ Values:
   PolicyEnforcement=never    none has, and rules bind nobody
   PolicyAuditMode=Enabled    what policies would drop passes, with the verdict AUDIT
   PolicyAuditMode=Disabled   it is dropped, unless the endpoint or the policy is audited itself
+  Debug=Enabled              programs tell each of their steps, see hubble observe debug-events
+  Debug=Disabled             they do not, which costs nothing
 """
 
 
@@ -39,9 +42,9 @@ def config(session: Session, *, assignments: tuple[str, ...], wait: bool, timeou
     """Show the agent's options, or change some of them.
 
     The change is an event in the log, so it outlives the agent, until it is changed again here or by a flag
-    that the agent is started with.
+    that the agent is started with. Only Debug is not: it lasts until the agent ends.
     """
-    wanted = parse_assignments(assignments, (ENFORCEMENT, AUDIT))
+    wanted = parse_assignments(assignments, (ENFORCEMENT, AUDIT, DEBUG))
 
     async def ask(channel: "ClientChannel") -> "pb.GetOptionsResponse | pb.ChangeOptionsResponse":
         from cplane.pb.cplane.admin import v1 as pb
@@ -49,11 +52,12 @@ def config(session: Session, *, assignments: tuple[str, ...], wait: bool, timeou
         stub = pb.ConfigServiceStub(channel)
         if not wanted:
             return await stub.get(pb.GetOptionsRequest())
-        mode, audit = wanted.get(ENFORCEMENT), wanted.get(AUDIT)
+        mode, audit, debug = (wanted.get(name) for name in (ENFORCEMENT, AUDIT, DEBUG))
         answer = await stub.change(
             pb.ChangeOptionsRequest(
                 policy_enforcement=None if mode is None else str(mode),
                 policy_audit=None if audit is None else bool(audit),
+                debug=None if debug is None else bool(debug),
             )
         )
         if wait:
@@ -62,9 +66,14 @@ def config(session: Session, *, assignments: tuple[str, ...], wait: bool, timeou
 
     answer = session.call(ask, patience_s=timeout_s + 30)
     options = answer.options
-    rows = [(ENFORCEMENT, options.policy_enforcement), (AUDIT, audit_word(on=options.policy_audit))] if options else []
+    rows = _rows(options, answer.debug) if options else []
     shown = {"position": answer.position, "options": dict(rows)}
     emit(output, shown, lambda: pairs([*rows, ("position", answer.position)]))
+
+
+def _rows(options: "pb.Options", debug: "bool | None") -> list[tuple[str, str]]:
+    shown = [(ENFORCEMENT, options.policy_enforcement), (AUDIT, switch_word(on=options.policy_audit))]
+    return shown if debug is None else [*shown, (DEBUG, switch_word(on=debug))]
 
 
 def parse_assignments(texts: Sequence[str], known: Sequence[str]) -> dict[str, object]:
@@ -87,6 +96,6 @@ def parse_assignments(texts: Sequence[str], known: Sequence[str]) -> dict[str, o
     return found
 
 
-def audit_word(*, on: bool) -> str:
-    """How audit mode is shown."""
+def switch_word(*, on: bool) -> str:
+    """How an option is shown that is on or off."""
     return "Enabled" if on else "Disabled"

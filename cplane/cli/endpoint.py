@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from cplane.cli.config import AUDIT, audit_word, parse_assignments
+from cplane.cli.config import AUDIT, parse_assignments, switch_word
 from cplane.cli.format import pairs, table
 from cplane.cli.session import Session, emit, output_option, wait_for, wait_options
 
@@ -110,13 +110,13 @@ def config(
         return answer
 
     answer = session.call(ask, patience_s=timeout_s + 30)
-    value = audit_word(on=answer.endpoint is not None and answer.endpoint.policy_audit)
+    value = switch_word(on=answer.endpoint is not None and answer.endpoint.policy_audit)
     agents = " (the agent's own is Enabled)" if answer.agent_policy_audit and value == "Disabled" else ""
     shown = {
         "position": answer.position,
         "endpoint": number,
         "options": {AUDIT: value},
-        "agent": {AUDIT: audit_word(on=answer.agent_policy_audit)},
+        "agent": {AUDIT: switch_word(on=answer.agent_policy_audit)},
     }
     emit(output, shown, lambda: pairs([(AUDIT, value + agents), ("position", answer.position)]))
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cplane.cli.config import audit_word
+from cplane.cli.config import switch_word
 from cplane.cli.format import plain, table
 from cplane.cli.policy_refs import name_of, name_options, ref_of
 from cplane.cli.session import Session, emit, output_option
@@ -58,9 +58,9 @@ def _text(head: "pb.PolicyStatusResponse", policies: "Sequence[pb.PolicyStatus]"
     headers = ("policy", "rule", "effect", "endpoints", "peers", "entries", "state")
     lines = [line for policy in policies for line in _lines(policy)]
     options = head.options
-    mode = (
-        f"enforcement {options.policy_enforcement}, audit mode {audit_word(on=options.policy_audit)}" if options else ""
-    )
+    mode = ""
+    if options:
+        mode = f"enforcement {options.policy_enforcement}, audit mode {switch_word(on=options.policy_audit)}"
     applied = "" if head.applied >= head.position else f" ({head.applied} in the datapath)"
     return f"{table(headers, lines)}\nrevision {head.revision}, position {head.position}{applied}, {mode}"
 

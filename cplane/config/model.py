@@ -12,6 +12,7 @@ from ipaddress import AddressValueError, IPv4Network, IPv6Network, NetmaskValueE
 from typing import Final, Literal, NamedTuple
 
 from cplane.config.metrics import BadMetric, WantedMetric, parse_metrics
+from cplane.config.tls import TlsFiles, tls_faults, tls_help
 from cplane.domain.service import MAGLEV_SIZES, ServiceOptions
 from cplane.errors import Rejected
 
@@ -102,6 +103,12 @@ class HubbleConfig:
     metrics_listen: str = field(
         default="", metadata={"help": "host:port of /metrics for them, without a host every address; empty: off"}
     )
+    metrics_server_enable_tls: bool = field(default=False, metadata=tls_help("enable_tls", "hubble.metrics_listen"))
+    metrics_server_tls_cert_file: str = field(default="", metadata=tls_help("tls_cert_file", "hubble.metrics_listen"))
+    metrics_server_tls_key_file: str = field(default="", metadata=tls_help("tls_key_file", "hubble.metrics_listen"))
+    metrics_server_tls_client_ca_files: tuple[str, ...] = field(
+        default=(), metadata=tls_help("tls_client_ca_files", "hubble.metrics_listen")
+    )
     metrics_sets_max: int = field(
         default=10_000, metadata={"help": "label sets that one metric of flows may have, 100 to 1000000"}
     )
@@ -162,6 +169,17 @@ class HubbleConfig:
         yield from self._export_faults()
 
     @property
+    def metrics_tls(self) -> TlsFiles | None:
+        """The files of hubble.metrics_listen; None: it is plaintext."""
+        return self._metrics_files if self.metrics_server_enable_tls else None
+
+    @property
+    def _metrics_files(self) -> TlsFiles:
+        return TlsFiles(
+            self.metrics_server_tls_cert_file, self.metrics_server_tls_key_file, self.metrics_server_tls_client_ca_files
+        )
+
+    @property
     def wanted_metrics(self) -> tuple[WantedMetric, ...]:
         """The metrics, understood."""
         return parse_metrics(self.metrics)
@@ -175,6 +193,16 @@ class HubbleConfig:
             yield from _host_port("metrics_listen", self.metrics_listen)
         elif self.metrics:
             yield Fault("metrics", "nobody could read them: give hubble.metrics_listen too, such as :9965")
+        yield from map(
+            Fault._make,
+            tls_faults(
+                "metrics_server",
+                "hubble.metrics_listen",
+                self.metrics_listen,
+                on=self.metrics_server_enable_tls,
+                files=self._metrics_files,
+            ),
+        )
         if not 100 <= self.metrics_sets_max <= 1_000_000:
             yield Fault("metrics_sets_max", f"{self.metrics_sets_max} is not from 100 to 1000000")
 
@@ -281,6 +309,13 @@ class AgentConfig:
             "(`cplane config`), at first not"
         },
     )
+    debug: bool = field(
+        default=False,
+        metadata={
+            "help": "programs tell each of their steps, for `hubble observe debug-events`, which takes time from every "
+            "packet; may be switched while the agent runs (`cplane config`)"
+        },
+    )
     log: str = field(
         default="",
         metadata={
@@ -304,6 +339,12 @@ class AgentConfig:
     metrics_listen: str = field(
         default="",
         metadata={"help": "host:port of the agent's own /metrics and /healthz, such as 127.0.0.1:9962; empty: off"},
+    )
+    prometheus_enable_tls: bool = field(default=False, metadata=tls_help("enable_tls", "metrics_listen"))
+    prometheus_tls_cert_file: str = field(default="", metadata=tls_help("tls_cert_file", "metrics_listen"))
+    prometheus_tls_key_file: str = field(default="", metadata=tls_help("tls_key_file", "metrics_listen"))
+    prometheus_tls_client_ca_files: tuple[str, ...] = field(
+        default=(), metadata=tls_help("tls_client_ca_files", "metrics_listen")
     )
     hubble: HubbleConfig = field(default_factory=HubbleConfig)
     lb: LbConfig = field(default_factory=LbConfig)
@@ -355,6 +396,17 @@ class AgentConfig:
         return bool(self.metrics_listen or given.metrics_listen or given.export_file_path or given.flowlogs_config_path)
 
     @property
+    def metrics_tls(self) -> TlsFiles | None:
+        """The files of metrics_listen; None: it is plaintext."""
+        return self._prometheus_files if self.prometheus_enable_tls else None
+
+    @property
+    def _prometheus_files(self) -> TlsFiles:
+        return TlsFiles(
+            self.prometheus_tls_cert_file, self.prometheus_tls_key_file, self.prometheus_tls_client_ca_files
+        )
+
+    @property
     def admin_socket(self) -> str:
         """Path of the administration socket."""
         return f"{self.run_dir.rstrip('/')}/admin.sock"
@@ -400,6 +452,16 @@ class AgentConfig:
         yield from self._retention_faults()
         if self.metrics_listen:
             yield from _host_port("metrics_listen", self.metrics_listen)
+        yield from map(
+            Fault._make,
+            tls_faults(
+                "prometheus",
+                "metrics_listen",
+                self.metrics_listen,
+                on=self.prometheus_enable_tls,
+                files=self._prometheus_files,
+            ),
+        )
         yield from _one_of("hubble.monitor", self.hubble.monitor, ("medium", "drops", "off"))
         yield from (Fault(f"hubble.{fault.key}", fault.message) for fault in self.hubble.faults())
         yield from (Fault(f"lb.{fault.key}", fault.message) for fault in self.lb.faults())

@@ -70,5 +70,5 @@ async def pump(
         if len(records) >= BATCH:
             await anyio.lowlevel.checkpoint()  # there is more; let others run in between
             continue
-        pause = _BUSY_S if taken else min(pause * 1.2, _IDLE_S)
+        pause = _BUSY_S if len(records) else min(pause * 1.2, _IDLE_S)
         await anyio.sleep(pause)

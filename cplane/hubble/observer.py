@@ -13,7 +13,7 @@ from cplane.hubble.archive.folder import Archive
 from cplane.hubble.archive.past import ArchivedPast
 from cplane.hubble.calls import Clock, observer_handlers, request_of
 from cplane.hubble.encode import Encoder, Encoders
-from cplane.hubble.eventring import EventReading, EventRing, Wanted
+from cplane.hubble.eventring import EventReading, Events, Wanted
 from cplane.hubble.fieldmask import PATHS_MAX, parse_mask
 from cplane.hubble.filters import ROWS, BadFilter, compile_filters, has_expressions
 from cplane.hubble.flow import TYPE_URL
@@ -45,8 +45,8 @@ class Observer:
         clock: Clock,
         *,
         version: str,
-        agent_events: EventRing[flow_pb2.AgentEvent],
-        debug_events: EventRing[flow_pb2.DebugEvent],
+        agent_events: Events[flow_pb2.AgentEvent],
+        debug_events: Events[flow_pb2.DebugEvent],
         reached: Callable[[], Peer | None],
         archive: Archive | None = None,
     ) -> None:
@@ -98,9 +98,9 @@ class Observer:
         wanted = _wanted(request)
         await self._greet(stream)
         reading = EventReading(self._agent_events, wanted)
-        while (held := await reading.next()) is not None:
-            response = pb.GetAgentEventsResponse(agent_event=held.told(), node_name=self._store.node_name)
-            response.time.FromNanoseconds(held.time_ns)
+        while (told := await reading.next()) is not None:
+            response = pb.GetAgentEventsResponse(agent_event=told.message, node_name=self._store.node_name)
+            response.time.FromNanoseconds(told.time_ns)
             await stream.send_message(response)
 
     async def get_debug_events(self, stream: "Stream[pb.GetDebugEventsRequest, pb.GetDebugEventsResponse]") -> None:
@@ -109,9 +109,9 @@ class Observer:
         wanted = _wanted(request)
         await self._greet(stream)
         reading = EventReading(self._debug_events, wanted)
-        while (held := await reading.next()) is not None:
-            response = pb.GetDebugEventsResponse(debug_event=held.told(), node_name=self._store.node_name)
-            response.time.FromNanoseconds(held.time_ns)
+        while (told := await reading.next()) is not None:
+            response = pb.GetDebugEventsResponse(debug_event=told.message, node_name=self._store.node_name)
+            response.time.FromNanoseconds(told.time_ns)
             await stream.send_message(response)
 
     async def get_nodes(self, stream: "Stream[pb.GetNodesRequest, pb.GetNodesResponse]") -> None:

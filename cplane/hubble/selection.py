@@ -132,7 +132,7 @@ class Reading:
         self._rows: npt.NDArray[np.intp] = np.zeros(0, np.intp)  # of the span, selected and not given yet
         self._left = query.limit
         self._seen_ns = 0  # time of the newest flow that was given
-        self._told = -1  # position whose losses were told
+        self._told = (-1, 0)  # a position, and how many losses there were told
         self._over = False
 
     async def next(self) -> bytes | None:
@@ -201,9 +201,8 @@ class Reading:
         if page.missing:
             upto = int(page.span["time_ns"][0]) if len(page.span) else self._seen_ns
             found.append(Loss(page.span.start, LossSource.FLOW_RING, page.missing, self._seen_ns or upto, upto))
-        if len(page.span) and self._told != page.span.start:
-            self._told = page.span.start
-            found.extend(page.losses)
+        if len(page.span):
+            found.extend(self._news(page.span.start, page.losses))
         self._page = page
         self._show(page.span, page.rows, page.stop)
         return b"".join(self._encoder.loss(loss) for loss in found)
@@ -233,7 +232,11 @@ class Reading:
             upto = int(self._ring.span(present, present + 1)["time_ns"][0])
             found.append(Loss(oldest, LossSource.FLOW_RING, count, self._seen_ns or upto, upto))
             self._position = oldest
-        if self._told != self._position:
-            self._told = self._position
-            found.extend(self._ring.losses(self._position))
+        found.extend(self._news(self._position, self._ring.losses(self._position)))
         return b"".join(self._encoder.loss(loss) for loss in found)
+
+    def _news(self, position: int, losses: tuple[Loss, ...]) -> tuple[Loss, ...]:
+        """Of the losses at the position those that are not told yet: more may come while there is no flow."""
+        before, count = self._told
+        self._told = (position, len(losses))
+        return losses[count:] if before == position else losses

@@ -4,7 +4,8 @@ from typing import TYPE_CHECKING
 
 from cplane.hubble.archive.folder import Archive
 from cplane.hubble.calls import Clock
-from cplane.hubble.eventring import EventRing
+from cplane.hubble.debugring import DebugRing
+from cplane.hubble.eventring import EventRing, Events
 from cplane.hubble.observer import Observer
 from cplane.hubble.peer import Peer, Peers, PeerService, peer_name
 from cplane.hubble.store import FlowStore
@@ -19,8 +20,8 @@ def services(
     clock: Clock,
     *,
     version: str,
-    agent_events: EventRing[flow_pb2.AgentEvent] | None = None,
-    debug_events: EventRing[flow_pb2.DebugEvent] | None = None,
+    agent_events: Events[flow_pb2.AgentEvent] | None = None,
+    debug_events: Events[flow_pb2.DebugEvent] | None = None,
     peers: Peers | None = None,
     archive: Archive | None = None,
 ) -> "list[IServable]":
@@ -38,7 +39,7 @@ def services(
         clock,
         version=version,
         agent_events=agent_events if agent_events is not None else EventRing(),
-        debug_events=debug_events if debug_events is not None else EventRing(),
+        debug_events=debug_events if debug_events is not None else DebugRing(1),
         reached=lambda: known.now.get(name),
         archive=archive,
     )

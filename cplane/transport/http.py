@@ -1,4 +1,4 @@
-"""HTTP servers in our task tree, for what speaks nothing better: metrics and health.
+"""HTTP servers in our task tree, for what speaks nothing better: metrics and health. With TLS where an address has it.
 
 `serve` runs until it is cancelled. Bad clients hurt only themselves: connections and headers are limited, requests
 have no bodies that anybody reads, and whoever has asked and idles is hung up on.
@@ -88,6 +88,8 @@ async def serve(
             timeout_graceful_shutdown=_GRACE_S,
             h11_max_incomplete_event_size=_HEADERS_MAX,
         )
+        config.load()
+        config.ssl = address.tls
         server = _Server(config)
         async with anyio.create_task_group() as group:
             group.start_soon(server.run_shielded, [listener])

@@ -3,7 +3,7 @@
 import ssl
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from cplane.errors import Rejected
 
@@ -20,17 +20,23 @@ class BadCertificate(Rejected):
         return f"certificate {self.path!r}: {self.reason}"
 
 
-def server_context(certificate: str, key: str, client_authority: str = "") -> ssl.SSLContext:
-    """TLS 1.3 for a server; with `client_authority` clients must show a certificate that it signed.
+HTTP2: Final = "h2"
+HTTP1: Final = "http/1.1"
 
-    All are paths of PEM files. Raises BadCertificate.
+
+def server_context(
+    certificate: str, key: str, client_authority: str = "", *more: str, protocol: str = HTTP2
+) -> ssl.SSLContext:
+    """TLS 1.3 for a server; with authorities clients must show a certificate that one of them signed.
+
+    All are paths of PEM files. `protocol` is what clients are told that it speaks. Raises BadCertificate.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
-    context.set_alpn_protocols(["h2"])
+    context.set_alpn_protocols([protocol])
     _load_own(context, certificate, key)
-    if client_authority:
-        _load_authority(context, client_authority)
+    for path in filter(None, (client_authority, *more)):
+        _load_authority(context, path)
         context.verify_mode = ssl.CERT_REQUIRED
     return context
 
@@ -52,7 +58,8 @@ class ReloadingContext(ssl.SSLContext):
     be trusted for ever.]
     """
 
-    _files: tuple[str, str, str]
+    _files: tuple[str, ...]
+    _protocol: str
     _seen: tuple[_Version | None, ...]
     _current: ssl.SSLContext
     _failed: Callable[[BadCertificate], None]
@@ -60,14 +67,18 @@ class ReloadingContext(ssl.SSLContext):
 
     @classmethod
     def of(
-        cls, certificate: str, key: str, client_authority: str = "", *, failed: Callable[[BadCertificate], None]
+        cls,
+        certificate: str,
+        key: str,
+        *client_authorities: str,
+        protocol: str = HTTP2,
+        failed: Callable[[BadCertificate], None],
     ) -> "ReloadingContext":
         """The arguments are those of `server_context`. Raises BadCertificate when the files cannot be used now."""
         made = cls(ssl.PROTOCOL_TLS_SERVER)
-        made._files = (certificate, key, client_authority)
-        made._failed = failed
+        made._files, made._protocol, made._failed = (certificate, key, *client_authorities), protocol, failed
         made._seen = made._told = _versions(made._files)
-        made._current = server_context(certificate, key, client_authority)
+        made._current = server_context(*made._files, protocol=protocol)
         return made
 
     def wrap_bio(
@@ -87,7 +98,7 @@ class ReloadingContext(ssl.SSLContext):
         if now == self._seen:
             return
         try:
-            self._current = server_context(*self._files)
+            self._current = server_context(*self._files, protocol=self._protocol)
         except BadCertificate as error:
             if now != self._told:
                 self._told = now

@@ -6,6 +6,7 @@ finished or removed here; traffic keeps running through whatever is attached mea
 """
 
 import os
+import threading
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -30,11 +31,15 @@ DEFAULT_ROOT: Final = Path("/sys/fs/bpf/cplane")
 class KernelDatapath:
     """Maps, programs and links under one pin folder.
 
-    `maps` has every map of the catalogue by name; `ring` its records; `numbers` the state of the node.
+    `maps` has every map of the catalogue by name; `ring` its records; `numbers` the state of the node. Devices and
+    programs may be changed from several threads at once, one of which waits then.
     """
 
-    def __init__(self, pins: Pins, maps: Mapping[str, KernelMap], programs: Mapping[str, int], digest: str) -> None:
-        self._pins, self._programs, self._links = pins, programs, Links(pins)
+    def __init__(
+        self, pins: Pins, cache: Path, maps: Mapping[str, KernelMap], programs: Mapping[str, int], digest: str
+    ) -> None:
+        self._pins, self._cache, self._programs, self._links = pins, cache, programs, Links(pins)
+        self._changing = threading.Lock()
         self.maps, self.digest = maps, digest
         events = maps[catalog.EVENTS.name]
         self.numbers = State(maps[state.SPEC.name])
@@ -62,7 +67,7 @@ class KernelDatapath:
             for spec in sized(sizes or {}):
                 maps[spec.name] = KernelMap.open(spec, pins)
             programs.update(_programs(pins, code, maps))
-            opened = cls(pins, maps, programs, code.digest)
+            opened = cls(pins, cache, maps, programs, code.digest)
         except BaseException:
             for made in maps.values():
                 made.close()
@@ -74,6 +79,25 @@ class KernelDatapath:
 
     def refresh(self) -> None:
         """Every live link runs our programs; programs that none runs are gone."""
+        with self._changing:
+            self._refresh()
+
+    def reconfigure(self, config: Mapping[str, int]) -> None:
+        """Every device runs the programs of `config`, from one packet to the next, and so do devices to come.
+
+        Raises CompilerMissing, CompileFailed and ProgramRefused, upon which all is as before, and KernelRefused.
+        """
+        code = compiled(self._cache, config)
+        if code.digest == self.digest:
+            return
+        programs = _programs(self._pins, code, self.maps)
+        with self._changing:
+            before, self._programs, self.digest = self._programs, programs, code.digest
+            for fd in before.values():
+                os.close(fd)  # what links run stays until they run the others
+            self._refresh()
+
+    def _refresh(self) -> None:
         self._links.update(self._programs)
         for digest, name, path in list(self._pins.programs()):
             if digest != self.digest or name not in PROGRAMS:
@@ -85,11 +109,13 @@ class KernelDatapath:
 
     def attach(self, ifindex: int) -> None:
         """A pod's device of the caller's namespace obeys us. Idempotent. Raises KernelRefused (ENODEV) without it."""
-        self._links.attach(ifindex, self._programs)
+        with self._changing:
+            self._links.attach(ifindex, self._programs)
 
     def detach(self, ifindex: int) -> None:
         """The device obeys us no more. Idempotent, also without the device."""
-        self._links.detach(ifindex)
+        with self._changing:
+            self._links.detach(ifindex)
 
     def attach_cgroup(self, folder: Path) -> None:
         """Sockets of the processes in this folder of a cgroup2, and of no other, are served. Idempotent.
@@ -97,19 +123,23 @@ class KernelDatapath:
         The network namespace of the calling thread is the node's own from now on.
         """
         self.numbers.adopt_netns()
-        self._links.attach_cgroup(folder, self._programs)
+        with self._changing:
+            self._links.attach_cgroup(folder, self._programs)
 
     def detach_cgroup(self) -> None:
         """No sockets are served. Idempotent."""
-        self._links.detach_cgroup()
+        with self._changing:
+            self._links.detach_cgroup()
 
     def attach_netdev(self, ifindex: int) -> None:
         """A device by which the node reaches the outside is served. Idempotent."""
-        self._links.attach(ifindex, self._programs, Place.NETDEV)
+        with self._changing:
+            self._links.attach(ifindex, self._programs, Place.NETDEV)
 
     def detach_netdev(self, ifindex: int) -> None:
         """It is served no more. Idempotent, also without the device."""
-        self._links.detach(ifindex, Place.NETDEV)
+        with self._changing:
+            self._links.detach(ifindex, Place.NETDEV)
 
     def attached_netdevs(self) -> set[int]:
         """The devices to the outside that are served."""
@@ -148,6 +178,11 @@ class KernelDatapath:
     def lost(self) -> int:
         """Records that found the ring buffer full since the maps were made."""
         return self.numbers.lost
+
+    @property
+    def debug_lost(self) -> int:
+        """Debug records that found the ring buffer half full since the maps were made."""
+        return self.numbers[StateSlot.DEBUG_LOST]
 
     def traffic(self) -> dict[MetricsKey, MetricsValue]:
         """What became of packets since the maps were made: those reasons and directions that there were."""

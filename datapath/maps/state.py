@@ -14,7 +14,8 @@ class StateSlot(IntEnum):
     EPOCH = 1  # grows with every round of writes; a connection approved under another one is judged again
     MONITOR = 2  # MonitorFlags
     LOST = 3  # records that found the ring buffer full; programs count it up
-    NETNS = 4  # cookie of the network namespace that is the node's own
+    DEBUG_LOST = 4  # debug records that found it half full, likewise
+    NETNS = 5  # cookie of the network namespace that is the node's own
 
 
 class MonitorFlags(IntFlag):

@@ -1,4 +1,4 @@
-"""The one record that programs emit, 128 bytes, for a drop, a policy verdict or a trace point."""
+"""The one record that programs emit, 128 bytes, for a drop, a policy verdict, a trace point or to debug them."""
 
 from enum import IntEnum, IntFlag
 from typing import Final
@@ -13,7 +13,7 @@ RECORD: Final = Layout(
         Field("time_ns", "u64"),  # bpf_ktime_get_boot_ns
         Field("position", "u64"),  # StateSlot.POSITION when the packet was judged
         Field("type", "u8"),  # RecordType
-        Field("subtype", "u8"),  # drop reason, or TracePoint
+        Field("subtype", "u8"),  # drop reason, TracePoint, or flow.DebugEventType
         Field("flags", "u8"),  # RecordFlags
         Field("match_type", "u8"),  # of a verdict
         Field("trace_reason", "u8"),  # TraceReason
@@ -37,7 +37,13 @@ RECORD: Final = Layout(
         Field("line", "u16"),  # of a drop
         Field("icmp_type", "u8"),
         Field("icmp_code", "u8"),
-        Field("pad", "bytes", 24),
+        Field("hash", "u32"),  # of the packet; from here on of debug records only
+        Field("arg1", "u32"),  # what it says depends on the sub-type, see cplane.hubble.parser.debug
+        Field("arg2", "u32"),
+        Field("arg3", "u32"),
+        Field("cpu", "u16"),
+        Field("source", "u16"),  # the endpoint whose program speaks
+        Field("pad", "u32"),
     ),
 )
 
@@ -67,7 +73,7 @@ class RecordType(IntEnum):
 
 
 EMITTED: Final = frozenset({RecordType.DROP, RecordType.TRACE, RecordType.POLICY_VERDICT})
-"""What our programs write. The others are Cilium's alone, and come as samples of its perf ring."""
+"""What our programs write of packets, beside DEBUG. The others are Cilium's alone, as samples of its perf ring."""
 
 
 class RecordFlags(IntFlag):

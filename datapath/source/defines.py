@@ -12,6 +12,7 @@ DEFAULTS: Final[Mapping[str, int]] = {
     "allow_icmp_frag_needed": 1,
     "sock_hostns_only": 0,
     "node_port_bind_protection": 1,
+    "debug": 0,
 }
 
 

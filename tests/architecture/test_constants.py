@@ -6,6 +6,7 @@ from collections.abc import Iterable
 import pytest
 
 from cplane.domain.verdict import Direction, DropReason, MatchType
+from cplane.pb.flow import flow_pb2
 from datapath.kernel import load
 from datapath.kernel.compile import source_root
 from datapath.kernel.programs import PROGRAMS
@@ -50,6 +51,12 @@ def test_record_types_flags_and_trace_numbers_are_the_same() -> None:
     reasons = {member.name: member.value for member in TraceReason}
     for name, number in named("TRACE_").items():
         assert number == (points if name.startswith(("TO_", "FROM_")) else reasons)[name], name
+
+
+def test_debug_records_have_the_numbers_of_the_original() -> None:
+    numbers = {f"DBG_{name}": number for name, number in named("DBG_").items()}
+    assert len(numbers) > 15
+    assert numbers == {name: flow_pb2.DebugEventType.Value(name) for name in numbers}
 
 
 def test_monitor_and_conntrack_flags_are_the_same() -> None:

@@ -14,7 +14,8 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.support.agent import Agent
+from tests.support.agent import Agent, running
+from tests.support.certificates import Certificates
 from tests.support.cni_client import CniClient
 from tests.support.pods import PLUGIN
 from tests.support.site import PREFIX, policy
@@ -148,6 +149,38 @@ def test_flows_are_exported_to_each_file_that_wants_them(metered: Metered) -> No
     assert lines[0]["flow"]["destination"]["pod_name"] == "web"
     eventually(lambda: len(metered.exported.read_text().splitlines()) > len(lines))
     assert metered.samples(metered.hubble)["hubble_dynamic_exporter_up", "denied"] == 1
+
+
+def test_metrics_are_served_over_tls_to_clients_with_a_certificate(tmp_path: Path) -> None:
+    files = Certificates(tmp_path)
+    for name in ("one", "two", "scraper"):
+        files.make(name)
+    files.serve_as("one")
+    own, hubble = free_ports(2)
+    options = []
+    for listen, prefix, port in (("metrics", "prometheus", own), ("hubble-metrics", "hubble-metrics-server", hubble)):
+        options += [f"--{listen}-listen", f"127.0.0.1:{port}", f"--{prefix}-enable-tls"]
+        options += [f"--{prefix}-tls-cert-file", files.cert, f"--{prefix}-tls-key-file", files.key]
+        options += [f"--{prefix}-tls-client-ca-files", files.of("scraper", "crt")]
+    with running(tmp_path, f"{PREFIX}tls", datapath="memory", options=tuple(options)) as agent:
+        for served in ("one", "two"):
+            files.serve_as(served)
+            for port, metric in ((own, "cplane_in_sync"), (hubble, "hubble_lost_events_total")):
+                known = files.trusting(served, own="scraper")
+                with urlopen(f"https://127.0.0.1:{port}/metrics", timeout=20, context=known) as answer:
+                    assert metric in answer.read().decode()
+                with pytest.raises(OSError):
+                    urlopen(f"https://127.0.0.1:{port}/metrics", timeout=20, context=files.trusting(served)).read()
+                with pytest.raises(OSError):
+                    urlopen(f"http://127.0.0.1:{port}/metrics", timeout=20).read()
+        files.put(files.cert, files.of("one", "crt"))
+        with urlopen(f"https://127.0.0.1:{own}/healthz", timeout=20, context=known) as answer:
+            assert answer.read() == b"ok\n"
+        eventually(lambda: b"the old one stays in use" in agent.told())
+        agent.stop()
+        refused = Agent(tmp_path, f"{PREFIX}tls", datapath="memory", options=tuple(options)).fails_to_start()
+        assert refused[0] != 0
+        assert "does not fit the key" in refused[1]
 
 
 def expressions() -> dict[str, str]:

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from cplane.hubble.eventring import EventRing
+from cplane.hubble.debugring import DebugRing
 from cplane.hubble.flow import FlowBuilder
 from cplane.hubble.parser.headers import CAPTURED, DEBUG, DROP, JUDGED, SOCKET, TRACE
 from cplane.hubble.parser.samples import SampleParser
@@ -58,7 +58,7 @@ class Read:
 
     def __init__(self, *samples: bytes, world: World | None = None) -> None:
         self.store = FlowStore(cluster="default", node="node1", seed=SEED, capacity=1024)
-        self.debug: EventRing[flow_pb2.DebugEvent] = EventRing()
+        self.debug = DebugRing(16)
         self.parser = SampleParser(self.store, world or World(), self.debug)
         times = START_NS + np.arange(len(samples), dtype=np.uint64) * np.uint64(1000)
         self.count = self.parser.ingest(samples, times)

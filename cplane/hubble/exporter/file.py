@@ -10,9 +10,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
+from cplane.hubble.exporter.mark import Place
+
 _STAMP: Final = "%Y-%m-%dT%H-%M-%S"
 _STAMPED: Final = r"-\d{4}-\d{2}-\d{2}T\d{2}-\d{2}-\d{2}\.\d{3}(-\d+)?"
 _MODE: Final = 0o600
+_GZ: Final = ".gz"
+_PART: Final = ".part"  # after the name of what is not packed as a whole yet
 
 
 class RotatedFile:
@@ -28,16 +32,28 @@ class RotatedFile:
         self._fd: int | None = None
         self._size = 0
         self._regular = True
+        self._tidied = False
 
     def write(self, lines: bytes) -> None:
         """The lines are at the end of the file. Raises OSError, and then none of them is."""
+        self.prepare(len(lines))
+        self.append(lines)
+
+    def prepare(self, size: int) -> Place | None:
+        """Where the next `size` bytes will be appended; None: in what is no regular file. Raises OSError."""
         if self._fd is not None and self._was_moved():
             self.close()
         if self._fd is None:
             self._open()
-        if self._regular and self._max and self._size and self._size + len(lines) > self._max:
+        if self._regular and self._max and self._size and self._size + size > self._max:
             self._put_aside()
         assert self._fd is not None
+        found = os.fstat(self._fd)
+        return Place(found.st_dev, found.st_ino, self._size) if self._regular else None
+
+    def append(self, lines: bytes) -> None:
+        """The lines are where `prepare` said. Raises OSError, and then none of them is."""
+        assert self._fd is not None, "nothing is prepared"
         left = memoryview(lines)
         try:
             while left:
@@ -56,6 +72,9 @@ class RotatedFile:
 
     def _open(self) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
+        if not self._tidied:
+            self._tidied = True
+            self._finish_packing()
         fd = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, _MODE)
         found = os.fstat(fd)
         self._fd, self._size, self._regular = fd, found.st_size, stat.S_ISREG(found.st_mode)
@@ -89,6 +108,14 @@ class RotatedFile:
     def _aside(self, stamp: str) -> Path:
         return self.path.with_name(f"{self.path.stem}-{stamp}{self.path.suffix}")
 
+    def _finish_packing(self) -> None:
+        """What a process that was killed had begun to pack is there once."""
+        for aside in self.put_aside():
+            if aside.suffix == _GZ:
+                aside.with_suffix("").unlink(missing_ok=True)
+            elif _begun(aside).exists():
+                _pack(aside)
+
     def put_aside(self) -> list[Path]:
         """The files that were put aside and are there."""
         name = re.compile(re.escape(self.path.stem) + _STAMPED + re.escape(self.path.suffix) + r"(\.gz)?")
@@ -96,19 +123,24 @@ class RotatedFile:
 
 
 def _packed(path: Path) -> Path:
-    return path.with_name(f"{path.name}.gz")
+    return path.with_name(f"{path.name}{_GZ}")
+
+
+def _begun(path: Path) -> Path:
+    return path.with_name(f"{path.name}{_GZ}{_PART}")
 
 
 def _pack(path: Path) -> None:
     """The file is packed; where that fails it stays as it is."""
-    packed = _packed(path)
+    begun = _begun(path)
     try:
-        with path.open("rb") as source, gzip.open(packed, "wb", compresslevel=6) as target:
+        with path.open("rb") as source, gzip.open(begun, "wb", compresslevel=6) as target:
             shutil.copyfileobj(source, target, 1 << 20)
+        begun.chmod(_MODE)
+        begun.rename(_packed(path))
     except OSError:
-        packed.unlink(missing_ok=True)
+        begun.unlink(missing_ok=True)
         return
-    packed.chmod(_MODE)
     path.unlink()
 
 

@@ -1,7 +1,10 @@
-"""Exports at work: each follows the ring by position, and a file of flow logs is read again when it changes."""
+"""Exports at work: each follows the ring by position, and a file of flow logs is read again when it changes.
+
+How far an export is stands on disk (`mark.py`), so it goes on there after a restart.
+"""
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -15,6 +18,7 @@ from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from cplane.hubble.exporter.config import BadExport, Export, parse_flow_logs
 from cplane.hubble.exporter.encode import LineEncoder
 from cplane.hubble.exporter.file import RotatedFile
+from cplane.hubble.exporter.mark import Mark, Step, forget_others
 from cplane.hubble.fieldmask import parse_mask
 from cplane.hubble.filters import BadFilter, compile_filters
 from cplane.hubble.follower import Follower
@@ -34,13 +38,15 @@ log = logger("exporter")
 class Exporter:
     """One export. What it has not read when it is overwritten, or cannot write, is counted as lost."""
 
-    def __init__(self, export: Export, store: FlowStore, now_ns: Callable[[], int], position: int | None) -> None:
+    def __init__(self, export: Export, store: FlowStore, now_ns: Callable[[], int]) -> None:
         try:
             self._selects = compile_filters(*export.filters, store, trusted=True)
         except BadFilter as bad:
             raise BadExport(f"export {export.name}", str(bad)) from bad
         self.export, self._now_ns = export, now_ns
-        self.follower = Follower(store, position)
+        self._store = store
+        self.follower = Follower(store)
+        self.mark = Mark(None, store.seed)
         self._encoder = LineEncoder(store, parse_mask(export.fields) if export.fields else None)
         self._file = RotatedFile(
             export.path, max_bytes=export.max_bytes, backups=export.backups, compress=export.compress, now_ns=now_ns
@@ -54,6 +60,26 @@ class Exporter:
     def is_over(self) -> bool:
         """Whether its end has come."""
         return self.export.end_ns is not None and self._now_ns() >= self.export.end_ns
+
+    @property
+    def reached(self) -> Step:
+        """How far the ring is read."""
+        return Step(self.follower.position, self.follower.told)
+
+    def go_on(self, mark: Mark, reached: Step | None) -> None:
+        """It keeps the mark, and begins there or, if it is given, at `reached`; otherwise with what comes from now on.
+
+        Of a ring that was not there yet everything is new, and a mark of its predecessor says how many flows are
+        missing before it, where positions went on.
+        """
+        self.mark, reached = mark, reached or mark.reached
+        if reached is None:
+            return
+        ring = self._store.ring
+        if mark.is_of_ring:
+            self.follower = Follower(self._store, min(reached.position, ring.written), told=reached.told)
+        else:
+            self.follower = Follower(self._store, min(reached.position, ring.oldest))
 
     async def run(self) -> None:
         """Flows are written until its end has come, or this is cancelled: then what is there is written still."""
@@ -71,12 +97,16 @@ class Exporter:
             raise
         finally:
             self._file.close()
+            self.mark.close()
 
     async def _step(self) -> bool:
         """The next rows are written, as a whole or not at all; False: there were none."""
         lines: list[bytes] = []
         count, more = 0, True
+        before = self.reached
         with anyio.CancelScope(shield=True):  # so that whoever goes on from our position misses nothing
+            if self.mark.reached is None:
+                await to_thread.run_sync(self.mark.done, before, limiter=self._thread)
             for _ in range(BATCHES):
                 taken = self.follower.take(BATCH)
                 lines += [self._encoder.loss(loss) for loss in taken.losses]
@@ -88,14 +118,24 @@ class Exporter:
                     lines.append(self._encoder.encode(taken.span, rows))
                     count += len(rows)
                 await anyio.lowlevel.checkpoint()
-            if lines:
+            if lines or self.reached != before:
                 await to_thread.run_sync(self._write, b"".join(lines), count, limiter=self._thread)
         await anyio.lowlevel.checkpoint()
         return more
 
     def _write(self, lines: bytes, count: int) -> None:
+        """The lines are written, and the mark says so: of those that cannot be, too, as they are lost."""
+        after = self.reached
+        if lines:
+            self._append(lines, count, after)
+        self.mark.done(after)
+
+    def _append(self, lines: bytes, count: int, after: Step) -> None:
         try:
-            self._file.write(lines)
+            place = self._file.prepare(len(lines))
+            if place is not None:
+                self.mark.begin(after, place, len(lines))
+            self._file.append(lines)
         except OSError as error:
             self._failed(error, count)
             return
@@ -116,15 +156,19 @@ class Exporter:
 class Exports:
     """The exports of one store: one that stays, and those of a file that is watched.
 
-    Raises BadExport for the one that stays.
+    `marks` is a folder that says how far each is; empty: none goes on after a restart. Raises BadExport for the one
+    that stays.
     """
 
-    def __init__(self, store: FlowStore, now_ns: Callable[[], int], *, static: Export | None, watched: str) -> None:
-        self._store, self._now_ns = store, now_ns
+    def __init__(
+        self, store: FlowStore, now_ns: Callable[[], int], *, static: Export | None, watched: str, marks: str = ""
+    ) -> None:
+        self._store, self._now_ns, self._marks = store, now_ns, marks
         self._watched = Path(watched) if watched else None
         self._running: dict[str, tuple[Exporter, anyio.CancelScope, anyio.Event]] = {}
         self._static = static
-        self._first = None if static is None else Exporter(static, store, now_ns, None)
+        self._first = None if static is None else Exporter(static, store, now_ns)
+        self._thread = anyio.CapacityLimiter(1)  # its own, for marks and the file that is watched
         self._digest = b""
         self._applied_ns = 0
         self.failure = ""  # why the file that is watched does not hold; empty when it does
@@ -139,10 +183,11 @@ class Exports:
         """Flows are exported until this is cancelled."""
         async with anyio.create_task_group() as tasks:
             if self._first is not None:
-                self._start(self._first, tasks)
-            thread = anyio.CapacityLimiter(1)
+                await self._start(self._first, tasks)
+            if self._watched is None:
+                await self._forget_others(())
             while self._watched is not None:
-                data = await to_thread.run_sync(_content, self._watched, limiter=thread)
+                data = await to_thread.run_sync(_content, self._watched, limiter=self._thread)
                 if data is not None:
                     await self._follow(data, tasks)
                 await anyio.sleep(_WATCH_S)
@@ -199,17 +244,17 @@ class Exports:
             return
         self.failure, self._applied_ns = "", self._now_ns()
         dynamic = [name for name, (one, _, _) in self._running.items() if one.export is not self._static]
+        reached: dict[str, Step] = {}
         for name in dynamic:
             if name in wanted and name not in made:
                 continue
-            position = await self._stop(name)
-            if name in made:
-                made[name].follower.position = position
-            else:
+            reached[name] = await self._stop(name)
+            if name not in made:
                 self._changes.at("remove").value += 1
         for name, exporter in made.items():
             self._changes.at("update" if name in dynamic else "add").value += 1
-            self._start(exporter, tasks)
+            await self._start(exporter, tasks, reached.get(name))
+        await self._forget_others(wanted)
         log.info(line("export", kind="configured", path=str(self._watched), entries=len(wanted)))
 
     def _refused(self, bad: BadExport) -> None:
@@ -223,11 +268,16 @@ class Exports:
         for name, export in wanted.items():
             running = self._running.get(name)
             if running is None or running[0].export != export:
-                made[name] = Exporter(export, self._store, self._now_ns, None)
+                made[name] = Exporter(export, self._store, self._now_ns)
         return made
 
-    def _start(self, exporter: Exporter, tasks: TaskGroup) -> None:
-        scope, done = anyio.CancelScope(), anyio.Event()
+    async def _start(self, exporter: Exporter, tasks: TaskGroup, reached: Step | None = None) -> None:
+        """The export goes on where it was, at `reached` if it has just been stopped."""
+        scope, done, export = anyio.CancelScope(), anyio.Event(), exporter.export
+        mark = await to_thread.run_sync(
+            Mark.open, self._marks, export.name, self._store.seed, export.path, limiter=self._thread
+        )
+        exporter.go_on(mark, reached)
 
         async def run() -> None:
             try:
@@ -236,16 +286,22 @@ class Exports:
             finally:
                 done.set()
 
-        self._running[exporter.export.name] = (exporter, scope, done)
+        self._running[export.name] = (exporter, scope, done)
         tasks.start_soon(run)
 
-    async def _stop(self, name: str) -> int:
-        """The export has ended; the position of the first flow that it has not read."""
+    async def _stop(self, name: str) -> Step:
+        """The export has ended; how far it has read."""
         exporter, scope, done = self._running.pop(name)
         scope.cancel()
         await done.wait()
         self._account(name, exporter)
-        return exporter.follower.position
+        return exporter.reached
+
+    async def _forget_others(self, names: Iterable[str]) -> None:
+        """Exports that are none of these, and not the one that stays, begin anew if they come back."""
+        if self._marks:
+            kept = {*names, *((self._static.name,) if self._static is not None else ())}
+            await to_thread.run_sync(forget_others, self._marks, kept, limiter=self._thread)
 
 
 def _content(path: Path) -> bytes | None:

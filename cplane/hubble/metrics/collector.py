@@ -15,7 +15,17 @@ from cplane.hubble.follower import Follower
 from cplane.hubble.metrics.contexts import Ends, Pod
 from cplane.hubble.metrics.kind import ADDRESSES, ENDS, Grouping, Kind, Representatives
 from cplane.hubble.metrics.messages import MESSAGE_METRICS, MessageMetric, record_name
-from cplane.hubble.metrics.packets import L7, PACKET_METRICS, Flow, Metric, PacketMetric, Policy, is_world
+from cplane.hubble.metrics.packets import (
+    L7,
+    PACKET_METRICS,
+    Drop,
+    Flow,
+    Metric,
+    PacketMetric,
+    Policy,
+    is_host,
+    is_world,
+)
 from cplane.hubble.metrics.tally import Tally
 from cplane.hubble.ring import Loss, LossSource, Span
 from cplane.hubble.store import FlowStore
@@ -69,7 +79,7 @@ class FlowMetrics:
         contexts = [metric.contexts for metric in self._packets]
 
         def source(meta: EndpointMeta) -> Hashable:
-            return tuple(one.look(meta, destination=False) for one in contexts)
+            return (is_host(meta), *(one.look(meta, destination=False) for one in contexts))
 
         def destination(meta: EndpointMeta) -> Hashable:
             return (is_world(meta), *(one.look(meta, destination=True) for one in contexts))
@@ -156,9 +166,11 @@ class FlowMetrics:
         for one in self._packets:
             if isinstance(one, Flow):
                 self._count(one, *one.seventh(name, flow.verdict), self._ends(span, row), flow)
-            elif isinstance(one, Policy) and name and flow.l7.type == flow_pb2.REQUEST:
+            elif isinstance(one, Policy):
                 hit = one.seventh(f"l7/{name.lower()}", flow.traffic_direction, flow.verdict)
                 self._count(one, *hit, self._ends(span, row), flow)
+            elif isinstance(one, Drop) and flow.verdict == flow_pb2.DROPPED:
+                self._count(one, *one.seventh(name, flow.drop_reason_desc), self._ends(span, row), flow)
 
     def _count(
         self, metric: PacketMetric, family: Counters, own: tuple[str, ...], ends: Ends, flow: flow_pb2.Flow

@@ -11,7 +11,6 @@ from cplane.hubble.endpoint import EndpointMeta
 from cplane.hubble.flow import PORTS
 from cplane.hubble.interned import Interned
 from cplane.hubble.ring import Reply, Span
-from cplane.pb.flow import flow_pb2
 
 _SMALL: Final = (
     "type",
@@ -60,7 +59,7 @@ assert _NARROW.itemsize == 3 * _WORD and _WIDE.itemsize == len(_MIX) * _WORD, "w
 class Kind(NamedTuple):
     """What a group's flows have in common; 0 in a column that no metric looks at.
 
-    `dport` is that of the side that was called: 0 in replies, and where it is not known who called.
+    `dport` is that of the side that was called: 0 in replies.
     """
 
     type: int
@@ -164,8 +163,6 @@ _PORTED[list(PORTS)] = True
 
 
 def _called(span: Span) -> npt.NDArray[np.bool_]:
-    """Rows whose destination port is that of the side that was called; what is refused is a call."""
-    reply = span["reply"]
-    refused = (reply == Reply.UNKNOWN) & (span["verdict"] == flow_pb2.DROPPED)
-    found: npt.NDArray[np.bool_] = ((reply == Reply.NO) | refused) & _PORTED[span["protocol"]]
+    """Rows whose destination port is that of the side that was called, as far as that is known."""
+    found: npt.NDArray[np.bool_] = (span["reply"] != Reply.YES) & _PORTED[span["protocol"]]
     return found

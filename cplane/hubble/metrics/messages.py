@@ -100,7 +100,7 @@ class Http(MessageMetric):
             "http_requests_total", "Number of HTTP requests.", "method", "protocol", "reporter"
         )
         self._responses = self.counter(
-            "http_responses_total", "Number of HTTP responses.", "method", "status", "reporter"
+            "http_responses_total", "Number of HTTP responses.", "method", "protocol", "status", "reporter"
         )
         self._durations = self.histogram(
             "http_request_duration_seconds", "How long HTTP requests took.", "method", "reporter"
@@ -116,7 +116,7 @@ class Http(MessageMetric):
         if flow.l7.type != flow_pb2.RESPONSE:
             return []
         return [
-            self.count(self._responses, flow, ends, http.method, str(http.code), reporter),
+            self.count(self._responses, flow, ends, http.method, http.protocol, str(http.code), reporter),
             self.time(self._durations, flow, ends, http.method, reporter),
         ]
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from cplane.config.metrics import WantedMetric
+from cplane.domain.identity import Reserved
 from cplane.hubble.endpoint import EndpointMeta
 from cplane.hubble.flow import ICMP4, ICMP6, PORTS, SCTP, TCP, UDP
 from cplane.hubble.metrics.contexts import DIRECTIONS, ContextLabels, Ends
@@ -14,6 +15,7 @@ from cplane.pb.flow import flow_pb2
 from cplane.telemetry.metrics import Counters, Histograms, Labels
 
 L7: Final = 129  # Cilium's monitor message types
+UNKNOWN_L7: Final = "Unknown L7"
 _DROP, _CAPTURE, _TRACE, _VERDICT = 1, 3, 4, 5
 _TYPES: Final = {_DROP: "Drop", _CAPTURE: "Capture", _TRACE: "Trace", _VERDICT: "PolicyVerdict", L7: "L7"}
 _TRACE_POINTS: Final = (
@@ -37,6 +39,7 @@ _PROTOCOLS: Final = {TCP: "TCP", UDP: "UDP", ICMP4: "ICMPv4", ICMP6: "ICMPv6", S
 _VERDICTS: Final = {int(number): name for name, number in flow_pb2.Verdict.items()}
 _REASONS: Final = {int(number): name for name, number in flow_pb2.DropReason.items()}
 _FAMILIES: Final = {int(flow_pb2.IPv4): "IPv4", int(flow_pb2.IPv6): "IPv6"}
+_PASSED: Final = frozenset({flow_pb2.FORWARDED, flow_pb2.REDIRECTED})
 _FIN, _SYN, _RST, _ACK = 0x01, 0x02, 0x04, 0x10
 _WORLD: Final = "reserved:world"  # and `reserved:world-ipv4`, `reserved:world-ipv6`
 
@@ -87,34 +90,42 @@ class Drop(PacketMetric):
     def hits(self, kind: Kind, ends: Ends) -> Iterator[Hit]:
         """Everything that was dropped, also what a proxy refused.
 
-        What a policy refuses is told by its verdict and by its drop, and counts for both, as it does upstream.
+        What a policy refuses is told by its verdict and by its drop, and counts for both, as it does upstream: whose
+        handler (`pkg/hubble/metrics/drop`) takes every flow with the verdict DROPPED, whatever its type.
         """
-        if kind.verdict == flow_pb2.DROPPED:
+        if kind.verdict == flow_pb2.DROPPED and kind.type != L7:
             yield self._drops, (reason_name(kind.reason), protocol_name(kind))
+
+    def seventh(self, protocol: str, reason: int) -> Hit:
+        """The series of what a proxy refused."""
+        return self._drops, (reason_name(reason), protocol or UNKNOWN_L7)
 
 
 class Flow(PacketMetric):
     """`flow`."""
 
-    columns = frozenset({"subtype"})
+    columns = frozenset({"subtype", "protocol", "ip_version"})
 
     def __init__(self, wanted: WantedMetric, limit: int) -> None:
         super().__init__(wanted, limit)
         self._flows = self.counter(
-            "flows_processed_total", "Number of flows that were processed.", "type", "subtype", "verdict"
+            "flows_processed_total", "Number of flows that were processed.", "protocol", "type", "subtype", "verdict"
         )
 
     def hits(self, kind: Kind, ends: Ends) -> Iterator[Hit]:
-        """Everything; a sub-type have traces, and what is of layer 7."""
-        subtype = ""
-        if kind.type == _TRACE and kind.subtype < len(_TRACE_POINTS):
+        """Everything; a sub-type have traces, what is of layer 7, and types that have no name."""
+        if kind.type == L7:  # whose sub-type is its protocol, which only the whole flow says
+            return
+        known, subtype = _TYPES.get(kind.type), ""
+        if known is None:
+            subtype = str(kind.type)
+        elif kind.type == _TRACE and kind.subtype < len(_TRACE_POINTS):
             subtype = _TRACE_POINTS[kind.subtype]
-        if kind.type != L7:  # whose sub-type is its protocol, which only the whole flow says
-            yield self._flows, (_TYPES.get(kind.type, "Unknown"), subtype, verdict_name(kind.verdict))
+        yield self._flows, (protocol_name(kind), known or "Unknown", subtype, verdict_name(kind.verdict))
 
     def seventh(self, protocol: str, verdict: int) -> Hit:
         """The series of a flow of layer 7."""
-        return self._flows, (_TYPES[L7], protocol, verdict_name(verdict))
+        return self._flows, (protocol or UNKNOWN_L7, _TYPES[L7], protocol, verdict_name(verdict))
 
 
 class FlowsToWorld(PacketMetric):
@@ -135,7 +146,7 @@ class FlowsToWorld(PacketMetric):
         """What goes out; answers to what came in do not count."""
         if protocol_number(kind) not in _PROTOCOLS or not is_world(ends.destination.meta):
             return
-        if kind.verdict == flow_pb2.FORWARDED and kind.reply != Reply.NO:
+        if kind.verdict != flow_pb2.DROPPED and kind.reply == Reply.YES:
             return
         policy = kind.reason == flow_pb2.POLICY_DENIED
         if kind.verdict == flow_pb2.DROPPED and not policy and "any-drop" not in self.options:
@@ -159,9 +170,9 @@ class Icmp(PacketMetric):
         self._messages = self.counter("icmp_total", "Number of ICMP messages.", "family", "type")
 
     def hits(self, kind: Kind, ends: Ends) -> Iterator[Hit]:
-        """Messages that were forwarded."""
+        """All messages; upstream shows those of ICMPv6 with the family IPv4."""
         family = {ICMP4: 4, ICMP6: 6}.get(protocol_number(kind))
-        if family is not None and kind.verdict == flow_pb2.FORWARDED:
+        if family is not None:
             _, _, name = icmp_summary(family, kind.icmp_type, kind.icmp_code).partition(" ")
             yield self._messages, (f"IPv{family}", name)
 
@@ -178,9 +189,10 @@ class PortDistribution(PacketMetric):
         )
 
     def hits(self, kind: Kind, ends: Ends) -> Iterator[Hit]:
-        """What was forwarded to a port that is known to be a server's."""
-        if kind.verdict == flow_pb2.FORWARDED and kind.reply == Reply.NO and protocol_number(kind) in PORTS:
-            yield self._packets, (protocol_name(kind), str(kind.dport))
+        """What passed to a port that is known to be a server's; messages have the port 0."""
+        protocol = protocol_number(kind)
+        if kind.verdict in _PASSED and kind.reply == Reply.NO and protocol in _PROTOCOLS:
+            yield self._packets, (_PROTOCOLS[protocol], str(kind.dport if protocol in PORTS else 0))
 
 
 class Tcp(PacketMetric):
@@ -194,7 +206,7 @@ class Tcp(PacketMetric):
 
     def hits(self, kind: Kind, ends: Ends) -> Iterator[Hit]:
         """The flags that begin and end connections, in packets that passed."""
-        if protocol_number(kind) != TCP or kind.verdict not in {flow_pb2.FORWARDED, flow_pb2.REDIRECTED}:
+        if protocol_number(kind) != TCP or kind.verdict not in _PASSED:
             return
         family = _FAMILIES.get(kind.ip_version, "")
         if kind.tcp_flags & _FIN:
@@ -208,7 +220,7 @@ class Tcp(PacketMetric):
 class Policy(PacketMetric):
     """`policy`."""
 
-    columns = frozenset({"match_type", "direction"})
+    columns = frozenset({"match_type", "direction", "src_meta"})
 
     def __init__(self, wanted: WantedMetric, limit: int) -> None:
         super().__init__(wanted, limit)
@@ -217,8 +229,8 @@ class Policy(PacketMetric):
         )
 
     def hits(self, kind: Kind, ends: Ends) -> Iterator[Hit]:
-        """Verdicts that the datapath reports."""
-        if kind.type == _VERDICT:
+        """Verdicts that the datapath reports, but of what the host sends, which may reach its own pods."""
+        if kind.type == _VERDICT and not is_host(ends.source.meta):
             match = _MATCHES[kind.match_type] if kind.match_type < len(_MATCHES) else "unknown"
             yield self.seventh(match, kind.direction, kind.verdict)
 
@@ -246,7 +258,7 @@ def protocol_number(kind: Kind) -> int:
 def protocol_name(kind: Kind) -> str:
     """As upstream's metrics call it."""
     if kind.type == L7:
-        return "Unknown L7"
+        return UNKNOWN_L7
     if kind.type not in _TYPES:
         return "Unknown flow"
     return _PROTOCOLS.get(protocol_number(kind), "Unknown L4")
@@ -265,6 +277,11 @@ def reason_name(number: int) -> str:
 def direction_name(number: int) -> str:
     """`ingress`."""
     return DIRECTIONS.get(number, "unknown")
+
+
+def is_host(meta: EndpointMeta) -> bool:
+    """Whether it is the node itself."""
+    return meta.identity == Reserved.HOST
 
 
 def is_world(meta: EndpointMeta) -> bool:

@@ -7,8 +7,9 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from cplane.hubble.debugring import DebugRing
 from cplane.hubble.detail import Detail, Igmp, Tunnel, Vrrp
-from cplane.hubble.eventring import EventRing
+from cplane.hubble.parser.debug import DebugParser
 from cplane.hubble.parser.getters import Getters
 from cplane.hubble.parser.headers import DEBUG, SOCKET, TRACE, Headers, header_sizes
 from cplane.hubble.parser.packets import IGMP, VRRP, Bools, Bytes, Ints, Samples, inner, read
@@ -39,8 +40,9 @@ _U64: Final = (1 << 64) - 1
 class SampleParser:
     """Fills a store with what Cilium's own programs emit, and a ring with what they say to those who debug them."""
 
-    def __init__(self, store: FlowStore, getters: Getters, debug_events: EventRing[flow_pb2.DebugEvent]) -> None:
-        self._store, self._getters, self._debug = store, getters, debug_events
+    def __init__(self, store: FlowStore, getters: Getters, debug_events: DebugRing) -> None:
+        self._store, self._getters = store, getters
+        self._debug = DebugParser(debug_events, getters)
         self._parser = Parser(store, getters)
         self.malformed = 0  # samples of no known type or version, or shorter than their header
         self.skipped = 0  # translations for sockets of no known pod, about which there is nothing to say
@@ -52,8 +54,9 @@ class SampleParser:
         good, kind = sizes > 0, read_as.number(np.zeros_like(sizes), 1)
         self.malformed += int(np.count_nonzero(~good))
         said = good & (kind == RecordType.DEBUG)
-        for row in np.flatnonzero(said).tolist():
-            self._say(samples[row], int(times_ns[row]))
+        if said.any():
+            headers = b"".join(samples[row][: DEBUG.itemsize] for row in np.flatnonzero(said).tolist())
+            self._debug.take_samples(np.frombuffer(headers, DEBUG), times_ns[said])
         rows = np.flatnonzero(good & ~said)
         if not len(rows):
             return int(np.count_nonzero(said))
@@ -72,9 +75,6 @@ class SampleParser:
         for row in np.flatnonzero(batch.is_special()).tolist():
             numbers[row] = self._store.details.number(batch.detail(row))
         return numbers
-
-    def _say(self, sample: bytes, time_ns: int) -> None:
-        self._debug.add(time_ns, lambda: _debug_event(sample, self._getters))
 
 
 class _Batch:
@@ -301,21 +301,3 @@ def _local(getters: Getters, place: bytes) -> tuple[int, int]:
 def _text(ip_version: int, octets: Bytes) -> str:
     data = octets.tobytes()
     return str(IPv4Address(data[:4]) if ip_version == 1 else IPv6Address(data))
-
-
-def _debug_event(sample: bytes, getters: Getters) -> flow_pb2.DebugEvent:
-    header = np.frombuffer(sample[: DEBUG.itemsize], DEBUG)[0]
-    told = flow_pb2.DebugEvent(type=int(header["subtype"]))  # type: ignore[arg-type]  # enumerations are open
-    source = int(header["source"])
-    info = getters.endpoint_by_id(source) if source else None
-    told.source.ID = source
-    if info is not None:
-        told.source.namespace, told.source.pod_name = info.namespace, info.pod_name
-        told.source.identity, told.source.cluster_name = info.identity, info.cluster
-    arguments = []
-    for name in ("hash", "arg1", "arg2", "arg3"):
-        getattr(told, name).value = int(header[name])
-        arguments.append(f"{name}={int(header[name])}")
-    known = flow_pb2.DebugEventType.DESCRIPTOR.values_by_number.get(told.type)
-    told.message = f"{known.name if known is not None else f'DBG_{told.type}'} {' '.join(arguments)}"
-    return told

@@ -7,8 +7,10 @@ import numpy as np
 import numpy.typing as npt
 
 from cplane.domain.verdict import Verdict
+from cplane.hubble.debugring import DebugRing
 from cplane.hubble.endpoint import NO_LINK, Link
 from cplane.hubble.parser.attribution import AttributionResolver
+from cplane.hubble.parser.debug import DebugParser
 from cplane.hubble.parser.ends import Around, EndResolver, Ends
 from cplane.hubble.parser.getters import Getters
 from cplane.hubble.ring import Array, Reply
@@ -24,10 +26,14 @@ _COPIED: Final = ("protocol", "tcp_flags", "icmp_type", "icmp_code", "file", "li
 
 
 class Parser:
-    """Turns batches of kernel records into rows, and remembers who the ends were."""
+    """Turns batches of kernel records into rows, and remembers who the ends were.
 
-    def __init__(self, store: FlowStore, getters: Getters) -> None:
+    What the programs say to those who debug them goes to `debug_events`, or to nobody.
+    """
+
+    def __init__(self, store: FlowStore, getters: Getters, debug_events: DebugRing | None = None) -> None:
         self._store, self._getters = store, getters
+        self._debug = DebugParser(debug_events, getters) if debug_events is not None else None
         self._ends = EndResolver(store, getters)
         self._attributions = AttributionResolver(store, getters)
         self._links: dict[int, int] = {}
@@ -42,7 +48,10 @@ class Parser:
         assert records.dtype == DTYPE, records.dtype
         known = _TYPES[records["type"]]
         if not known.all():
-            self.malformed += int(len(records) - np.count_nonzero(known))
+            said = records["type"] == RecordType.DEBUG
+            if self._debug is not None and said.any():
+                self._debug.take(records[said], offset_ns)
+            self.malformed += int(len(records) - np.count_nonzero(known | said))
             records = records[known]
         self.collect()
         return self.take(records, offset_ns, {})

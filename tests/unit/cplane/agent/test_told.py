@@ -50,7 +50,7 @@ class Told:
         self.events.turn(Turn(before, self.engine.world, done.events, composed))
 
     def seen(self) -> list[flow_pb2.AgentEvent]:
-        return [self.ring[position].told() for position in range(self.ring.oldest, self.ring.written)]
+        return [self.ring.told(position) for position in range(self.ring.oldest, self.ring.written)]
 
     def kinds(self) -> list[str]:
         return [flow_pb2.AgentEventType.Name(one.type) for one in self.seen()]

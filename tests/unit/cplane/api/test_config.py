@@ -7,6 +7,7 @@ import pytest
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 
+from cplane.errors import Unavailable
 from cplane.events.config import OptionsChanged
 from cplane.events.endpoint import EndpointConfigured
 from cplane.pb.cplane.admin import v1 as pb
@@ -56,6 +57,43 @@ async def test_what_changes_nothing_is_no_event(channel: ClientChannel, engine: 
         assert (await pb.ConfigServiceStub(channel).change(request)).position == before
     answer = await pb.EndpointServiceStub(channel).configure(pb.ConfigureEndpointRequest(id=1, policy_audit=False))
     assert answer.position == engine.head == before
+
+
+class Programs:
+    """Programs that may fail to be exchanged."""
+
+    def __init__(self) -> None:
+        self.is_on, self.switched, self.failure = False, 0, ""
+
+    def switch(self, *, on: bool) -> None:
+        if self.failure:
+            raise Unavailable(self.failure)
+        self.is_on = on
+        self.switched += 1
+
+
+async def test_programs_are_switched_to_debug_and_back_without_an_event(tmp_path: Path, engine: ListEngine):
+    programs, before = Programs(), engine.head
+    async with administered(engine, tmp_path / "cpt.sock", debugging=programs) as channel:
+        stub = pb.ConfigServiceStub(channel)
+        assert (await stub.get(pb.GetOptionsRequest())).debug is False
+        changed = await stub.change(pb.ChangeOptionsRequest(debug=True))
+        assert (changed.debug, programs.is_on, changed.position) == (True, True, before)
+        await stub.change(pb.ChangeOptionsRequest(debug=True))
+        assert programs.switched == 1, "they were so already"
+        assert (await stub.change(pb.ChangeOptionsRequest())).debug is True
+        programs.failure = "they do not compile"
+        with pytest.raises(GRPCError, match="they do not compile"):
+            await stub.change(pb.ChangeOptionsRequest(debug=False, policy_audit=True))
+        answer = await stub.get(pb.GetOptionsRequest())
+        assert (answer.debug, answer.options.policy_audit, answer.position) == (True, False, before)
+
+
+async def test_where_there_are_no_programs_there_is_nothing_to_debug(channel: ClientChannel):
+    stub = pb.ConfigServiceStub(channel)
+    assert (await stub.get(pb.GetOptionsRequest())).debug is None
+    with pytest.raises(GRPCError, match="no programs that could tell their steps"):
+        await stub.change(pb.ChangeOptionsRequest(debug=True))
 
 
 async def test_a_value_that_is_none_is_refused(channel: ClientChannel):

@@ -97,6 +97,8 @@ async def test_every_error_is_a_line_with_document_and_path_and_the_exit_code_is
         (("policy", "get", "x", "--kind", "netpol"), b"", 1, "no such policy: NetworkPolicy default/x"),
         (("policy", "status", "x", "--kind", "ccg"), b"", 1, "no such policy: CiliumCIDRGroup x"),
         (("config", "PolicyMode=x"), b"", 2, "there is no option 'PolicyMode'; options are PolicyEnforcement, Pol"),
+        (("config", "Debug=on"), b"", 2, "Debug: 'on' is not Enabled or Disabled"),
+        (("config", "Debug=Enabled"), b"", 1, "Debug: the datapath of this agent has no programs"),
         (("config", "PolicyAuditMode"), b"", 2, "PolicyAuditMode has no value: write PolicyAuditMode=VALUE"),
         (("config", "PolicyAuditMode=on"), b"", 2, "PolicyAuditMode: 'on' is not Enabled or Disabled"),
         (("config", "PolicyEnforcement=off"), b"", 2, "'off' is not default, always or never"),

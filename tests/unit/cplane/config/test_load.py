@@ -10,6 +10,7 @@ from click.testing import CliRunner
 
 from cplane.config.load import KEYS, agent_options, load
 from cplane.config.model import AgentConfig, BadConfig, HubbleConfig
+from cplane.config.tls import TlsFiles
 
 
 def told(
@@ -268,6 +269,31 @@ def test_a_list_is_a_list_in_the_file_or_words_anywhere(tmp_path: Path, text: st
     assert load(str(path), listen, {}).hubble.metrics == wanted
     assert load(None, listen, {"CPLANE_HUBBLE_METRICS": " ".join(wanted)}).hubble.metrics == wanted
     assert load(None, {**listen, "hubble_metrics": " ".join(wanted)}, {}).hubble.metrics == wanted
+
+
+def test_certificates_of_metrics_have_the_names_of_cilium() -> None:
+    flags = {key.flag for key in KEYS if "_tls_" in key.name or key.name.endswith("enable_tls")}
+    names = ("enable-tls", "tls-cert-file", "tls-key-file", "tls-client-ca-files")
+    assert flags >= {f"--{prefix}-{name}" for prefix in ("prometheus", "hubble-metrics-server") for name in names}
+    given = {"metrics_listen": ":9962", "hubble_metrics_listen": ":9965"}
+    for prefix in ("prometheus", "hubble_metrics_server"):
+        given |= {f"{prefix}_tls_cert_file": "c", f"{prefix}_tls_key_file": "k", f"{prefix}_tls_client_ca_files": "a b"}
+    on = {"prometheus_enable_tls": True, "hubble_metrics_server_enable_tls": True}
+    config = load(None, {"node_name": "n", **given, **on}, {})
+    assert config.metrics_tls == config.hubble.metrics_tls == TlsFiles("c", "k", ("a", "b"))
+    assert AgentConfig(node_name="n").metrics_tls is None
+    assert told(flags=given) == [
+        "prometheus_enable_tls: certificates are given, but it is off: it would be plaintext",
+        "hubble.metrics_server_enable_tls: certificates are given, but it is off: it would be plaintext",
+    ]
+    assert told(flags=on) == [
+        "prometheus_enable_tls: nothing is served: give metrics_listen too",
+        "prometheus_tls_cert_file: it is missing, and TLS is on",
+        "prometheus_tls_key_file: it is missing, and TLS is on",
+        "hubble.metrics_server_enable_tls: nothing is served: give hubble.metrics_listen too",
+        "hubble.metrics_server_tls_cert_file: it is missing, and TLS is on",
+        "hubble.metrics_server_tls_key_file: it is missing, and TLS is on",
+    ]
 
 
 def test_metrics_and_exports_that_make_no_sense_are_told(tmp_path: Path):

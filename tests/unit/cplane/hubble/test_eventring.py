@@ -21,14 +21,14 @@ def ring_of(*times: int, capacity: int = 8) -> EventRing[int]:
 async def told(ring: EventRing[int], wanted: Wanted) -> list[int]:
     reading, found = EventReading(ring, wanted), []
     while (held := await reading.next()) is not None:
-        found.append(held.told())
+        found.append(held.message)
     return found
 
 
 async def following(reading: EventReading[int]) -> int:
     held = await reading.next()
     assert held is not None
-    return held.told()
+    return held.message
 
 
 @pytest.mark.parametrize(

@@ -183,11 +183,12 @@ def test_a_translation_for_nobody_we_know_is_skipped_and_counted() -> None:
 def test_debug_messages_are_events_and_no_flows() -> None:
     read = Read(debug(subtype=7, source=11, hash=1, arg1=2, arg2=3, arg3=4), debug(subtype=250))
     assert (read.count, read.store.ring.written, read.debug.written) == (2, 0, 2)
-    told = read.debug[0].told()
+    told = read.debug.told(0)
     assert (told.type, told.source.ID, told.source.pod_name) == (flow_pb2.DBG_CT_LOOKUP_REV, 11, "web-7f9")
     assert (told.hash.value, told.arg1.value, told.arg2.value, told.arg3.value) == (1, 2, 3, 4)
-    assert told.message == "DBG_CT_LOOKUP_REV hash=1 arg1=2 arg2=3 arg3=4"
-    assert read.debug[1].told().message.startswith("DBG_250 ")
+    assert told.message == "CT reverse lookup: sport=0 dport=2 nexthdr=0 flags=OUT, RELATED"
+    assert not told.HasField("cpu")
+    assert read.debug.told(1).message == "Unknown message type=250 arg1=0 arg2=0"
 
 
 @pytest.mark.parametrize(

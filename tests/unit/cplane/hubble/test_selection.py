@@ -198,6 +198,30 @@ async def test_a_follower_gets_the_past_it_asked_for_and_then_everything_new() -
         assert found == expected
 
 
+async def test_a_follower_that_waits_is_told_of_each_loss_before_the_next_flow() -> None:
+    feed = Feed()
+    feed.add(1)
+    reading = feed.reading(follow=True, number=1)
+    assert told(await reading.next() or b"") == [0]
+    found: list[int | str] = []
+
+    async def follow() -> None:
+        while 1 not in found:
+            found.extend(told(await reading.next() or b""))
+
+    with anyio.fail_after(10):
+        async with anyio.create_task_group() as group:
+            group.start_soon(follow)
+            for count in (7, 8):
+                await anyio.wait_all_tasks_blocked()
+                feed.store.ring.add_loss(LossSource.KERNEL_RING, count, START_NS, START_NS)
+                feed.store.changed.notify()
+            await anyio.wait_all_tasks_blocked()
+            feed.store.ring.add_loss(LossSource.UNKNOWN, 9, START_NS, START_NS)
+            feed.add(1)
+    assert found == ["lost 7", "lost 8", "lost 9", 1]
+
+
 async def test_a_follower_ends_when_a_later_flow_than_it_wants_arrives() -> None:
     feed = Feed()
     feed.add(10)

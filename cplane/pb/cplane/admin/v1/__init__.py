@@ -563,6 +563,8 @@ class ChangeOptionsRequest(betterproto2.Message):
         2, betterproto2.TYPE_BOOL, optional=True
     )
 
+    debug: "bool | None" = betterproto2.field(3, betterproto2.TYPE_BOOL, optional=True)
+
 
 default_message_pool.register_message(
     "cplane.admin.v1", "ChangeOptionsRequest", ChangeOptionsRequest
@@ -583,6 +585,8 @@ class ChangeOptionsResponse(betterproto2.Message):
     options: "Options | None" = betterproto2.field(
         2, betterproto2.TYPE_MESSAGE, optional=True
     )
+
+    debug: "bool | None" = betterproto2.field(3, betterproto2.TYPE_BOOL, optional=True)
 
 
 default_message_pool.register_message(
@@ -1123,6 +1127,12 @@ class GetOptionsResponse(betterproto2.Message):
     options: "Options | None" = betterproto2.field(
         2, betterproto2.TYPE_MESSAGE, optional=True
     )
+
+    debug: "bool | None" = betterproto2.field(3, betterproto2.TYPE_BOOL, optional=True)
+    """
+    Whether programs tell each of their steps. It is no event, and lasts until the agent ends; absent: there are no
+    programs.
+    """
 
 
 default_message_pool.register_message(
@@ -3308,7 +3318,7 @@ class TimeTravelServiceStub(betterproto2_grpclib.ServiceStub):
 
 
 CPLANE_ADMIN_V1_CONFIG_PROTO_DESCRIPTOR = default_google_proto_descriptor_pool.AddSerializedFile(
-    b'\n\x1ccplane/admin/v1/config.proto\x12\x0fcplane.admin.v1"[\n\x07Options\x12-\n\x12policy_enforcement\x18\x01 \x01(\tR\x11policyEnforcement\x12!\n\x0cpolicy_audit\x18\x02 \x01(\x08R\x0bpolicyAudit"\x13\n\x11GetOptionsRequest"d\n\x12GetOptionsResponse\x12\x1a\n\x08position\x18\x01 \x01(\x04R\x08position\x122\n\x07options\x18\x02 \x01(\x0b2\x18.cplane.admin.v1.OptionsR\x07options"\x9a\x01\n\x14ChangeOptionsRequest\x122\n\x12policy_enforcement\x18\x01 \x01(\tH\x00R\x11policyEnforcement\x88\x01\x01\x12&\n\x0cpolicy_audit\x18\x02 \x01(\x08H\x01R\x0bpolicyAudit\x88\x01\x01B\x15\n\x13_policy_enforcementB\x0f\n\r_policy_audit"g\n\x15ChangeOptionsResponse\x12\x1a\n\x08position\x18\x01 \x01(\x04R\x08position\x122\n\x07options\x18\x02 \x01(\x0b2\x18.cplane.admin.v1.OptionsR\x07options2\xb8\x01\n\rConfigService\x12N\n\x03Get\x12".cplane.admin.v1.GetOptionsRequest\x1a#.cplane.admin.v1.GetOptionsResponse\x12W\n\x06Change\x12%.cplane.admin.v1.ChangeOptionsRequest\x1a&.cplane.admin.v1.ChangeOptionsResponseb\x06proto3'
+    b'\n\x1ccplane/admin/v1/config.proto\x12\x0fcplane.admin.v1"[\n\x07Options\x12-\n\x12policy_enforcement\x18\x01 \x01(\tR\x11policyEnforcement\x12!\n\x0cpolicy_audit\x18\x02 \x01(\x08R\x0bpolicyAudit"\x13\n\x11GetOptionsRequest"\x89\x01\n\x12GetOptionsResponse\x12\x1a\n\x08position\x18\x01 \x01(\x04R\x08position\x122\n\x07options\x18\x02 \x01(\x0b2\x18.cplane.admin.v1.OptionsR\x07options\x12\x19\n\x05debug\x18\x03 \x01(\x08H\x00R\x05debug\x88\x01\x01B\x08\n\x06_debug"\xbf\x01\n\x14ChangeOptionsRequest\x122\n\x12policy_enforcement\x18\x01 \x01(\tH\x00R\x11policyEnforcement\x88\x01\x01\x12&\n\x0cpolicy_audit\x18\x02 \x01(\x08H\x01R\x0bpolicyAudit\x88\x01\x01\x12\x19\n\x05debug\x18\x03 \x01(\x08H\x02R\x05debug\x88\x01\x01B\x15\n\x13_policy_enforcementB\x0f\n\r_policy_auditB\x08\n\x06_debug"\x8c\x01\n\x15ChangeOptionsResponse\x12\x1a\n\x08position\x18\x01 \x01(\x04R\x08position\x122\n\x07options\x18\x02 \x01(\x0b2\x18.cplane.admin.v1.OptionsR\x07options\x12\x19\n\x05debug\x18\x03 \x01(\x08H\x00R\x05debug\x88\x01\x01B\x08\n\x06_debug2\xb8\x01\n\rConfigService\x12N\n\x03Get\x12".cplane.admin.v1.GetOptionsRequest\x1a#.cplane.admin.v1.GetOptionsResponse\x12W\n\x06Change\x12%.cplane.admin.v1.ChangeOptionsRequest\x1a&.cplane.admin.v1.ChangeOptionsResponseb\x06proto3'
 )
 CPLANE_ADMIN_V1_ENDPOINT_PROTO_DESCRIPTOR = default_google_proto_descriptor_pool.AddSerializedFile(
     b'\n\x1ecplane/admin/v1/endpoint.proto\x12\x0fcplane.admin.v1"\xfc\x03\n\x08Endpoint\x12\x0e\n\x02id\x18\x01 \x01(\rR\x02id\x12!\n\x0ccontainer_id\x18\x02 \x01(\tR\x0bcontainerId\x12/\n\x13container_interface\x18\x03 \x01(\tR\x12containerInterface\x12\x14\n\x05netns\x18\x04 \x01(\tR\x05netns\x12%\n\x0ehost_interface\x18\x05 \x01(\tR\rhostInterface\x12!\n\x0chost_ifindex\x18\x06 \x01(\rR\x0bhostIfindex\x12\x10\n\x03mac\x18\x07 \x01(\tR\x03mac\x12\x19\n\x08host_mac\x18\x08 \x01(\tR\x07hostMac\x12\x12\n\x04ipv4\x18\t \x01(\tR\x04ipv4\x12\x12\n\x04ipv6\x18\n \x01(\tR\x04ipv6\x12\x1c\n\tnamespace\x18\x0b \x01(\tR\tnamespace\x12\x10\n\x03pod\x18\x0c \x01(\tR\x03pod\x12\x17\n\x07pod_uid\x18\r \x01(\tR\x06podUid\x12\x16\n\x06labels\x18\x0e \x03(\tR\x06labels\x12\x1a\n\x08identity\x18\x0f \x01(\rR\x08identity\x12\x16\n\x06policy\x18\x10 \x01(\rR\x06policy\x12\x1f\n\x0bnamed_ports\x18\x11 \x03(\tR\nnamedPorts\x12!\n\x0cpolicy_audit\x18\x12 \x01(\x08R\x0bpolicyAudit"\x16\n\x14ListEndpointsRequest"l\n\x15ListEndpointsResponse\x12\x1a\n\x08position\x18\x01 \x01(\x04R\x08position\x127\n\tendpoints\x18\x02 \x03(\x0b2\x19.cplane.admin.v1.EndpointR\tendpoints"$\n\x12GetEndpointRequest\x12\x0e\n\x02id\x18\x01 \x01(\rR\x02id"h\n\x13GetEndpointResponse\x12\x1a\n\x08position\x18\x01 \x01(\x04R\x08position\x125\n\x08endpoint\x18\x02 \x01(\x0b2\x19.cplane.admin.v1.EndpointR\x08endpoint"@\n\x16RelabelEndpointRequest\x12\x0e\n\x02id\x18\x01 \x01(\rR\x02id\x12\x16\n\x06labels\x18\x02 \x03(\tR\x06labels"l\n\x17RelabelEndpointResponse\x12\x1a\n\x08position\x18\x01 \x01(\x04R\x08position\x125\n\x08endpoint\x18\x02 \x01(\x0b2\x19.cplane.admin.v1.EndpointR\x08endpoint"c\n\x18ConfigureEndpointRequest\x12\x0e\n\x02id\x18\x01 \x01(\rR\x02id\x12&\n\x0cpolicy_audit\x18\x02 \x01(\x08H\x00R\x0bpolicyAudit\x88\x01\x01B\x0f\n\r_policy_audit"\x9c\x01\n\x19ConfigureEndpointResponse\x12\x1a\n\x08position\x18\x01 \x01(\x04R\x08position\x125\n\x08endpoint\x18\x02 \x01(\x0b2\x19.cplane.admin.v1.EndpointR\x08endpoint\x12,\n\x12agent_policy_audit\x18\x03 \x01(\x08R\x10agentPolicyAudit2\xfc\x02\n\x0fEndpointService\x12U\n\x04List\x12%.cplane.admin.v1.ListEndpointsRequest\x1a&.cplane.admin.v1.ListEndpointsResponse\x12P\n\x03Get\x12#.cplane.admin.v1.GetEndpointRequest\x1a$.cplane.admin.v1.GetEndpointResponse\x12\\\n\x07Relabel\x12\'.cplane.admin.v1.RelabelEndpointRequest\x1a(.cplane.admin.v1.RelabelEndpointResponse\x12b\n\tConfigure\x12).cplane.admin.v1.ConfigureEndpointRequest\x1a*.cplane.admin.v1.ConfigureEndpointResponseb\x06proto3'

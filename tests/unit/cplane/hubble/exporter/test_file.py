@@ -90,6 +90,19 @@ def test_files_that_are_put_aside_can_be_packed(tmp_path: Path) -> None:
     assert gzip.decompress(aside.read_bytes()) == b"1\n"
 
 
+def test_what_a_killed_process_had_begun_to_pack_is_there_once(tmp_path: Path) -> None:
+    half = tmp_path / "flows-2024-07-24T10-02-11.001.log"
+    half.write_bytes(b"half packed\n")
+    half.with_name(f"{half.name}.gz.part").write_bytes(b"\x1f\x8b")
+    whole = tmp_path / "flows-2024-07-24T10-02-11.002.log"
+    whole.write_bytes(b"packed\n")
+    whole.with_name(f"{whole.name}.gz").write_bytes(gzip.compress(b"packed\n"))
+    file = opened(tmp_path / "flows.log", compress=True)
+    file.write(b"new\n")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f"{half.name}.gz", f"{whole.name}.gz", "flows.log"]
+    assert [gzip.decompress(path.read_bytes()) for path in sorted(file.put_aside())] == [b"half packed\n", b"packed\n"]
+
+
 def test_without_room_nothing_is_torn_and_it_goes_on_when_there_is_some(tmp_path: Path) -> None:
     path = tmp_path / "flows.log"
     file = opened(path)

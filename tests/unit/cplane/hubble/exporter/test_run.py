@@ -28,9 +28,14 @@ def _quickly(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @asynccontextmanager
 async def running(
-    store: FlowStore, *, static: Export | None = None, watched: str = "", now_ns: Callable[[], int] = lambda: START_NS
+    store: FlowStore,
+    *,
+    static: Export | None = None,
+    watched: str = "",
+    now_ns: Callable[[], int] = lambda: START_NS,
+    marks: str = "",
 ) -> AsyncIterator[Exports]:
-    exports = Exports(store, now_ns, static=static, watched=watched)
+    exports = Exports(store, now_ns, static=static, watched=watched, marks=marks)
     with anyio.fail_after(20):
         async with anyio.create_task_group() as group:
             group.start_soon(exports.run)

@@ -96,7 +96,7 @@ def test_http_is_counted_by_request_and_timed_by_response() -> None:
     response.l7.type, response.l7.latency_ns = flow_pb2.RESPONSE, 30_000_000
     found = counted(HTTP, response, metrics=["http"])
     assert found["hubble_http_requests_total", "GET", "HTTP/1.1", "server"] == 1
-    assert found["hubble_http_responses_total", "GET", "server", "200"] == 1
+    assert found["hubble_http_responses_total", "GET", "HTTP/1.1", "server", "200"] == 1
     assert found["hubble_http_request_duration_seconds_bucket", "0.025", "GET", "server"] == 0
     assert found["hubble_http_request_duration_seconds_bucket", "0.05", "GET", "server"] == 1
     second = counted(HTTP, response, metrics=["httpV2:sourceContext=pod-name"])
@@ -111,11 +111,12 @@ def test_kafka_is_counted_and_timed() -> None:
 
 def test_layer_7_is_a_flow_and_a_verdict_as_well() -> None:
     found = counted(HTTP, KAFKA, DNS_ANSWER, metrics=["flow", "policy", "drop"])
-    assert found["hubble_flows_processed_total", "HTTP", "L7", "FORWARDED"] == 1
-    assert found["hubble_flows_processed_total", "Kafka", "L7", "DROPPED"] == 1
+    assert found["hubble_flows_processed_total", "HTTP", "HTTP", "L7", "FORWARDED"] == 1
+    assert found["hubble_flows_processed_total", "Kafka", "Kafka", "L7", "DROPPED"] == 1
+    assert found["hubble_drop_total", "Kafka", "DROP_REASON_UNKNOWN"] == 1
     assert found["hubble_policy_verdicts_total", "forwarded", "ingress", "l7/http"] == 1
     assert found["hubble_policy_verdicts_total", "dropped", "egress", "l7/kafka"] == 1
-    assert len([key for key in found if key[0] == "hubble_policy_verdicts_total"]) == 2
+    assert found["hubble_policy_verdicts_total", "forwarded", "unknown", "l7/dns"] == 1
 
 
 def test_names_that_dns_gave_are_a_context() -> None:
@@ -149,7 +150,7 @@ def test_the_series_of_a_pod_go_a_minute_after_it() -> None:
     metrics.add(store.ring.span(0, 2))
     assert shown(metrics)["hubble_tcp_flags_total", "IPv4", "SYN", "data/db-0"] == 1, "counted anew"
     assert shown(metrics)["hubble_tcp_flags_total", "IPv4", "SYN", "shop/web-7f9"] == 2
-    assert shown(metrics)["hubble_flows_processed_total", "to-endpoint", "Trace", "FORWARDED"] == 4
+    assert shown(metrics)["hubble_flows_processed_total", "TCP", "to-endpoint", "Trace", "FORWARDED"] == 4
 
 
 def test_a_pod_that_comes_back_in_time_keeps_its_series() -> None:
@@ -167,7 +168,7 @@ def test_a_pod_that_comes_back_in_time_keeps_its_series() -> None:
 async def test_flows_are_counted_as_they_come_and_none_that_came_before() -> None:
     store = store_of(records({}, {}))
     metrics = FlowMetrics(store, parse_metrics(["flow"]))
-    key = ("hubble_flows_processed_total", "to-endpoint", "Trace", "FORWARDED")
+    key = ("hubble_flows_processed_total", "TCP", "to-endpoint", "Trace", "FORWARDED")
     with anyio.fail_after(10):
         async with anyio.create_task_group() as group:
             group.start_soon(lambda: count(store, metrics, pods=frozenset[Pod], monotonic_ns=lambda: 0))
@@ -176,6 +177,23 @@ async def test_flows_are_counted_as_they_come_and_none_that_came_before() -> Non
             store.changed.notify()
             while shown(metrics).get(key) != 3:  # noqa: ASYNC110
                 await anyio.sleep(0.01)  # the task wakes by the clock
+            group.cancel_scope.cancel()
+
+
+@pytest.mark.anyio
+async def test_losses_are_counted_that_come_while_there_is_no_flow() -> None:
+    store = store_of(records({}))
+    metrics = FlowMetrics(store, parse_metrics(["flow"]))
+    key = ("hubble_lost_events_total", "perf_event_ring_buffer")
+    with anyio.fail_after(10):
+        async with anyio.create_task_group() as group:
+            group.start_soon(lambda: count(store, metrics, pods=frozenset[Pod], monotonic_ns=lambda: 0))
+            for total in (3, 6):
+                await anyio.wait_all_tasks_blocked()
+                store.ring.add_loss(LossSource.KERNEL_RING, 3, START_NS, START_NS)
+                store.changed.notify()
+                while shown(metrics).get(key) != total:  # noqa: ASYNC110
+                    await anyio.sleep(0.01)  # the task wakes by the clock
             group.cancel_scope.cancel()
 
 

@@ -53,22 +53,40 @@ def test_flows_have_a_type_and_a_verdict() -> None:
             {"subtype": 0},
             {"type": RecordType.POLICY_VERDICT, "verdict": -133},
             {"type": RecordType.POLICY_VERDICT, "flags": RecordFlags.AUDITED, "verdict": -133},
-            {"type": RecordType.DROP, "subtype": 133},
+            {"type": RecordType.DROP, "subtype": 133, "protocol": 1},
         )
     )
     assert counted(store, "flow") == {
-        ("hubble_flows_processed_total", "to-stack", "Trace", "FORWARDED"): 1,
-        ("hubble_flows_processed_total", "to-endpoint", "Trace", "FORWARDED"): 1,
-        ("hubble_flows_processed_total", "", "PolicyVerdict", "DROPPED"): 1,
-        ("hubble_flows_processed_total", "", "PolicyVerdict", "AUDIT"): 1,
-        ("hubble_flows_processed_total", "", "Drop", "DROPPED"): 1,
+        ("hubble_flows_processed_total", "TCP", "to-stack", "Trace", "FORWARDED"): 1,
+        ("hubble_flows_processed_total", "TCP", "to-endpoint", "Trace", "FORWARDED"): 1,
+        ("hubble_flows_processed_total", "TCP", "", "PolicyVerdict", "DROPPED"): 1,
+        ("hubble_flows_processed_total", "TCP", "", "PolicyVerdict", "AUDIT"): 1,
+        ("hubble_flows_processed_total", "ICMPv4", "", "Drop", "DROPPED"): 1,
     }
+
+
+def test_a_type_that_has_no_name_is_told_by_its_number() -> None:
+    store = store_of(records({}))
+    store.ring.span(0, 1)["type"][:] = RecordType.SOCKET
+    assert counted(store, "flow") == {("hubble_flows_processed_total", "Unknown flow", "7", "Unknown", "FORWARDED"): 1}
+
+
+def test_what_a_policy_refuses_counts_as_a_drop_for_its_verdict_and_for_its_drop() -> None:
+    refused = [{"type": RecordType.POLICY_VERDICT, "verdict": -133}, {"type": RecordType.DROP, "subtype": 133}]
+    audited = {"type": RecordType.POLICY_VERDICT, "flags": RecordFlags.AUDITED, "verdict": -133}
+    assert counted(store_of(records(*refused, audited)), "drop") == {("hubble_drop_total", "TCP", "POLICY_DENIED"): 2}
 
 
 def test_policies_verdicts_have_a_direction_a_match_and_an_action() -> None:
     verdict = {"type": RecordType.POLICY_VERDICT, "match_type": 2}
     store = store_of(
-        records(verdict, {**verdict, "verdict": -133, "flags": OUT}, {**verdict, "verdict": 10001}, {"match_type": 2})
+        records(
+            verdict,
+            {**verdict, "verdict": -133, "flags": OUT},
+            {**verdict, "verdict": 10001},
+            {"match_type": 2},
+            {**verdict, "src": "10.244.0.1", "src_lxc": 0, "src_identity": 1},  # of the host, which may
+        )
     )
     assert counted(store, "policy") == {
         ("hubble_policy_verdicts_total", "forwarded", "ingress", "l3-l4"): 1,
@@ -97,7 +115,7 @@ def test_icmp_messages_have_names() -> None:
         records(ping, ping, {"protocol": 1, "icmp_type": 3, "icmp_code": 3}, {**ping, "type": 1, "subtype": 133})
     )
     assert counted(store, "icmp") == {
-        ("hubble_icmp_total", "IPv4", "EchoRequest"): 2,
+        ("hubble_icmp_total", "IPv4", "EchoRequest"): 3,
         ("hubble_icmp_total", "IPv4", "DestinationUnreachable(Port)"): 1,
     }
 
@@ -105,10 +123,15 @@ def test_icmp_messages_have_names() -> None:
 def test_ports_are_those_of_servers() -> None:
     reply = {"flags": RecordFlags.REPLY_KNOWN | RecordFlags.REPLY, "dport": 43512}
     unknown = {"flags": 0, "dport": 50000}
-    store = store_of(records({}, {}, {"protocol": 17, "dport": 53}, reply, unknown, {"protocol": 1}))
+    redirected = {"type": RecordType.POLICY_VERDICT, "verdict": 10001}
+    others = [{"protocol": 17, "dport": 53}, {"protocol": 132, "dport": 9}, {"protocol": 1}, {"protocol": 58}]
+    store = store_of(records({}, {}, redirected, *others, reply, unknown, {"protocol": 99}))
     assert counted(store, "port-distribution") == {
-        ("hubble_port_distribution_total", "80", "TCP"): 2,
+        ("hubble_port_distribution_total", "80", "TCP"): 3,
         ("hubble_port_distribution_total", "53", "UDP"): 1,
+        ("hubble_port_distribution_total", "9", "SCTP"): 1,
+        ("hubble_port_distribution_total", "0", "ICMPv4"): 1,
+        ("hubble_port_distribution_total", "0", "ICMPv6"): 1,
     }
 
 
@@ -116,11 +139,12 @@ def test_flows_to_the_world_are_those_that_this_side_began_or_was_refused() -> N
     reply = {**WORLD, "flags": OUT | RecordFlags.REPLY}
     denied = {**WORLD, "type": RecordType.DROP, "subtype": 133, "flags": OUT}
     invalid = {**denied, "subtype": 134}
+    unknown = {**WORLD, "flags": RecordFlags.EGRESS, "tcp_flags": 16}
     store = store_of(
-        records({**WORLD, "flags": OUT}, {**WORLD, "flags": OUT, "tcp_flags": 16}, reply, denied, invalid, {})
+        records({**WORLD, "flags": OUT}, {**WORLD, "flags": OUT, "tcp_flags": 16}, reply, unknown, denied, invalid, {})
     )
     assert counted(store, "flows-to-world") == {
-        ("hubble_flows_to_world_total", "TCP", "FORWARDED"): 2,
+        ("hubble_flows_to_world_total", "TCP", "FORWARDED"): 3,
         ("hubble_flows_to_world_total", "TCP", "DROPPED"): 1,
     }
     assert counted(store, "flows-to-world:any-drop;port;syn-only") == {
@@ -201,8 +225,8 @@ def plain(flow: flow_pb2.Flow, found: Counter[tuple[str, ...]]) -> None:
                 name = "SYN-ACK" if flag == "SYN" and flags.ACK else flag
                 found["hubble_tcp_flags_total", ends[0], family, name, ends[1]] += 1
     server = flow.HasField("is_reply") and not flow.is_reply.value
-    if flow.verdict == flow_pb2.FORWARDED and server and protocol in {"TCP", "UDP", "SCTP"}:
-        port = getattr(flow.l4, protocol).destination_port
+    if passed and server and protocol in {"TCP", "UDP", "SCTP", "ICMPv4", "ICMPv6"}:
+        port = getattr(getattr(flow.l4, protocol), "destination_port", 0)
         found["hubble_port_distribution_total", ends[0], str(port), protocol, ends[1]] += 1
 
 
