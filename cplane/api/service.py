@@ -10,14 +10,8 @@ from cplane.api.ports import Engine
 from cplane.api.streaming import StreamingService
 from cplane.config.documents import BadDocuments
 from cplane.config.problems import Problem
-from cplane.deciders.service import (
-    ApplyServices,
-    DeleteServices,
-    InvalidServices,
-    NoSuchService,
-    ServiceState,
-    SetBackendState,
-)
+from cplane.deciders.service import ApplyServices, DeleteServices, InvalidServices, NoSuchService, SetBackendState
+from cplane.deciders.servicestate import ServiceState
 from cplane.domain.service import PROTOCOLS, Backends, BackendState, Service, ServiceName, canonical_address
 from cplane.errors import Rejected
 from cplane.events.service import BackendRecord, BackendsChanged, ServiceDeleted, ServiceUpserted

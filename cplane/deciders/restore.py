@@ -9,7 +9,7 @@ from cplane.deciders.config import ChangeOptions, Options
 from cplane.deciders.decider import NOTHING, Decision
 from cplane.deciders.endpoint import ConfigureEndpoint, EndpointState
 from cplane.deciders.policy import ApplyPolicies, DeletePolicies, InvalidDocuments, PolicyState
-from cplane.deciders.service import ServiceState
+from cplane.deciders.servicestate import ServiceState
 from cplane.domain.policy import PolicyRef
 from cplane.errors import Rejected
 

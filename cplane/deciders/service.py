@@ -1,28 +1,35 @@
 """Services: frontends and backends get their numbers here, and no address and port is given twice."""
 
-from collections.abc import Container, Iterable, Iterator
-from dataclasses import dataclass, field, replace
-from typing import Final, NamedTuple, cast
+from collections.abc import Container, Iterator
+from dataclasses import dataclass
+from typing import Final, cast
 
 from immutables import Map
 
 from cplane.deciders.decider import Decision
+from cplane.deciders.servicestate import (
+    BackendKey,
+    FrontendKey,
+    ServiceEvent,
+    ServiceState,
+    backend_of,
+    changed,
+    evolve,
+    service_of,
+)
 from cplane.domain.ports import Protocol
 from cplane.domain.service import (
     FRONTENDS_MAX,
     TRANSITIONS,
-    Algorithm,
     Backend,
     Backends,
     BackendState,
-    Forwarding,
     Frontend,
     FrontendKind,
     Service,
     ServiceName,
     ServiceOptions,
     family_of,
-    shown,
     wrong_backends,
     wrong_services,
 )
@@ -35,34 +42,10 @@ from cplane.events.service import (
     BackendStateChanged,
     FrontendRecord,
     ServiceDeleted,
-    ServiceOptionsChanged,
     ServiceUpserted,
 )
 
 BACKEND_ID_MAX: Final = (1 << 32) - 1
-
-
-class FrontendKey(NamedTuple):
-    """What only one frontend may be. One that redirects to this node takes the place of the service's own."""
-
-    address: str
-    port: int
-    protocol: str
-    redirect: bool
-
-    def __str__(self) -> str:
-        return shown(self.address, self.port, self.protocol)
-
-
-class BackendKey(NamedTuple):
-    """What is one backend, wherever it is named."""
-
-    address: str
-    port: int
-    protocol: str
-
-    def __str__(self) -> str:
-        return shown(*self)
 
 
 class InvalidServices(Rejected):
@@ -167,55 +150,6 @@ class ChangeServiceOptions:
     """Services are served so from now on."""
 
     options: ServiceOptions
-
-
-@dataclass(frozen=True, slots=True)
-class ServiceState:
-    """Options, all services, all backends by service and source, who has which frontend, and the numbers in use.
-
-    `backends_by_key` has the number of each backend, `users` how many places name it, `states` what was set.
-    """
-
-    services: Map[ServiceName, ServiceUpserted] = field(default_factory=Map)
-    sources: Map[ServiceName, Map[str, tuple[BackendRecord, ...]]] = field(default_factory=Map)
-    frontends: Map[FrontendKey, tuple[int, ServiceName]] = field(default_factory=Map)
-    frontend_ids: Map[int, FrontendKey] = field(default_factory=Map)
-    backends_by_key: Map[BackendKey, int] = field(default_factory=Map)
-    users: Map[int, int] = field(default_factory=Map)
-    states: Map[int, BackendState] = field(default_factory=Map)
-    last_frontend: int = 0
-    last_backend: int = 0
-    options: ServiceOptions = field(default_factory=ServiceOptions)
-
-    def backends(self, name: ServiceName) -> Iterator[BackendRecord]:
-        """The backends of a service, those that several sources name once."""
-        seen: set[tuple[int, str]] = set()
-        held = self.sources.get(name, Map())
-        for source in sorted(held):
-            for one in held[source]:
-                if (one.id, one.port_name) not in seen:
-                    seen.add((one.id, one.port_name))
-                    yield one
-
-    def names(self) -> Iterator[ServiceName]:
-        """Every service that is described or has backends, each once."""
-        yield from self.services
-        yield from (name for name in self.sources if name not in self.services)
-
-    def state_of(self, record: BackendRecord) -> BackendState:
-        """What counts: one that terminates does so whatever was set."""
-        said = BackendState(record.state)
-        return said if said is BackendState.TERMINATING else self.states.get(record.id, said)
-
-
-def frontend_key(record: FrontendRecord) -> FrontendKey:
-    """What only one frontend may be, of one that has a number."""
-    return FrontendKey(record.address, record.port, record.protocol, record.kind == FrontendKind.LOCAL_REDIRECT)
-
-
-def backend_key(record: BackendRecord) -> BackendKey:
-    """What is one backend, of one that has a number."""
-    return BackendKey(record.address, record.port, record.protocol)
 
 
 ServiceCommand = ApplyServices | DeleteServices | SetBackendState | ChangeServiceOptions
@@ -324,158 +258,12 @@ def _sources_of(wanted: ServiceState, held: ServiceState) -> Iterator[Backends]:
             yield Backends(name, source, tuple(map(backend_of, records)))
 
 
-def service_of(event: ServiceUpserted) -> Service:
-    """The service that the event describes."""
-    return Service(
-        name=ServiceName(event.namespace, event.name),
-        frontends=tuple(
-            Frontend(one.address, one.port, Protocol[one.protocol], FrontendKind(one.kind), one.port_name)
-            for one in event.frontends
-        ),
-        labels=event.labels,
-        selector=event.selector,
-        affinity_s=event.affinity_s,
-        external_local=event.external_local,
-        internal_local=event.internal_local,
-        source_ranges=event.source_ranges,
-        ranges_deny=event.ranges_deny,
-        algorithm=Algorithm(event.algorithm),
-        forwarding=Forwarding(event.forwarding),
-        health_check_port=event.health_check_port,
-        topology=event.topology,
-        drop=event.drop,
-    )
-
-
-def backend_of(record: BackendRecord) -> Backend:
-    """The backend that a record describes."""
-    return Backend(
-        record.address,
-        record.port,
-        Protocol[record.protocol],
-        record.port_name,
-        BackendState(record.state),
-        record.weight,
-        record.node,
-        record.zones,
-    )
-
-
 def decide_options(command: ChangeServiceOptions, state: ServiceState) -> Decision:
     """ServiceOptionsChanged, where anything differs."""
     wanted = command.options
     if wrong := wanted.problem():
         raise BadServiceOption(wrong)
     return () if wanted == state.options else ((SERVICE, changed(wanted)),)
-
-
-def changed(options: ServiceOptions) -> ServiceOptionsChanged:
-    """The event that says these options."""
-    return ServiceOptionsChanged(
-        algorithm=options.algorithm.value,
-        forwarding=options.forwarding.value,
-        maglev_size=options.maglev_size,
-        maglev_seed=options.maglev_seed,
-        external_cluster_ip=options.external_cluster_ip,
-        zone=options.zone,
-    )
-
-
-def options_of(event: ServiceOptionsChanged) -> ServiceOptions:
-    """The options that the event says."""
-    return ServiceOptions(
-        algorithm=Algorithm(event.algorithm),
-        forwarding=Forwarding(event.forwarding),
-        maglev_size=event.maglev_size,
-        maglev_seed=event.maglev_seed,
-        external_cluster_ip=event.external_cluster_ip,
-        zone=event.zone,
-    )
-
-
-ServiceEvent = ServiceUpserted | ServiceDeleted | BackendsChanged | BackendStateChanged | ServiceOptionsChanged
-
-
-def evolve(state: ServiceState, event: ServiceEvent) -> ServiceState:
-    """The state after one more fact."""
-    match event:
-        case ServiceUpserted() | ServiceDeleted():
-            return _evolve_service(state, event)
-        case BackendsChanged():
-            return _evolve_backends(state, event)
-        case ServiceOptionsChanged():
-            return replace(state, options=options_of(event))
-        case BackendStateChanged():
-            if event.backend not in state.users:
-                return state
-            if event.state != BackendState.ACTIVE:
-                return replace(state, states=state.states.set(event.backend, BackendState(event.state)))
-            if event.backend not in state.states:
-                return state
-            return replace(state, states=state.states.delete(event.backend))
-
-
-def _evolve_service(state: ServiceState, event: ServiceUpserted | ServiceDeleted) -> ServiceState:
-    name = ServiceName(event.namespace, event.name)
-    held = state.services.get(name)
-    frontends, ids, last = state.frontends.mutate(), state.frontend_ids.mutate(), state.last_frontend
-    for one in held.frontends if held else ():
-        if frontends.get(frontend_key(one)) == (one.id, name):  # not that of a service that has taken it over
-            del frontends[frontend_key(one)]
-        ids.pop(one.id, None)
-    if isinstance(event, ServiceDeleted):
-        services = state.services.delete(name) if held else state.services
-        return replace(state, services=services, frontends=frontends.finish(), frontend_ids=ids.finish())
-    known = {one.id for one in held.frontends} if held else set()
-    for one in event.frontends:
-        frontends[frontend_key(one)] = (one.id, name)
-        ids[one.id] = frontend_key(one)
-        if one.id not in known:
-            last = one.id
-    return replace(
-        state,
-        services=state.services.set(name, event),
-        frontends=frontends.finish(),
-        frontend_ids=ids.finish(),
-        last_frontend=last,
-    )
-
-
-def _evolve_backends(state: ServiceState, event: BackendsChanged) -> ServiceState:
-    name = ServiceName(event.namespace, event.service)
-    sources = state.sources.get(name, Map[str, tuple[BackendRecord, ...]]())
-    by_key, users, states = state.backends_by_key.mutate(), state.users.mutate(), state.states
-    last = state.last_backend
-    for one in event.backends:
-        if one.id not in users:
-            by_key[backend_key(one)] = one.id
-            last = one.id
-        users[one.id] = users.get(one.id, 0) + 1
-    for one in sources.get(event.source, ()):
-        users[one.id] -= 1
-        if not users[one.id]:
-            del users[one.id], by_key[backend_key(one)]
-            if one.id in states:
-                states = states.delete(one.id)
-    if event.backends:
-        sources = sources.set(event.source, event.backends)
-    elif event.source in sources:
-        sources = sources.delete(event.source)
-    held = state.sources.set(name, sources) if sources else _without(state.sources, name)
-    return replace(
-        state,
-        sources=held,
-        backends_by_key=by_key.finish(),
-        users=users.finish(),
-        states=states,
-        last_backend=last,
-    )
-
-
-def _without(
-    sources: Map[ServiceName, Map[str, tuple[BackendRecord, ...]]], name: ServiceName
-) -> Map[ServiceName, Map[str, tuple[BackendRecord, ...]]]:
-    return sources.delete(name) if name in sources else sources
 
 
 class _Frontends:
@@ -596,17 +384,3 @@ def _mixed_families(command: ApplyServices, state: ServiceState) -> Iterator[tup
             if families and one.family not in families:
                 what = f"the service has no IPv{one.family} frontend, and families are not translated into each other"
                 yield str(many.service), f"backend {one}", what
-
-
-def facts_of(state: ServiceState) -> Iterable[ServiceEvent]:
-    """The fewest facts that say what is so."""
-    if state.options != ServiceOptions():
-        yield changed(state.options)
-    for name, sources in state.sources.items():
-        for source, backends in sources.items():
-            yield BackendsChanged(namespace=name.namespace, service=name.name, source=source, backends=backends)
-    yield from state.services.values()
-    keys = {number: key for key, number in state.backends_by_key.items()}
-    for number, held in state.states.items():
-        address, port, protocol = keys[number]
-        yield BackendStateChanged(backend=number, address=address, port=port, protocol=protocol, state=held.value)

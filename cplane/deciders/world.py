@@ -6,7 +6,7 @@ from typing import assert_never
 
 from immutables import Map
 
-from cplane.deciders import config, endpoint, identity, ipam, node, policy, prefixes, restore, service
+from cplane.deciders import config, endpoint, identity, ipam, node, policy, prefixes, restore, service, servicestate
 from cplane.deciders.config import ChangeOptions, Options
 from cplane.deciders.decider import Decision
 from cplane.deciders.endpoint import ConfigureEndpoint, CreateEndpoint, DeleteEndpoint, EndpointState, RelabelEndpoint
@@ -16,7 +16,8 @@ from cplane.deciders.node import JoinNode, SetNodeAddresses
 from cplane.deciders.policy import ApplyPolicies, DeletePolicies, PolicyState
 from cplane.deciders.prefixes import SettlePrefixes
 from cplane.deciders.restore import Restore
-from cplane.deciders.service import ApplyServices, ChangeServiceOptions, DeleteServices, ServiceState, SetBackendState
+from cplane.deciders.service import ApplyServices, ChangeServiceOptions, DeleteServices, SetBackendState
+from cplane.deciders.servicestate import ServiceState
 from cplane.domain.endpoint import Endpoint
 from cplane.domain.labels import LabelSet
 from cplane.domain.node import Node
@@ -175,7 +176,9 @@ def evolve(world: World, stream: StreamId, event: Event) -> World:
         case OptionsChanged():
             return replace(world, versions=versions, position=position, options=config.evolve(event))
         case ServiceUpserted() | ServiceDeleted() | BackendsChanged() | BackendStateChanged() | ServiceOptionsChanged():
-            return replace(world, versions=versions, position=position, service=service.evolve(world.service, event))
+            return replace(
+                world, versions=versions, position=position, service=servicestate.evolve(world.service, event)
+            )
         case _:
             assert_never(event)
 
@@ -199,7 +202,7 @@ def facts(world: World) -> Iterator[Event]:
         yield PolicyUpserted(kind=ref.kind, namespace=ref.namespace, name=ref.name, document=document)
     for one in world.endpoints.values():
         yield created(one)
-    yield from service.facts_of(world.service)
+    yield from servicestate.facts_of(world.service)
 
 
 def created(one: Endpoint) -> EndpointCreated:

@@ -6,8 +6,9 @@ from typing import Final, NamedTuple
 
 from cplane.domain.identity import RESERVED_BY_NUMBER, NumericIdentity, Reserved, is_local, prefix_of, world_of
 from cplane.domain.labelfilter import identity_labels
-from cplane.domain.labels import LabelSet
+from cplane.domain.labels import K8S, Label, LabelSet
 from cplane.domain.policy import CIDR_GROUP, CidrGroup, Policy, PolicyRef, Rule, parse_text
+from cplane.domain.policy.directory import Service
 from cplane.domain.policy.mapstate import MapEntry, MapKey, MapState, Origin
 from cplane.domain.policy.repository import AUDIT_PLANE, Enforcement, Repository
 from cplane.domain.policy.resolve import ResolvedRule, is_redirect
@@ -18,6 +19,7 @@ from cplane.events.endpoint import EndpointCreated, EndpointDeleted, EndpointRel
 from cplane.events.identity import IdentityAllocated, IdentityReleased
 from cplane.events.node import NodeJoined
 from cplane.events.policy import PolicyDeleted, PolicyUpserted
+from cplane.events.service import BackendsChanged, ServiceDeleted, ServiceUpserted
 from cplane.projections.cookies import Cookies
 from cplane.projections.delta import Delta
 from datapath.maps import policy as policy_map
@@ -100,6 +102,9 @@ class PolicyMapProjection:
         self._cookies = Cookies()
         self._cluster = _CLUSTER
         self._documents: dict[PolicyRef, str] = {}
+        self._described: dict[tuple[str, str], ServiceUpserted] = {}
+        self._sources: dict[tuple[str, str], dict[str, tuple[str, ...]]] = {}  # addresses of backends
+        self._services: dict[tuple[str, str], Service] = {}  # as rules refer to them
         self._labels: dict[int, tuple[str, ...]] = {}
         self._endpoints: dict[int, _Endpoint] = {}
         self._users: dict[int, dict[int, None]] = {}  # policy → endpoints that obey it
@@ -188,9 +193,45 @@ class PolicyMapProjection:
                 self._policy(PolicyRef(event.kind, event.namespace, event.name), None)
             case OptionsChanged():
                 self._repository.set_enforcement(Enforcement.read(event.policy_enforcement))
+            case ServiceUpserted() | ServiceDeleted() | BackendsChanged():
+                if not self._service(event):
+                    return Delta.nothing()
             case _:
                 return Delta.nothing()
         return self._delta()
+
+    def _service(self, event: ServiceUpserted | ServiceDeleted | BackendsChanged) -> bool:
+        """What rules may refer to by the service's name or labels; whether that is something else now."""
+        if isinstance(event, BackendsChanged):
+            name = (event.namespace, event.service)
+            sources = self._sources.setdefault(name, {})
+            sources.pop(event.source, None)
+            if event.backends:
+                sources[event.source] = tuple(one.address for one in event.backends)
+            elif not sources:
+                del self._sources[name]
+        else:
+            name = (event.namespace, event.name)
+            self._described.pop(name, None)
+            if isinstance(event, ServiceUpserted):
+                self._described[name] = event
+        described = self._described.get(name)
+        now = None if described is None else self._referred(name, described)
+        if now == self._services.get(name):
+            return False
+        if now is None:
+            del self._services[name]
+            self._repository.remove_service(*name)
+        else:
+            self._services[name] = now
+            self._repository.set_service(now)
+        return True
+
+    def _referred(self, name: tuple[str, str], described: ServiceUpserted) -> Service:
+        selector = tuple(sorted(_pair(text) for text in described.selector))
+        labels = LabelSet(tuple(Label(key, K8S, value) for key, value in map(_pair, described.labels)))
+        addresses = {one for some in self._sources.get(name, {}).values() for one in some}
+        return Service(*name, labels, selector, () if selector else tuple(sorted(addresses)))
 
     def _join(self, event: NodeJoined) -> None:
         families = [family for family, cidr in ((4, event.ipv4_pod_cidr), (6, event.ipv6_pod_cidr)) if cidr]
@@ -329,6 +370,11 @@ def _groups(found: Iterable[tuple[int, ...]]) -> Groups | None:
     if len(numbers) == len(groups) or len(numbers) < sum(map(len, groups)):
         return None
     return {group[0]: group for group in groups}
+
+
+def _pair(text: str) -> tuple[str, str]:
+    key, _, value = text.partition("=")
+    return key, value
 
 
 def _drop(index: dict[int, dict[int, None]], key: int, endpoint: int) -> None:

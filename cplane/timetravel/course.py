@@ -128,7 +128,7 @@ def _birth(history: History, end: End | None, position: int) -> Envelope | None:
 
 def _kinds_that_matter(question: Question, judged: Judged, ledger: Ledger) -> set[str]:
     """The kinds of objects whose every event may turn the verdict between two who are there all the time."""
-    kinds = {"policy", "options", "node"}
+    kinds = {"policy", "options", "node", "service"}
     ends = [one for one in (judged.source, judged.destination) if one is not None]
     outside = [ip_address(one.address) for one in ends if one.address and not one.endpoint]
     # Prefixes come and go with identities.

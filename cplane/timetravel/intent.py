@@ -9,7 +9,7 @@ import msgspec
 import yaml
 
 from cplane.deciders.config import Options
-from cplane.deciders.service import ServiceState
+from cplane.deciders.servicestate import ServiceState
 from cplane.deciders.world import World
 from cplane.domain.endpoint import Endpoint
 from cplane.domain.service import ServiceName

@@ -11,12 +11,12 @@ from typing import Any, Final, Self
 import msgspec
 from immutables import Map
 
-from cplane.deciders import config, node, service
+from cplane.deciders import config, node, servicestate
 from cplane.deciders.endpoint import EndpointState, endpoint_of
 from cplane.deciders.identity import IdentityState
 from cplane.deciders.ipam import IpamState, Pool
 from cplane.deciders.policy import PolicyState
-from cplane.deciders.service import ServiceState, options_of
+from cplane.deciders.servicestate import ServiceState, options_of
 from cplane.deciders.world import World
 from cplane.domain.cidr import Prefix
 from cplane.domain.endpoint import Endpoint
@@ -264,7 +264,7 @@ def _services(record: Record) -> ServiceState:
     state = ServiceState()
     kept: tuple[dict[Any, Any], ...] = (record.services, record.backends, record.states)  # Any: events of services
     for fact in (one for some in kept for one in some.values()):
-        state = service.evolve(state, fact)
+        state = servicestate.evolve(state, fact)
     options = ServiceOptions() if record.service_options is None else options_of(record.service_options)
     return replace(state, last_frontend=record.last_frontend, last_backend=record.last_backend, options=options)
 

@@ -6,7 +6,7 @@ from typing import Final
 import msgspec
 
 from cplane.deciders.endpoint import NoSuchEndpoint
-from cplane.deciders.service import ServiceState
+from cplane.deciders.servicestate import ServiceState
 from cplane.deciders.world import World
 from cplane.domain.endpoint import Endpoint
 from cplane.domain.service import BackendState, family_of, shown

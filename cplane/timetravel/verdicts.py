@@ -25,6 +25,7 @@ from cplane.events.endpoint import EndpointConfigured, EndpointCreated, Endpoint
 from cplane.events.identity import IdentityAllocated, IdentityReleased
 from cplane.events.node import NodeJoined
 from cplane.events.policy import PolicyDeleted, PolicyUpserted
+from cplane.events.service import BackendsChanged, ServiceDeleted, ServiceUpserted
 from cplane.projections.ipcache import IpcacheProjection
 from cplane.projections.policymap import PolicyMapProjection
 from cplane.projections.rows import prefix_of
@@ -167,6 +168,8 @@ class Pair:
                 return self._identity(event)
             case EndpointCreated() | EndpointRelabelled() | EndpointConfigured() | EndpointDeleted():
                 return self._endpoint(event)
+            case ServiceUpserted() | ServiceDeleted() | BackendsChanged():
+                return bool(self._policies.apply(event))
             case _:
                 return False
 

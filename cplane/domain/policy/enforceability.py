@@ -44,10 +44,13 @@ def _term_notes(rule: Rule) -> Iterator[Note]:
 def _peer_notes(term: Term) -> Iterator[Note]:
     kinds = {type(peer) for peer in term.peers or ()}
     for kind, what in (
-        (ServiceRef, "services are not known to this version"),
         (CloudRef, "groups of a cloud provider are not known here"),
         (DnsRule, "there is no DNS proxy that learns addresses"),
     ):
         if kind in kinds:
             selects = "a deny rule that selects nobody would be wider than written" if term.deny else "selects nobody"
             yield Note(term.path, f"{what}: {selects}", refused=term.deny)
+    if ServiceRef in kinds:
+        selects = "a deny rule would be wider than written" if term.deny else "nobody is selected by them"
+        what = "addresses of a service without a selector are known only where a rule names them"
+        yield Note(term.path, f"{what}: {selects}", refused=term.deny)

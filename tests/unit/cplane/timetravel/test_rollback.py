@@ -8,15 +8,8 @@ from cplane.deciders.config import ChangeOptions
 from cplane.deciders.endpoint import ConfigureEndpoint, DeleteEndpoint
 from cplane.deciders.policy import ApplyPolicies, DeletePolicies
 from cplane.deciders.restore import PARTS, NoLongerAccepted, Restore
-from cplane.deciders.service import (
-    ApplyServices,
-    ChangeServiceOptions,
-    DeleteServices,
-    ServiceState,
-    SetBackendState,
-    backend_of,
-    service_of,
-)
+from cplane.deciders.service import ApplyServices, ChangeServiceOptions, DeleteServices, SetBackendState
+from cplane.deciders.servicestate import ServiceState, backend_of, service_of
 from cplane.deciders.world import World, facts
 from cplane.domain.policy import CNP, PolicyRef
 from cplane.domain.ports import Protocol

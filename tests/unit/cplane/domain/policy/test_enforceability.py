@@ -6,6 +6,7 @@ from cplane.domain.policy.enforceability import Note, notes
 from tests.support.builders import ccnp, cnp, knp, policy, ports, selector
 
 WEB = {"fromEndpoints": [selector("app=web")]}
+SERVICES = "addresses of a service without a selector are known only where a rule names them"
 NOBODY = "selects nobody"
 WIDER = "a deny rule that selects nobody would be wider than written"
 
@@ -55,11 +56,11 @@ def test_of_what_is_enforced_nothing_is_said(document):
         ),
         (
             cnp(egress=[{"toServices": [{"k8sService": {"serviceName": "a"}}]}]),
-            Note("spec.egress[0]", f"services are not known to this version: {NOBODY}"),
+            Note("spec.egress[0]", f"{SERVICES}: nobody is selected by them"),
         ),
         (
             cnp(egressDeny=[{"toServices": [{"k8sService": {"serviceName": "a"}}]}]),
-            Note("spec.egressDeny[0]", f"services are not known to this version: {WIDER}", refused=True),
+            Note("spec.egressDeny[0]", f"{SERVICES}: a deny rule would be wider than written", refused=True),
         ),
         (
             cnp(ingress=[{"fromGroups": [{"aws": {}}]}]),
