@@ -3,7 +3,7 @@
 A reader has a connection of its own, which can only read, and sees the log as it was when it was made.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Final, cast
 
@@ -23,6 +23,7 @@ from cplane.eventlog.postgres_rows import (
     SELECT_NODES,
     SELECT_OF_TYPES,
     SELECT_SAID,
+    SELECT_VERSIONS,
     between,
     digest_at,
     original,
@@ -133,8 +134,11 @@ class PostgresReader(StoredReader):
         return self._number(SELECT_AT, self._place.node, instant_ns, self.head)
 
     def _facts(self, after: int, to: int) -> Sequence[Fact]:
-        found = self._fetched(SELECT_FACTS, after, to)
-        return [(original(after, row[0]), *row[1:]) if b"\\" in row[0] else row for row in cast("list[Fact]", found)]
+        return cast("list[Fact]", self._fetched(SELECT_FACTS, after, to))
+
+    def _versions(self, after: int, to: int) -> Mapping[str, int]:
+        found = cast("list[tuple[bytes, int]]", self._fetched(SELECT_VERSIONS, after, to))
+        return {original(to, stream).decode(): version for stream, version in found}
 
     def _said(self, after: int, to: int) -> Sequence[Said]:
         found = cast("list[Said]", self._fetched(SELECT_SAID, after, to))

@@ -19,7 +19,8 @@ _SELECT: Final = (
     f"SELECT {_NAMES} FROM events WHERE node = %s AND position > %s ORDER BY position LIMIT %s"  # noqa: S608
 ).encode()
 _RANGE: Final = b" FROM events WHERE node = %s AND position > %s AND position <= %s"
-SELECT_FACTS: Final = b"SELECT stream, type, data" + _RANGE + b" AND schema = 1 ORDER BY position"
+SELECT_VERSIONS: Final = b"SELECT stream, max(version)" + _RANGE + b" GROUP BY stream"
+SELECT_FACTS: Final = b"SELECT type, data" + _RANGE + b" AND schema = 1 ORDER BY position"
 SELECT_SAID: Final = b"SELECT position, type, recorded_at_ns, actor, cause, data" + _RANGE + b" ORDER BY position"
 SELECT_OF_TYPES: Final = b"SELECT position, data" + _RANGE + b" AND type = ANY(%s) ORDER BY position"
 SELECT_HEAD: Final = b"SELECT coalesce(max(position), 0) FROM events WHERE node = %s"

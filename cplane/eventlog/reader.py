@@ -2,8 +2,10 @@
 
 import os
 import sqlite3
-from collections.abc import Collection, Iterator, Sequence
+from bisect import bisect_right
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from itertools import chain
 from typing import Final
 
@@ -15,7 +17,7 @@ from cplane.eventlog.errors import NotALog
 from cplane.eventlog.reading import Fact, StoredReader, quietly
 from cplane.eventlog.refusals import read_refusals
 from cplane.eventlog.rows import Rows
-from cplane.eventlog.schema import SELECT_FACTS, SELECT_OF_TYPES, SELECT_SAID
+from cplane.eventlog.schema import SELECT_FACTS, SELECT_OF_TYPES, SELECT_OF_VERSION, SELECT_SAID, SELECT_STREAMS
 from cplane.eventlog.sqlite import driver, open_reader, recognise, translated
 from cplane.eventlog.verified import verify_more
 from cplane.events.envelope import Envelope, Stored
@@ -155,6 +157,30 @@ class SqliteReader(StoredReader):
 
     def _facts(self, after: int, to: int) -> Sequence[Fact]:
         return self._connection.execute(SELECT_FACTS, (after, to)).fetchall()
+
+    @contextmanager
+    def _unmoved(self) -> Iterator[None]:
+        self._connection.execute("BEGIN")  # what an agent archives meanwhile is in the file until the end
+        try:
+            yield
+        finally:
+            self._connection.execute("COMMIT")
+
+    def _versions(self, after: int, to: int) -> Mapping[str, int]:
+        """By search: versions of a stream grow with positions. To read each row's would be a sixth of a fold.
+
+        What is not in the file is older than what is, and `after` and `to` are in it.
+        """
+        found = {}
+        for stream, last in self._connection.execute(SELECT_STREAMS).fetchall():
+            name = stream.decode()
+            found[name] = bisect_right(range(1, last + 1), to, key=partial(self._place, name))
+        return {name: version for name, version in found.items() if version}
+
+    def _place(self, stream: str, version: int) -> int:
+        """The position of an event; 0: it is not in the file any more."""
+        row = self._connection.execute(SELECT_OF_VERSION, (stream, version)).fetchone()
+        return 0 if row is None else int(row[0])
 
     def _said(self, after: int, to: int) -> Sequence[Said]:
         return self._connection.execute(SELECT_SAID, (after, to)).fetchall()

@@ -4,8 +4,8 @@ What was worked out once, snapshots and the index of changes, is in a disposable
 """
 
 from abc import ABC, abstractmethod
-from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from itertools import islice, starmap
 from typing import ClassVar, Final
 
@@ -16,14 +16,14 @@ from cplane.eventlog.codec import StoredRow, decode_all, decode_fact, stored_of
 from cplane.eventlog.errors import BadEvent
 from cplane.eventlog.gist import Gist
 from cplane.eventlog.snapshots import Snapshots
-from cplane.events.envelope import Envelope, Stored, StreamId
+from cplane.events.envelope import Envelope, Stored
 from cplane.events.objects import object_of
 from cplane.timetravel.ledger import Ledger
 from cplane.timetravel.refused import Refused
 from cplane.timetravel.wanted import Wanted
 
-Fact = tuple[bytes, bytes, bytes]
-"""Stream, type and data of a row."""
+Fact = tuple[bytes, bytes]
+"""Type and data of a row."""
 
 _ROWS: Final = 1024  # that are decoded at once
 
@@ -78,6 +78,13 @@ class StoredReader(ABC):
     @abstractmethod
     def _facts(self, after: int, to: int) -> Sequence[Fact]:
         """Of the same rows those that are at hand and of schema 1, in order."""
+
+    @abstractmethod
+    def _versions(self, after: int, to: int) -> Mapping[str, int]:
+        """The versions of the streams at the position `to`, as far as their events are at hand.
+
+        None that has events among the same rows is missing.
+        """
 
     @abstractmethod
     def _of_types(self, types: Sequence[str], after: int, to: int) -> Iterator[tuple[int, bytes]]:
@@ -162,24 +169,29 @@ class StoredReader(ABC):
         return self._changes
 
     def _absorb(self, ledger: Ledger, to: int) -> None:
-        gist, streams = Gist(ledger.position), Counter[bytes]()
-        while gist.position < to:
-            last = min(gist.position + self.folded_at_once, to)
-            facts = self._facts(gist.position, last)
-            if len(facts) == last - gist.position:
-                found, types, datas = zip(*facts, strict=True)
-                streams.update(found)
-                gist.add(types, datas)
-            else:  # some are elsewhere, of another schema, or missing
-                self._add_each(gist, streams, last)
-        counts = {StreamId(stream.decode()): count for stream, count in streams.items()}
-        ledger.absorb(starmap(decode_fact, gist.rows()), to, counts)
+        gist, versions, after = Gist(ledger.position), dict[str, int](), -1
+        with self._unmoved():
+            while gist.position < to:
+                last = min(gist.position + self.folded_at_once, to)
+                facts = self._facts(gist.position, last)
+                if len(facts) == last - gist.position:
+                    after = gist.position if after < 0 else after
+                    gist.add(*zip(*facts, strict=True))
+                else:  # some are elsewhere, of another schema, or missing
+                    self._add_each(gist, versions, last)
+            if after >= 0:
+                versions.update(self._versions(after, to))
+        ledger.absorb(starmap(decode_fact, gist.rows()), to, versions)
 
-    def _add_each(self, gist: Gist, streams: Counter[bytes], to: int) -> None:
+    def _unmoved(self) -> AbstractContextManager[object]:
+        """What is at hand stays so inside."""
+        return nullcontext()
+
+    def _add_each(self, gist: Gist, versions: dict[str, int], to: int) -> None:
         for row in self.rows(gist.position, to):
             if row[0] != gist.position + 1:
                 break
-            streams[row[1]] += 1
+            versions[row[1].decode()] = row[2]
             if row[4] == 1:
                 gist.add((row[3],), (row[8],))
             else:

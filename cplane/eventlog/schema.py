@@ -39,7 +39,7 @@ SELECT: Final = f"SELECT {_NAMES} FROM events WHERE position > ? ORDER BY positi
 SELECT_ALL: Final = f"SELECT {_NAMES} FROM events ORDER BY position"  # noqa: S608
 SELECT_RANGE: Final = f"SELECT {_NAMES} FROM events WHERE position > ? AND position <= ? ORDER BY position"  # noqa: S608
 SELECT_FACTS: Final = (
-    "SELECT stream, type, data FROM events WHERE position > ? AND position <= ? AND schema = 1 ORDER BY position"
+    "SELECT type, data FROM events WHERE position > ? AND position <= ? AND schema = 1 ORDER BY position"
 )
 SELECT_SAID: Final = (
     "SELECT position, type, recorded_at_ns, actor, cause, data FROM events WHERE position > ? AND position <= ? "
@@ -50,6 +50,17 @@ SELECT_OF_TYPES: Final = (
     "SELECT coalesce(min(position), 0), NULL FROM events UNION ALL SELECT * FROM (SELECT position, data FROM events "
     "WHERE position > ? AND position <= ? AND type IN ({}) ORDER BY position)"
 )
+# Each stream is found by one step in the index, however many events it has.
+SELECT_STREAMS: Final = """
+WITH RECURSIVE streams (stream) AS (
+    SELECT min(stream) FROM events
+    UNION ALL
+    SELECT (SELECT min(stream) FROM events WHERE stream > streams.stream) FROM streams WHERE stream IS NOT NULL
+)
+SELECT stream, (SELECT max(version) FROM events WHERE events.stream = streams.stream) FROM streams
+WHERE stream IS NOT NULL
+"""
+SELECT_OF_VERSION: Final = "SELECT position FROM events WHERE stream = ? AND version = ?"
 SELECT_FIRST: Final = "SELECT min(position) FROM events"
 SELECT_HEAD: Final = "SELECT coalesce(max(position), 0) FROM events"
 SELECT_AT: Final = (

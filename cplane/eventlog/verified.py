@@ -6,7 +6,6 @@ with one that does not fit the log, everything is read.
 """
 
 import os
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from itertools import islice, starmap
@@ -19,7 +18,6 @@ from cplane.eventlog.chain import Chain
 from cplane.eventlog.codec import StoredRow, decode_fact
 from cplane.eventlog.errors import StorageFailed
 from cplane.eventlog.gist import Gist
-from cplane.events.envelope import StreamId
 from cplane.timetravel.ledger import Ledger
 
 EVERY: Final = 20_000  # events behind the last mark, upon which there is another one
@@ -56,17 +54,16 @@ class Verified:
         """
         source = iter(rows)
         while batch := list(islice(source, _ROWS)):
-            gist, streams = Gist(self.ledger.position), Counter[bytes]()
+            gist, versions = Gist(self.ledger.position), dict[str, int]()
             for row in batch:
                 self.chain.check(row)
                 self.chain.follow(row)
-                streams[row[1]] += 1
+                versions[row[1].decode()] = row[2]
                 if row[4] == 1:
                     gist.add((row[3],), (row[8],))
                 else:
                     gist.keep(row[3], row[4], row[8])
-            counts = {StreamId(stream.decode()): count for stream, count in streams.items()}
-            self.ledger.absorb(starmap(decode_fact, gist.rows()), gist.position, counts)
+            self.ledger.absorb(starmap(decode_fact, gist.rows()), gist.position, versions)
             self._recorded_at_ns = batch[-1][5]
 
     def put(self, folder: str) -> None:

@@ -28,28 +28,16 @@ _VERDICTS: Final = {
 }
 _OF_POLICY: Final = tuple(int(one) & 0xFF for one in sorted(POLICY_DROPS))  # a byte in a column
 _FACTOR: Final = np.uint64(0x9E3779B97F4A7C15)  # odd, and its bits are mixed
-_KEY: Final = np.dtype(
-    [
-        ("hi", "u8"),
-        ("lo", "u8"),
-        ("end", "u4"),  # the endpoint that obeyed the policy
-        ("own", "u4"),  # its identity
-        ("peer", "u4"),  # that of the other side
-        ("port", "u2"),
-        ("ip_version", "u1"),
-        ("protocol", "u1"),
-        ("direction", "u1"),
-        ("verdict", "u1"),
-        ("type", "u1"),
-        ("free", "V5"),  # so that it is a row of whole numbers
-    ]
-)
+_8, _16, _32 = np.uint64(8), np.uint64(16), np.uint64(32)
+# Rows of numbers that say what a kind is: half an address each, the endpoint that obeyed the policy with its identity,
+# the identity of the other side with the port, and what is small.
+_HI, _LO, _OWN, _PEER, _REST = range(5)
 
 
 class _Folded(NamedTuple):
-    """Rows of which none is like another, how many there were of each, and when the first and the last."""
+    """Kinds of flows, a column of `words` for each; how many there were of each, and when the first and the last."""
 
-    keys: npt.NDArray[np.void]
+    words: npt.NDArray[np.uint64]
     times: npt.NDArray[np.int64]
     first: npt.NDArray[np.uint64]
     last: npt.NDArray[np.uint64]
@@ -133,41 +121,50 @@ def _folded(store: FlowStore, span: Span, within: npt.NDArray[np.bool_]) -> _Fol
     rows = np.flatnonzero(within & _says_something(span))
     if not len(rows):
         return None
-    keys, times = _keys(store, span, rows), span["time_ns"][rows]
-    return _merged([_Folded(keys, np.ones(len(rows), np.int64), times, times)])
+    words, times = _words(store, span, rows), span["time_ns"][rows]
+    return _grouped(_Folded(words, np.ones(len(rows), np.int64), times, times))
 
 
 def _merged(parts: list[_Folded]) -> _Folded:
     """All of them together."""
-    one, *others = parts
-    keys, times, first, last = (map(np.concatenate, zip(*parts, strict=True))) if others else one
-    order, starts = _groups(keys)
+    if len(parts) == 1:
+        return parts[0]
+    words, *others = zip(*parts, strict=True)
+    times, first, last = map(np.concatenate, others)
+    return _grouped(_Folded(np.concatenate(words, axis=1), times, first, last))
+
+
+def _grouped(one: _Folded) -> _Folded:
+    """The same with each kind once."""
+    order, starts = _groups(one.words)
     return _Folded(
-        keys[order[starts]],
-        np.add.reduceat(times[order], starts),
-        np.minimum.reduceat(first[order], starts),
-        np.maximum.reduceat(last[order], starts),
+        one.words[:, order[starts]],
+        np.add.reduceat(one.times[order], starts),
+        np.minimum.reduceat(one.first[order], starts),
+        np.maximum.reduceat(one.last[order], starts),
     )
 
 
-def _groups(keys: npt.NDArray[np.void]) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
-    """The rows in an order in which equal keys stand together, and where each kind begins."""
-    words = np.ascontiguousarray(keys.view(np.uint64).reshape(len(keys), -1).T)
-    mixed = np.zeros(len(keys), np.uint64)
-    for word in words:  # numbers are sorted ten times as fast as texts
+def _groups(words: npt.NDArray[np.uint64]) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+    """The columns in an order in which equal ones stand together, and where each kind begins."""
+    mixed = np.zeros(words.shape[1], np.uint64)
+    for word in words:  # one number is sorted ten times as fast as five
         mixed = (mixed ^ word) * _FACTOR
         mixed ^= mixed >> np.uint64(29)
     order = np.argsort(mixed)
-    differs, in_order = _steps(words[:, order]), mixed[order]
+    differs, in_order = _steps(words, order), mixed[order]
     if (differs != (in_order[1:] != in_order[:-1])).any():  # two kinds have one number
         order = np.lexsort(words)
-        differs = _steps(words[:, order])
+        differs = _steps(words, order)
     return order, np.append(0, np.flatnonzero(differs) + 1)
 
 
-def _steps(words: npt.NDArray[np.uint64]) -> npt.NDArray[np.bool_]:
-    """Where a column is another one than that before it."""
-    found: npt.NDArray[np.bool_] = (words[:, 1:] != words[:, :-1]).any(axis=0)
+def _steps(words: npt.NDArray[np.uint64], order: npt.NDArray[np.intp]) -> npt.NDArray[np.bool_]:
+    """Where a column, in that order, is another one than that before it."""
+    found = np.zeros(len(order) - 1, np.bool_)
+    for word in words:
+        in_order = word[order]
+        found |= in_order[1:] != in_order[:-1]
     return found
 
 
@@ -188,39 +185,60 @@ def _says_something(span: Span) -> npt.NDArray[np.bool_]:
     return found
 
 
-def _keys(store: FlowStore, span: Span, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.void]:
-    keys = np.zeros(len(rows), _KEY)
+def _words(store: FlowStore, span: Span, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.uint64]:
     outward = span["direction"][rows] == flow_pb2.EGRESS
 
     def side(name: str, *, own: bool) -> npt.NDArray[Any]:  # Any: columns have types of their own
         return np.where(outward == own, span[f"src_{name}"][rows], span[f"dst_{name}"][rows])
 
-    numbers, which = np.unique(side("meta", own=True), return_inverse=True)
-    ends = [store.endpoints[number] for number in numbers.tolist()]  # now: a number may stand for another one later
-    keys["end"] = np.array([one.endpoint_id for one in ends], np.uint32)[which]
-    keys["own"] = np.array([one.identity for one in ends], np.uint32)[which]
-    peer = keys["peer"] = side("identity", own=False)
+    def wide(name: str) -> npt.NDArray[np.uint64]:
+        return span[name][rows].astype(np.uint64)
+
+    words = np.zeros((5, len(rows)), np.uint64)
+    words[_OWN] = _ends(store, side("meta", own=True))
+    peer, protocol = side("identity", own=False), span["protocol"][rows]
     by_address = (peer >= LOCAL_MIN) | np.isin(peer, [Reserved.WORLD, Reserved.WORLD_IPV4, Reserved.WORLD_IPV6])
-    keys["hi"] = np.where(by_address, side("hi", own=False), 0)
-    keys["lo"] = np.where(by_address, side("lo", own=False), 0)
-    protocol = keys["protocol"] = span["protocol"][rows]
+    if by_address.any():
+        words[_HI] = np.where(by_address, side("hi", own=False), 0)
+        words[_LO] = np.where(by_address, side("lo", own=False), 0)
     messages = (protocol == ICMP4) | (protocol == ICMP6)
-    keys["port"] = np.where(messages, span["icmp_type"][rows], span["dport"][rows])
-    for name in ("ip_version", "direction", "verdict", "type"):
-        keys[name] = span[name][rows]
-    return keys
+    port = np.where(messages, span["icmp_type"][rows], span["dport"][rows]).astype(np.uint64)
+    words[_PEER] = peer.astype(np.uint64) << _32 | port << _16 | wide("ip_version") << _8 | protocol.astype(np.uint64)
+    words[_REST] = wide("direction") << _16 | wide("verdict") << _8 | wide("type")
+    return words
+
+
+def _ends(store: FlowStore, numbers: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint64]:
+    """The endpoint in the upper half, and its identity in the lower, for each number of the table of endpoints."""
+    present = np.zeros(len(store.endpoints), np.bool_)
+    present[numbers] = True
+    found = np.zeros(len(present), np.uint64)
+    for number in np.flatnonzero(present).tolist():  # now: a number may stand for another end later
+        end = store.endpoints[number]
+        found[number] = end.endpoint_id << 32 | end.identity
+    return found[numbers]
 
 
 def _count_kinds(folded: _Folded, sight: Sight) -> None:
-    columns = (folded.keys[name].tolist() for name in _KEY.names or () if name != "free")
-    for hi, lo, end, own, peer, port, version, protocol, direction, verdict, way, times, first, last in zip(
-        *columns, folded.times.tolist(), folded.first.tolist(), folded.last.tolist(), strict=True
-    ):
-        if not end or not peer:
+    hi, lo, own, peer, rest = folded.words.tolist()
+    counts = (folded.times.tolist(), folded.first.tolist(), folded.last.tolist())
+    for high, low, end, other, small, times, first, last in zip(hi, lo, own, peer, rest, *counts, strict=True):
+        endpoint, identity = end >> 32, other >> 32
+        if not endpoint or not identity:
             continue
         address = ""
-        if stands_for_addresses(peer):
-            whole = hi << 64 | lo
-            address = str(IPv4Address(whole >> 96) if version == flow_pb2.IPv4 else IPv6Address(whole))
-        kind = Kind(_DIRECTIONS[direction], end, own, peer, address, protocol, port, _VERDICTS[verdict])
-        sight.counts.add(way, kind, times, first, last)
+        if stands_for_addresses(identity):
+            whole = high << 64 | low
+            is_ipv4 = other >> 8 & 0xFF == flow_pb2.IPv4
+            address = str(IPv4Address(whole >> 96) if is_ipv4 else IPv6Address(whole))
+        kind = Kind(
+            _DIRECTIONS[small >> 16],
+            endpoint,
+            end & 0xFFFFFFFF,
+            identity,
+            address,
+            other & 0xFF,
+            other >> 16 & 0xFFFF,
+            _VERDICTS[small >> 8 & 0xFF],
+        )
+        sight.counts.add(small & 0xFF, kind, times, first, last)

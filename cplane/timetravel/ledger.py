@@ -133,13 +133,15 @@ class Ledger:
             record.versions[stream] = record.versions.get(stream, 0) + 1
             _APPLY[type(event)](record, event)
 
-    def absorb(self, events: Iterable[Event], to: int, counts: Mapping[StreamId, int]) -> None:
-        """All facts up to the position: `events` are those that matter, in order; `counts` are of all, by stream."""
+    def absorb(self, events: Iterable[Event], to: int, versions: Mapping[str, int]) -> None:
+        """All facts up to the position: `events` are those that matter, in order.
+
+        `versions` are those at the position, of all streams that have facts among them.
+        """
         record = self._record
         for event in events:
             _APPLY[type(event)](record, event)
-        for stream, count in counts.items():
-            record.versions[stream] = record.versions.get(stream, 0) + count
+        record.versions.update(versions)
         record.position = to
 
     def copy(self) -> "Ledger":

@@ -72,7 +72,8 @@ def digests(events: Sequence[Envelope], data: Sequence[bytes]) -> list[bytes]:
 
 def forge(path: Path, kind: str, schema: int, data: str) -> None:
     """The closed log has one more event, whose digest is right: what another version of cplane might have written."""
-    ((head, previous, version),) = sql(path, "SELECT max(position), digest, version FROM events")
+    ((head, previous),) = sql(path, "SELECT max(position), digest FROM events")
+    ((version,),) = sql(path, f"SELECT coalesce(max(version), 0) FROM events WHERE stream = '{NODE}'")
     assert isinstance(head, int) and isinstance(previous, bytes) and isinstance(version, int)
     numbers = (head + 1, version + 1, schema, 1)
     made = digest(previous, numbers, (NODE.encode(), kind.encode(), b"", b"", data.encode()))

@@ -3,9 +3,11 @@
 import json
 
 import numpy as np
+import pytest
 from google.protobuf import json_format
 from hypothesis import given, settings
 
+from cplane.hubble import seen as module
 from cplane.hubble.flow import FlowBuilder
 from cplane.hubble.recorded import Recorded
 from cplane.hubble.ring import LossSource
@@ -68,3 +70,19 @@ def test_what_is_known_to_be_missing_is_counted() -> None:
 def test_an_empty_ring_says_nothing() -> None:
     found = seen(store_of(records({"type": 5})[:0]), *EVER)
     assert (found.kinds, found.window.flows, found.window.first_ns) == ({}, 0, 0)
+
+
+def test_kinds_that_mix_to_one_number_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = store_of(records(*({"type": 5, "dport": 80 + row % 3, "time_ns": row} for row in range(12))))
+    expected = seen(store, *EVER)
+    monkeypatch.setattr(module, "_FACTOR", np.uint64(0))
+    assert seen(store, *EVER) == expected
+    assert sorted(count.times for count in expected.kinds.values()) == [4, 4, 4]
+
+
+def test_folding_in_many_parts_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = store_of(records(*({"type": 5, "dport": 80 + row % 5, "time_ns": row} for row in range(200))))
+    expected = seen(store, *EVER)
+    monkeypatch.setattr(module, "_CHUNK", 7)
+    monkeypatch.setattr(module, "_PARTS_MAX", 3)
+    assert seen(store, *EVER) == expected

@@ -56,7 +56,7 @@ def absorbed(ledger: Ledger, rows: Sequence[Row], batch: int) -> Ledger:
     for first in range(0, len(rows), batch):
         some = rows[first : first + batch]
         gist.add([row[3].encode() for row in some], [row[8].encode() for row in some])
-    ledger.absorb(starmap(decode_fact, gist.rows()), gist.position, Counter(StreamId(row[1]) for row in rows))
+    ledger.absorb(starmap(decode_fact, gist.rows()), gist.position, {row[1]: row[2] for row in rows})
     return ledger
 
 
