@@ -161,3 +161,43 @@ def test_services_are_served_while_the_agent_is_dead_and_after_it_is_back(served
     assert who(served.pod, "tcp", VIP4) in BACKENDS
     assert served.pod.ask("talk", number=kept)["answer"].split()[0] in BACKENDS
     assert served.site.unequal() == []
+
+
+MANIFESTS = """\
+apiVersion: v1
+kind: Service
+metadata: {{name: web, namespace: demo, labels: {{tier: front}}}}
+spec:
+  clusterIP: {vip}
+  selector: {{app: one}}
+  ports: [{{name: http, port: 80, targetPort: 8080}}]
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {{name: web-1, namespace: demo, labels: {{kubernetes.io/service-name: web}}}}
+addressType: IPv4
+ports: [{{name: http, port: 8080, protocol: TCP}}]
+endpoints: [{{addresses: [{one}], conditions: {{ready: true}}}}]
+"""
+
+
+def test_manifests_of_kubernetes_are_served_and_policies_name_them(served: Served) -> None:
+    cplane = served.site.agent.cplane
+    manifests = MANIFESTS.format(vip=VIP4, one=served.site["one"].ipv4)
+    cplane("service", "apply", "-f", "-", "--wait", given=manifests)
+    assert who(served.pod, "tcp", VIP4) == "one"
+    reached = policy("client", "client", "egress:\n- toServices: [{k8sService: {serviceName: web, namespace: demo}}]")
+    other = policy("client", "client", "egress:\n- toServices: [{k8sService: {serviceName: api, namespace: demo}}]")
+    try:
+        served.site.apply(reached)
+        assert who(served.pod, "tcp", VIP4) == "one"
+        served.site.apply(other)
+        assert "answer" not in served.pod.ask("tcp", address=VIP4, port=80)
+        cplane("service", "upsert", "demo/api", "--frontend=10.96.0.99:80", "--wait")
+        assert "answer" not in served.pod.ask("tcp", address=VIP4, port=80), "a service without a selector has no pods"
+    finally:
+        served.site.lift()
+    wrong = cplane("service", "apply", "-f", "-", given=manifests.replace("port: 80,", "port: 0,"), check=False)
+    assert wrong.returncode == 1
+    assert "document 1, spec.ports[0].port" in wrong.stderr
+    assert who(served.pod, "tcp", VIP4) == "one", "nothing was changed"
