@@ -14,6 +14,7 @@ from anyio.abc import TaskGroup
 from cplane import __version__
 from cplane.agent import memory
 from cplane.agent.boot import agree, boot, collect_often, keep_addresses
+from cplane.agent.checking import check_often
 from cplane.agent.datapaths import Datapath, doctor, open_datapath
 from cplane.agent.flows import History, flow_history
 from cplane.agent.observed import Observed
@@ -105,6 +106,8 @@ async def run(config: AgentConfig) -> None:
                 if config.log_location:
                     tasks.start_soon(remember_often, config)
                     tasks.start_soon(retain_often, config, clock)
+                if config.lb.health_interval_s:
+                    tasks.start_soon(check_often, engine, float(config.lb.health_interval_s))
                 tasks.start_soon(collect_often, datapath)  # only now: before, a sweep could take what is still wanted
                 took_ms = (clock.monotonic_ns() - started_ns) / 1e6
                 log.info(line("started", version=__version__, position=engine.head, took_ms=took_ms))

@@ -257,6 +257,13 @@ class LbConfig:
         default=None,
         metadata={"help": "cluster addresses are served to clients outside (default: the log's, first not)"},
     )
+    health_interval_s: int = field(
+        default=0,
+        metadata={
+            "help": "seconds between two tries to connect to each TCP backend, which gets no new connections after "
+            "three failures; 0: none is tried"
+        },
+    )
     zone: str | None = field(
         default=None,
         metadata={"help": "this node's zone, for services that prefer backends of it (default: the log's)"},
