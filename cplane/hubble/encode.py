@@ -12,8 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from cplane.hubble.fieldmask import Mask, canonical, keep
-from cplane.hubble.flow import KEY, PORTS, TCP, TYPE_URL, UDP, FlowBuilder, gather, key_of
+from cplane.hubble.flow import KEY, PORTS, TCP, UDP, FlowBuilder, gather, key_of
 from cplane.hubble.ids import TEXT_BYTES
+from cplane.hubble.origin import TYPE_URL
 from cplane.hubble.ring import Loss, Span
 from cplane.hubble.store import FlowStore
 from cplane.pb.flow import flow_pb2

@@ -12,6 +12,7 @@ from cplane.domain.verdict import Verdict
 from cplane.hubble.attribution import Attribution
 from cplane.hubble.detail import NO_DETAIL, Detail
 from cplane.hubble.endpoint import EndpointMeta
+from cplane.hubble.origin import TYPE_URL
 from cplane.hubble.parser.ends import address_text
 from cplane.hubble.ring import COLUMNS, Reply, Span
 from cplane.hubble.store import FlowStore
@@ -23,7 +24,6 @@ from datapath.notify.records import RecordType
 VARYING: Final = ("time_ns", "origin", "sport", "dport")
 _NOT_SHOWN: Final = ("src_identity", "dst_identity", "cookie")  # identities stand in the ends
 KEY: Final = np.dtype([(n, kind) for n, kind in COLUMNS.items() if n not in (*VARYING, *_NOT_SHOWN)])
-TYPE_URL: Final = f"type.googleapis.com/{extension_pb2.Origin.DESCRIPTOR.full_name}"
 ICMP4: Final = 1
 TCP: Final = 6
 UDP: Final = 17

@@ -16,7 +16,7 @@ from cplane.hubble.encode import Encoder, Encoders
 from cplane.hubble.eventring import EventReading, Events, Wanted
 from cplane.hubble.fieldmask import PATHS_MAX, parse_mask
 from cplane.hubble.filters import ROWS, BadFilter, compile_filters, has_expressions
-from cplane.hubble.flow import TYPE_URL
+from cplane.hubble.origin import TYPE_URL
 from cplane.hubble.peer import Peer, peer_name
 from cplane.hubble.selection import CHUNK, Query, Reading
 from cplane.hubble.store import FlowStore

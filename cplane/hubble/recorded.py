@@ -3,14 +3,12 @@
 What is asked here are questions about the past; observers have ways of their own, which follow a ring.
 """
 
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from google.protobuf import json_format
-
 from cplane.hubble.archive.segment import Chapter, Segment, Unreadable, read, ring_of
+from cplane.hubble.cli.jsonpb import Writer
 from cplane.hubble.flow import FlowBuilder
 from cplane.hubble.ids import FlowIds
 from cplane.hubble.ring import Span
@@ -129,4 +127,4 @@ def _read(segment: Segment) -> Chapter | None:
 
 def _line(store: FlowStore, span: Span) -> bytes:
     flow = FlowBuilder(store).flow(span, 0)
-    return json.dumps({"flow": json_format.MessageToDict(flow, preserving_proto_field_name=True)}).encode()
+    return f'{{"flow":{Writer().message(flow)}}}'.encode()

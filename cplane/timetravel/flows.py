@@ -3,6 +3,7 @@
 Of a reply it is the connection that is asked about, which the rules judged; replies follow it whatever the rules say.
 """
 
+import re
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final
@@ -14,6 +15,7 @@ from cplane.timetravel.traffic import Address, BadQuestion, IdentityNumber, PodN
 
 LINE_BYTES_MAX: Final = 1 << 20
 _NS: Final = 1_000_000_000
+_POSITION: Final = re.compile(r"cplane:position=([0-9]{1,18})")  # as cplane.hubble.origin writes it
 _PORTS: Final = {"TCP": Protocol.TCP, "UDP": Protocol.UDP, "SCTP": Protocol.SCTP}
 _MESSAGES: Final = {"ICMPv4": Protocol.ICMP, "ICMPv6": Protocol.ICMPV6}
 
@@ -37,8 +39,10 @@ class _EventType(msgspec.Struct, frozen=True):
 
 
 class _Origin(msgspec.Struct, frozen=True):
-    # protojson writes 64 bits as text
+    """Ours, as a message (protojson writes 64 bits as text) or as a text in `value`; or something else of others."""
+
     position: Annotated[int, msgspec.Meta(ge=0)] | Annotated[str, msgspec.Meta(pattern=r"^[0-9]{1,18}$")] = 0
+    value: Any = None  # Any: of others
 
 
 class RecordedFlow(msgspec.Struct, frozen=True):
@@ -60,8 +64,10 @@ class RecordedFlow(msgspec.Struct, frozen=True):
     @property
     def position(self) -> int:
         """The log position that its node had in force; 0: it does not say."""
-        stamped = self.extensions.position if self.extensions is not None else 0
-        return stamped if isinstance(stamped, int) else int(stamped)
+        if self.extensions is None:
+            return 0
+        told = _POSITION.fullmatch(self.extensions.value) if isinstance(self.extensions.value, str) else None
+        return int(told[1] if told is not None else self.extensions.position)
 
     @property
     def ends(self) -> tuple[tuple[FlowEnd, str], tuple[FlowEnd, str]]:

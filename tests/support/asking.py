@@ -6,7 +6,7 @@ from typing import Any, Final, TypeVar
 
 import anyio
 
-from cplane.hubble.flow import TYPE_URL
+from cplane.hubble.origin import TYPE_URL
 from cplane.pb.cplane.admin import v1 as pb
 from cplane.pb.observer import observer_pb2 as observer
 from cplane.transport.client import ClientChannel, connect

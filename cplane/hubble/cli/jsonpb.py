@@ -118,11 +118,20 @@ def _enumeration(kind: EnumDescriptor) -> Write:
 
 
 def _any(packed: Any) -> str:  # noqa: ANN401  # whose class has no name in its stubs
-    """What is packed, where we know its type; otherwise its bytes."""
+    """What is packed, where we know its type; otherwise its bytes. A log position is a text, see `hubble.origin`."""
     import json
 
     from google.protobuf import json_format
+    from google.protobuf.message import DecodeError
 
+    from cplane.hubble.origin import packed_json
+
+    try:
+        position = packed_json(packed)
+    except DecodeError:
+        position = None
+    if position is not None:
+        return position
     try:
         content = json_format.MessageToDict(packed, preserving_proto_field_name=True)
     except (TypeError, json_format.Error):

@@ -114,7 +114,8 @@ class Kinds:
             answered_at = self._time(response.time.seconds, response.time.nanos)
             response.time.Clear()
         given = flow.uuid
-        if given.isascii() and given.replace("-", "").isalnum():  # anything else is left for the writer to escape
+        # anything else is left for the writer to escape; what looks as if it was cut out must be
+        if given == UUID_CUT or (given.isascii() and given.replace("-", "").isalnum()):
             uuid, flow.uuid = given, UUID_CUT
         protocol = flow.l4.WhichOneof("protocol")
         if protocol in PORTED:

@@ -95,6 +95,7 @@ def wanted_request(settings: Settings, wanted: Wanted, mask: Sequence[str] | Non
         blacklist=[*blacklist, *raw_filters("denylist", settings.texts("denylist", commas=False))],
         mask=mask,
         now_ns=SystemClock().now_ns(),
+        origin=wanted.output in JSON and not mask,
     )
 
 

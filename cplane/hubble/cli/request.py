@@ -13,6 +13,7 @@ from cplane.hubble.cli.failure import Failed
 from cplane.hubble.cli.jsonpb import Writer
 from cplane.hubble.cli.times import parse_instant
 from cplane.hubble.cli.wanted import Wanted
+from cplane.hubble.origin import TYPE_URL
 from cplane.pb.flow import flow_pb2
 from cplane.pb.observer import observer_pb2 as pb
 
@@ -75,8 +76,9 @@ def flows_request(
     blacklist: Sequence[flow_pb2.FlowFilter],
     mask: Sequence[str],
     now_ns: int,
+    origin: bool = False,
 ) -> pb.GetFlowsRequest:
-    """The request. Times relative to now become absolute. Raises Failed."""
+    """The request; `origin`: our agents tell log positions. Times relative to now become absolute. Raises Failed."""
     request = pb.GetFlowsRequest(whitelist=whitelist, blacklist=blacklist)
     select(request, selection, now_ns)
     for path in mask:
@@ -84,6 +86,8 @@ def flows_request(
             raise Failed(f'failed to construct field mask: invalid path "{path}" for message "flow.Flow"')
     if mask:
         request.field_mask.paths.extend(mask)
+    if origin:
+        request.extensions.type_url = TYPE_URL
     return request
 
 

@@ -14,8 +14,9 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from cplane.hubble.cli.jsonpb import Writer, quoted
 from cplane.hubble.cli.times import PROTOJSON, TimeText
 from cplane.hubble.fieldmask import Mask, keep
-from cplane.hubble.flow import KEY, PORTS, TYPE_URL, FlowBuilder, Varying, gather, key_of
+from cplane.hubble.flow import KEY, PORTS, FlowBuilder, Varying, gather, key_of
 from cplane.hubble.ids import TEXT_BYTES
+from cplane.hubble.origin import origin_json
 from cplane.hubble.ring import Loss, Span
 from cplane.hubble.store import FlowStore
 from cplane.pb.flow import flow_pb2
@@ -42,7 +43,7 @@ class Template(NamedTuple):
 
 
 class LineEncoder:
-    """Encodes flows of one store. `mask` None: all of a flow, without the extension, as observers get it."""
+    """Encodes flows of one store. `mask` None: all of a flow."""
 
     def __init__(self, store: FlowStore, mask: Mask | None = None) -> None:
         self._store, self._mask = store, mask
@@ -60,7 +61,7 @@ class LineEncoder:
         templates = self._templates_of(gather(span, rows))
         times = span["time_ns"][rows].tolist()
         ports = zip(span["sport"][rows].tolist(), span["dport"][rows].tolist(), strict=True)
-        origins = span["origin"][rows].tolist() if self._mask and "extensions" in self._mask else [0] * len(rows)
+        origins = span["origin"][rows].tolist()
         ids = self._store.ids.texts((rows + span.start).astype(np.uint64)).tobytes().decode()
         write, lines, at = self._time, [], 0
         for template, time_ns, (sport, dport), origin in zip(templates, times, ports, origins, strict=True):
@@ -75,8 +76,6 @@ class LineEncoder:
         """Rows with a gap whose value JSON leaves out: they must be written as a whole."""
         zero = (span["sport"][rows] == 0) | (span["dport"][rows] == 0)
         found: npt.NDArray[np.bool_] = zero & _PORTED[span["protocol"][rows]]
-        if self._mask and "extensions" in self._mask:
-            found |= span["origin"][rows] == 0
         return found
 
     def loss(self, loss: Loss) -> bytes:
@@ -101,12 +100,14 @@ class LineEncoder:
 
     def _template(self, text: bytes) -> Template:
         flow = self._builder.complete(key_of(text), _STAND_IN)
-        if self._mask is None:
-            flow.ClearField("extensions")
-        else:
+        if self._mask is not None:
             keep(flow, self._mask)
-        origin = f'{{"@type":"{TYPE_URL}","position":"{_ORIGIN}"}}'
-        instead = {"time": f'"{_TIME}"', "uuid": f'"{_UUID}"', "extensions": origin, "l4": self._layer4(flow.l4)}
+        instead = {
+            "time": f'"{_TIME}"',
+            "uuid": f'"{_UUID}"',
+            "extensions": origin_json(_ORIGIN),
+            "l4": self._layer4(flow.l4),
+        }
         line = self._line(self._writer.message(flow, instead), f'"{_TIME}"')
         parts = line.replace("%", "%%").split("\0")
         gaps = [int(part[0]) for part in parts[1:]]
@@ -124,9 +125,7 @@ class LineEncoder:
         """A line that is made of the whole flow."""
         flow = self._builder.flow(span, row)
         time_ns = int(span["time_ns"][row])
-        if self._mask is None:
-            flow.ClearField("extensions")
-        else:
+        if self._mask is not None:
             keep(flow, self._mask)
         stamp = Timestamp()
         stamp.FromNanoseconds(time_ns)

@@ -83,7 +83,7 @@ def test_a_copy_of_a_closed_ring_has_all_of_its_flows(tmp_path: Path) -> None:
 
     def but_node(line: bytes | None) -> bytes:
         assert line is not None
-        return line.replace(b'"node_name": "default/node1", ', b"").replace(b'"node_name": "/", ', b"")
+        return line.replace(b'"node_name":"default/node1",', b"").replace(b'"node_name":"/",', b"")
 
     for uuid, line in lines.items():
         assert but_node(copied.line(uuid)) == but_node(line)

@@ -15,7 +15,7 @@ from grpclib.health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from cplane.hubble.encode import BATCH
 from cplane.hubble.eventring import EventRing
 from cplane.hubble.filters import cel
-from cplane.hubble.flow import TYPE_URL
+from cplane.hubble.origin import TYPE_URL
 from cplane.hubble.parser.threefour import Parser
 from cplane.hubble.peer import Peer, Peers
 from cplane.hubble.store import FlowStore

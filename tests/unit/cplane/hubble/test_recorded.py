@@ -1,14 +1,13 @@
 """Recorded flows, in a ring and in segments of its archive: each is found by its uuid, and folded once."""
 
-import json
 from pathlib import Path
 
 import numpy as np
 import pytest
-from google.protobuf import json_format
 from hypothesis import given, settings
 
 from cplane.hubble.archive.segment import Segment, take, write
+from cplane.hubble.cli.jsonpb import Writer
 from cplane.hubble.flow import FlowBuilder
 from cplane.hubble.parser.threefour import Parser
 from cplane.hubble.recorded import Recorded
@@ -81,8 +80,7 @@ class Kept:
             span = self.store.ring.span(start, start + 4)
             for row in range(4):
                 flow = FlowBuilder(self.store).flow(span, row)
-                told = {"flow": json_format.MessageToDict(flow, preserving_proto_field_name=True)}
-                self.lines[flow.uuid] = json.dumps(told).encode()
+                self.lines[flow.uuid] = f'{{"flow":{Writer().message(flow)}}}'.encode()
             if start not in left_out:
                 self.segments.append(write(take(self.store, start, start + 4), folder))
 

@@ -3,10 +3,12 @@
 import json
 from typing import Any
 
+import numpy as np
 import pytest
 
 from cplane.domain.policy.http import HttpRequest
 from cplane.domain.ports import Protocol
+from cplane.hubble.exporter.encode import LineEncoder
 from cplane.timetravel.flows import pick_flow, read_flow
 from cplane.timetravel.traffic import (
     Address,
@@ -19,6 +21,7 @@ from cplane.timetravel.traffic import (
     question_of,
 )
 from tests.support.flow_lines import flow, line
+from tests.support.flows import records, store_of
 
 ENDS = {
     "shop/web": PodName("shop", "web"),
@@ -117,6 +120,28 @@ def test_of_many_flows_the_uuid_says_which() -> None:
     for uuid, said in (("", "more than one"), ("u-3", "no flow u-3")):
         with pytest.raises(BadQuestion, match=said):
             pick_flow(lines, uuid)
+
+
+@pytest.mark.parametrize(
+    ("extensions", "position"),
+    [
+        ({"@type": "type.googleapis.com/google.protobuf.StringValue", "value": "cplane:position=9041"}, 9041),
+        ({"@type": "type.googleapis.com/cplane.flow.v1.Origin", "position": "41"}, 41),
+        ({"@type": "type.googleapis.com/google.protobuf.StringValue", "value": "of others, cplane:position=9"}, 0),
+        ({"@type": "type.googleapis.com/google.protobuf.StringValue", "value": f"cplane:position={'9' * 30}"}, 0),
+        ({"@type": "type.googleapis.com/google.protobuf.Struct", "value": {"of": ["others"]}}, 0),
+        ({"@type": "type.googleapis.com/cplane.flow.v1.Origin"}, 0),
+        (None, 0),
+    ],
+)
+def test_a_flow_says_its_position_if_it_is_one_of_ours(extensions: object, position: int) -> None:
+    assert pick_flow([line(extensions=extensions)], "").position == position
+
+
+def test_the_lines_of_an_export_say_it() -> None:
+    store = store_of(records({"position": 41}, {"position": 2**40}, {"position": 0}))
+    text = LineEncoder(store).encode(store.ring.span(store.ring.oldest, store.ring.written), np.arange(3))
+    assert [read_flow(line).position for line in text.splitlines()] == [41, 2**40, 0]  # type: ignore[union-attr]
 
 
 def test_a_position_that_is_none_and_a_line_without_end_are_refused() -> None:

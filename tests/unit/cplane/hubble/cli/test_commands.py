@@ -18,10 +18,10 @@ import anyio.to_thread
 import pytest
 import yaml
 from click.testing import CliRunner
-from google.protobuf.json_format import MessageToDict
 
 from cplane import __version__
 from cplane.hubble.cli.main import cli
+from cplane.hubble.origin import TYPE_URL
 from cplane.hubble.parser.threefour import Parser
 from cplane.hubble.ring import LossSource
 from cplane.hubble.server import services
@@ -32,6 +32,7 @@ from cplane.transport.tls import server_context
 from datapath.notify.records import RecordFlags, RecordType
 from tests.support.flows import API, START_NS, WEB, World, records, store_of
 from tests.support.observing import StillClock, get_flows, observed
+from tests.support.responses import as_json
 from tests.support.tree import ROOT
 
 PATIENCE_S = 60.0  # for a process on a machine that may be busy
@@ -168,12 +169,15 @@ async def test_flows_are_lines(served: Path):
 
 async def test_json_is_what_the_server_sent(store: FlowStore, path: Path):
     async with observed(store, path, version=__version__) as channel:
-        sent = await get_flows(channel)(pb.GetFlowsRequest())
+        asked = pb.GetFlowsRequest()
+        asked.extensions.type_url = TYPE_URL
+        sent = await get_flows(channel)(asked)
         shown = await run(path, "observe", "--all", "-o", "json")
+        masked = await run(path, "observe", "--all", "-o", "json", "--field-mask", "verdict")
     assert (shown.code, shown.err) == (0, "")
-    assert [json.loads(line) for line in shown.out.splitlines()] == [
-        MessageToDict(one, preserving_proto_field_name=True) for one in sent
-    ]
+    assert [json.loads(line) for line in shown.out.splitlines()] == [as_json(one) for one in sent]
+    assert "cplane:position=" in shown.out
+    assert "position" not in masked.out
 
 
 @pytest.mark.parametrize(

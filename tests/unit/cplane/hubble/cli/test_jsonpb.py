@@ -13,7 +13,7 @@ from cplane.hubble.cli.jsonpb import Writer, quoted
 from cplane.pb.flow import flow_pb2
 from cplane.pb.observer import observer_pb2 as pb
 from tests.support.effort import examples
-from tests.support.responses import TEXTS, any_responses, messages
+from tests.support.responses import TEXTS, any_responses, as_json, messages
 
 
 def read(text: str) -> Any:
@@ -26,7 +26,7 @@ def read(text: str) -> Any:
 @given(any_responses())
 def test_a_response_means_what_the_library_writes(response: pb.GetFlowsResponse):
     written = Writer().message(response)
-    assert json.loads(written) == MessageToDict(response, preserving_proto_field_name=True)
+    assert json.loads(written) == as_json(response)
     assert "\n" not in written
 
 

@@ -4,7 +4,10 @@ import json
 
 import numpy as np
 import pytest
-from google.protobuf import json_format
+from google.protobuf import descriptor_pool, json_format
+from google.protobuf.descriptor_pool import DescriptorPool
+from google.protobuf.message_factory import GetMessageClass
+from google.protobuf.wrappers_pb2 import StringValue
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -13,12 +16,14 @@ from cplane.hubble.exporter import encode
 from cplane.hubble.exporter.encode import LineEncoder
 from cplane.hubble.fieldmask import keep, parse_mask
 from cplane.hubble.flow import FlowBuilder
+from cplane.hubble.origin import TYPE_URL
 from cplane.hubble.parser.getters import EndpointInfo
 from cplane.hubble.ring import Loss, LossSource
 from cplane.hubble.store import FlowStore
 from cplane.pb.observer import observer_pb2
 from tests.support.effort import examples
 from tests.support.flows import START_NS, World, record_batches, records, store_of
+from tests.support.responses import as_json
 
 MASKS = [
     None,
@@ -46,12 +51,10 @@ def expected(store: FlowStore, mask: list[str] | None) -> list[object]:
     for row in range(len(span)):
         flow = FlowBuilder(store).flow(span, row)
         event = observer_pb2.ExportEvent(node_name="default/node1", time=flow.time)
-        if mask is None:
-            flow.ClearField("extensions")
-        else:
+        if mask is not None:
             keep(flow, parse_mask(mask))
         event.flow.CopyFrom(flow)
-        found.append(json_format.MessageToDict(event, preserving_proto_field_name=True))
+        found.append(as_json(event))
     return found
 
 
@@ -67,8 +70,31 @@ def test_a_line_reads_as_an_export_event() -> None:
     event = json_format.Parse(line, observer_pb2.ExportEvent())
     assert event.flow.source.pod_name == "web-7f9"
     assert event.node_name == event.flow.node_name == "default/node1"
+    assert event.flow.extensions.Is(StringValue.DESCRIPTOR)
     assert line.startswith('{"flow":{"time":"2024-07-24T10:02:11Z","verdict":"FORWARDED",')
     assert line.endswith(',"node_name":"default/node1","time":"2024-07-24T10:02:11Z"}')
+
+
+def test_a_reader_that_knows_nothing_of_us_reads_our_lines() -> None:
+    """The original's know the well-known types, and refuse a line that has an Any of another one."""
+    pool = DescriptorPool()
+    for file in ("any", "wrappers", "timestamp", "field_mask"):
+        add(pool, f"google/protobuf/{file}.proto")
+    for file in ("flow", "relay", "observer"):
+        add(pool, f"{file}/{file}.proto")
+    kind = GetMessageClass(pool.FindMessageTypeByName("observer.ExportEvent"))
+    (line,) = lines(store_of(records({"position": 41})))
+    event = json_format.Parse(line, kind(), descriptor_pool=pool)
+    assert event.flow.extensions.value.endswith(b"cplane:position=41")
+    assert json_format.MessageToDict(event, preserving_proto_field_name=True, descriptor_pool=pool) == json.loads(line)
+    ours = json.loads(line)
+    ours["flow"]["extensions"] = {"@type": TYPE_URL, "position": "41"}
+    with pytest.raises(json_format.ParseError, match=r"cplane\.flow\.v1\.Origin"):
+        json_format.ParseDict(ours, kind(), ignore_unknown_fields=True, descriptor_pool=pool)
+
+
+def add(pool: DescriptorPool, file: str) -> None:
+    pool.AddSerializedFile(descriptor_pool.Default().FindFileByName(file).serialized_pb)
 
 
 @pytest.mark.parametrize("name", ['quo"te', "per%cent %s %(x)s", "nul\0l", "line\nbreak", "ümlaut \u202e", "\\u0000"])
