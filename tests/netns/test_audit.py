@@ -221,7 +221,11 @@ def test_the_agents_audit_mode_outlives_it_until_a_flag_or_a_command_ends_it(age
         agent.start()
     finally:
         agent.options = options
-    assert agent.ask("config")["options"] == {"PolicyEnforcement": "default", "PolicyAuditMode": "Disabled"}
+    assert agent.ask("config")["options"] == {
+        "PolicyEnforcement": "default",
+        "PolicyAuditMode": "Disabled",
+        "Debug": "Disabled",
+    }
     assert not during.goes_on(BRIEF_S)
     assert_enforced(agent, web, api)
     last = json.loads(agent.cplane("log", "--last", "1", "-o", "json").stdout)
