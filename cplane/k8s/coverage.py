@@ -22,7 +22,7 @@ class Coverage:
         for group in scene.manifests.groups:
             self._directory.set_group(group.ref.name, group)
         for service in scene.services():
-            self._directory.set_service(service.namespace, service.name, service)
+            self._directory.set_service(service)
         self._ports: dict[int, NamedPorts] = {}
         self._pods = SelectorCache()
         self._nodes = SelectorCache()

@@ -35,12 +35,13 @@ class Directory:
         else:
             self._groups[name] = group
 
-    def set_service(self, namespace: str, name: str, service: Service | None) -> None:
-        """The service is this one now; None: there is none of that name."""
-        if service is None:
-            self._services.pop((namespace, name), None)
-        else:
-            self._services[namespace, name] = service
+    def set_service(self, service: Service) -> None:
+        """The service is this one now."""
+        self._services[service.namespace, service.name] = service
+
+    def remove_service(self, namespace: str, name: str) -> None:
+        """There is no service of that name."""
+        self._services.pop((namespace, name), None)
 
     def expand(self, peer: Peer) -> tuple[Selector, ...]:
         """The selectors that the peer stands for, each once."""

@@ -154,12 +154,12 @@ class Repository:
 
     def set_service(self, service: Service) -> None:
         """The service exists like this."""
-        self._directory.set_service(service.namespace, service.name, service)
+        self._directory.set_service(service)
         self._follow(self._rules.refer_again())
 
     def remove_service(self, namespace: str, name: str) -> None:
         """There is no service of that name."""
-        self._directory.set_service(namespace, name, None)
+        self._directory.remove_service(namespace, name)
         self._follow(self._rules.refer_again())
 
     def set_enforcement(self, enforcement: Enforcement) -> None:
