@@ -33,16 +33,10 @@ class Checked(NamedTuple):
 
 def checked(state: ServiceState) -> Iterator[Checked]:
     """All of them, each once: those of TCP that are neither ending nor being worked on."""
-    terminating = {
-        one.id
-        for sources in state.sources.values()
-        for records in sources.values()
-        for one in records
-        if one.state != BackendState.ACTIVE
-    }
+    excused = {one.id for one in state.records() if one.state != BackendState.ACTIVE}
     for key, number in sorted(state.backends_by_key.items()):
         held = state.states.get(number, BackendState.ACTIVE)
-        if key.protocol == Protocol.TCP.name and held is not BackendState.MAINTENANCE and number not in terminating:
+        if key.protocol == Protocol.TCP.name and held is not BackendState.MAINTENANCE and number not in excused:
             yield Checked(key, held is BackendState.QUARANTINED)
 
 

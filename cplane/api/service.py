@@ -11,10 +11,9 @@ from cplane.api.streaming import StreamingService
 from cplane.config.documents import BadDocuments
 from cplane.config.problems import Problem
 from cplane.deciders.service import ApplyServices, DeleteServices, InvalidServices, NoSuchService, SetBackendState
-from cplane.deciders.servicestate import ServiceState
 from cplane.domain.service import PROTOCOLS, Backends, BackendState, Service, ServiceName, canonical_address
 from cplane.errors import Rejected
-from cplane.events.service import BackendRecord, BackendsChanged, ServiceDeleted, ServiceUpserted
+from cplane.events.service import BackendsChanged, ServiceDeleted, ServiceUpserted
 from cplane.pb.cplane.admin import v1 as pb
 from cplane.transport.calls import caller
 
@@ -27,13 +26,6 @@ class Described(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
     services: tuple[Service, ...] = ()
     backends: tuple[Backends, ...] = ()
-
-
-class Shown(msgspec.Struct, frozen=True, kw_only=True):
-    """A service and its backends in their states."""
-
-    service: ServiceUpserted
-    backends: tuple[BackendRecord, ...]
 
 
 class BadDescription(Rejected):
@@ -101,7 +93,7 @@ class ServiceService(StreamingService, pb.ServiceServiceBase):
         else:
             names = sorted(name for name in state.services if message.namespace in {"", name.namespace})
         for start in range(0, max(1, len(names)), _BATCH):
-            shown = [_shown(state, name) for name in names[start : start + _BATCH]]
+            shown = [state.shown(name) for name in names[start : start + _BATCH]]
             yield pb.ListServicesResponse(position=world.position, services=_ENCODER.encode(shown))
 
     async def set_backend_state(self, message: pb.SetBackendStateRequest) -> pb.SetBackendStateResponse:
@@ -124,12 +116,3 @@ def _read(data: bytes) -> Described:
         return _DECODER.decode(data)
     except (msgspec.DecodeError, ValueError) as error:
         raise BadDescription(f"the description of services cannot be read: {error}") from None
-
-
-def _shown(state: ServiceState, name: ServiceName) -> Shown:
-    """A service as it is, each backend in the state that counts."""
-    backends = (
-        one if (now := state.state_of(one).value) == one.state else msgspec.structs.replace(one, state=now)
-        for one in state.backends(name)
-    )
-    return Shown(service=state.services[name], backends=tuple(backends))

@@ -1,9 +1,7 @@
 """What offline commands share: files and folders of manifests, read and found right or wrong."""
 
-import gc
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 
@@ -162,16 +160,6 @@ def sources(paths: Iterable[str], others: Iterable[str] = (), *, bytes_max: int 
             if len(seen) > FILES_MAX:
                 raise click.UsageError(f"more than {FILES_MAX} files: name fewer folders")
             yield Source("<stdin>" if file == STDIN else file, _read(file, bytes_max))
-
-
-@contextmanager
-def without_collector() -> Iterator[None]:
-    """What is made of manifests has no cycles; to look for some in all that is kept takes a third of the time."""
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
 
 
 def _files(path: str) -> Iterator[str]:

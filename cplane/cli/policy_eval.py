@@ -18,10 +18,10 @@ from cplane.cli.manifests import (
     reach_of,
     scene_of,
     scene_options,
-    without_collector,
 )
 from cplane.cli.policy_answers import answers_to
 from cplane.cli.session import REFUSED
+from cplane.telemetry.collector import without_collector
 
 if TYPE_CHECKING:
     from concurrent.futures import Future, ProcessPoolExecutor

@@ -1,8 +1,7 @@
 """`cplane service`: services and their backends."""
 
-import json
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -10,7 +9,9 @@ from cplane.cli.format import table
 from cplane.cli.session import Session, emit, output_option, wait_for, wait_options
 
 if TYPE_CHECKING:
+    from cplane.deciders.servicestate import ShownService
     from cplane.domain.service import Backend, Frontend
+    from cplane.events.service import BackendRecord, FrontendRecord
     from cplane.pb.cplane.admin import v1 as pb
     from cplane.transport.client import ClientChannel
 
@@ -18,6 +19,7 @@ _MARGIN_S: Final = 30.0  # for the change itself, beside the wait for the datapa
 _KINDS: Final = ("ClusterIP", "NodePort", "ExternalIPs", "LoadBalancer", "HostPort", "LocalRedirect")
 _SOURCE: Final = "cplane"
 _BACKENDS_SHOWN: Final = 8
+_SHOWN_APART: Final = frozenset({"namespace", "name", "frontends"})
 
 
 @click.group()
@@ -96,8 +98,7 @@ def upsert(
 
     from cplane.domain.service import Algorithm, Backends, Forwarding, Service, ServiceName
 
-    namespace, slash, short = name.rpartition("/")
-    full = ServiceName(namespace if slash else "default", short)
+    full = ServiceName(*_split(name))
     fronts = tuple(map(_frontend, frontends))
     protocols = {one.protocol.name for one in fronts}
     made = tuple(_backend(text, protocols) for text in backends)
@@ -145,9 +146,11 @@ def delete(session: Session, *, names: tuple[str, ...], wait: bool, timeout_s: f
 @click.pass_obj
 def list_(session: Session, namespace: str, output: str) -> None:
     """Show services: frontends, and the backends that are behind each."""
+    from msgspec import to_builtins
+
     position, services = _listed(session, namespace, "")
     rows = [row for one in services for row in _rows(one)]
-    emit(output, {"position": position, "services": services}, lambda: table(_HEADERS, rows))
+    emit(output, {"position": position, "services": to_builtins(services)}, lambda: table(_HEADERS, rows))
 
 
 @service.command()
@@ -156,10 +159,12 @@ def list_(session: Session, namespace: str, output: str) -> None:
 @click.pass_obj
 def get(session: Session, name: str, output: str) -> None:
     """Show one service with all of its backends."""
+    from msgspec import to_builtins
+
     namespace, short = _split(name)
     _, services = _listed(session, namespace, short)
     (one,) = services
-    emit(output, one, lambda: _page(one))
+    emit(output, to_builtins(one), lambda: _page(one))
 
 
 @service.command()
@@ -191,32 +196,30 @@ def backend(session: Session, *, place: str, state: str, wait: bool, timeout_s: 
 _HEADERS: Final = ("id", "frontend", "type", "namespace", "name", "backends")
 
 
-def _listed(session: Session, namespace: str, name: str) -> tuple[int, list[dict[str, Any]]]:  # Any: JSON
-    async def ask(channel: "ClientChannel") -> tuple[int, list[dict[str, Any]]]:
+def _listed(session: Session, namespace: str, name: str) -> "tuple[int, list[ShownService]]":
+    async def ask(channel: "ClientChannel") -> "tuple[int, list[ShownService]]":
+        from msgspec.json import decode
+
+        from cplane.deciders.servicestate import ShownService
         from cplane.pb.cplane.admin import v1 as pb
 
         position, found = 0, []
         request = pb.ListServicesRequest(namespace=namespace, name=name)
         async for answer in pb.ServiceServiceStub(channel).list(request):
             position = answer.position
-            found += json.loads(answer.services)
+            found += decode(answer.services, type=list[ShownService])
         return position, found
 
     return session.call(ask, patience_s=None)
 
 
-def _rows(one: dict[str, Any]) -> Iterable[tuple[object, ...]]:
-    held = one["service"]
-    for front in held["frontends"]:
-        mine = [_shown(back) for back in one["backends"] if _serves(back, front)]
-        yield (
-            front["id"],
-            _shown(front),
-            front["kind"],
-            held["namespace"],
-            held["name"],
-            _some(mine),
-        )
+def _rows(one: "ShownService") -> Iterable[tuple[object, ...]]:
+    from cplane.domain.service import leads_to
+
+    held = one.service
+    for front in held.frontends:
+        mine = [f"{_place(back)}{_state(back)}" for back in one.backends if leads_to(front, back)]
+        yield front.id, _place(front), front.kind, held.namespace, held.name, _some(mine)
 
 
 def _some(texts: list[str]) -> str:
@@ -224,43 +227,40 @@ def _some(texts: list[str]) -> str:
     return " ".join(texts[:_BACKENDS_SHOWN]) + more or "-"
 
 
-def _page(one: dict[str, Any]) -> str:
-    held = one["service"]
-    fronts = [
-        (front["id"], _shown(front), front["kind"], front.get("port_name", "") or "-") for front in held["frontends"]
-    ]
+def _page(one: "ShownService") -> str:
+    from msgspec import to_builtins
+
+    held = one.service
+    fronts = [(front.id, _place(front), front.kind, front.port_name or "-") for front in held.frontends]
     backs = [
         (
-            back["id"],
-            _shown(back, state=False),
-            back.get("port_name", "") or "-",
-            back.get("state", "active"),
-            back.get("weight", 1),
-            back.get("node", "") or "-",
-            " ".join(back.get("zones", ())) or "-",
+            back.id,
+            _place(back),
+            back.port_name or "-",
+            back.state,
+            back.weight,
+            back.node or "-",
+            " ".join(back.zones) or "-",
         )
-        for back in one["backends"]
+        for back in one.backends
     ]
-    said = {key: value for key, value in held.items() if key not in {"namespace", "name", "frontends"} and value}
-    lines = [f"{held['namespace']}/{held['name']}"]
-    lines += [f"{key}: {' '.join(value) if isinstance(value, list) else value}" for key, value in said.items()]
+    said = {key: value for key, value in to_builtins(held).items() if key not in _SHOWN_APART and value}
+    lines = [f"{held.namespace}/{held.name}"]
+    lines += [f"{key}: {' '.join(value) if isinstance(value, (list, tuple)) else value}" for key, value in said.items()]
     lines += ["", table(("id", "frontend", "type", "port"), fronts)]
     lines += ["", table(("id", "backend", "port", "state", "weight", "node", "zones"), backs)]
     return "\n".join(lines)
 
 
-def _serves(back: dict[str, Any], front: dict[str, Any]) -> bool:
-    """Whether the backend is one of the frontend's."""
-    same = back["protocol"] == front["protocol"] and back.get("port_name", "") == front.get("port_name", "")
-    return same and (":" in back["address"]) == (":" in front["address"])
-
-
-def _shown(place: dict[str, Any], *, state: bool = True) -> str:
+def _place(one: "FrontendRecord | BackendRecord") -> str:
     from cplane.domain.service import shown
 
-    text = shown(place["address"], place["port"], place["protocol"])
-    said = place.get("state", "active")
-    return f"{text} ({said})" if state and said != "active" else text
+    return shown(one.address, one.port, one.protocol)
+
+
+def _state(one: "BackendRecord") -> str:
+    """What is said of a backend's state behind its place."""
+    return "" if one.state == "active" else f" ({one.state})"
 
 
 def _split(name: str) -> tuple[str, str]:

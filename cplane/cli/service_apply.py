@@ -4,9 +4,10 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from cplane.cli.manifests import Offline, paths_option, sources, without_collector
+from cplane.cli.manifests import Offline, paths_option, sources
 from cplane.cli.service import emit_applied, send
 from cplane.cli.session import REFUSED, Session, complain, output_option, wait_options
+from cplane.telemetry.collector import without_collector
 
 if TYPE_CHECKING:
     from cplane.k8s.lb import LbManifests

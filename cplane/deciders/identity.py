@@ -16,6 +16,7 @@ from cplane.domain.identity import (
     is_local,
 )
 from cplane.domain.labels import RESERVED, LabelSet
+from cplane.domain.numbers import next_free
 from cplane.errors import Rejected
 from cplane.events.envelope import IDENTITY
 from cplane.events.identity import IdentityAllocated, IdentityReleased
@@ -67,9 +68,10 @@ def allocate(state: IdentityState, labels: LabelSet, *, local: bool) -> tuple[Nu
     low, high, last = (
         (LOCAL_MIN, LOCAL_MAX, state.last_local) if local else (CLUSTER_MIN, CLUSTER_MAX, state.last_cluster)
     )
-    number = _next_free(state.labels, low, high, last)
-    if number is None:
+    found = next_free(last, low, high, state.labels)
+    if found is None:
         raise IdentitiesExhausted("local" if local else "cluster", high - low + 1)
+    number = NumericIdentity(found)
     return number, ((IDENTITY, IdentityAllocated(number=number, labels=labels.texts())),)
 
 
@@ -97,12 +99,3 @@ def evolve(state: IdentityState, event: IdentityAllocated | IdentityReleased) ->
         return state
     numbers = state.numbers.delete(held.serialise())
     return IdentityState(state.labels.delete(number), numbers, state.last_cluster, state.last_local)
-
-
-def _next_free(taken: Map[int, LabelSet], low: int, high: int, last: int) -> NumericIdentity | None:
-    size = high - low + 1
-    for step in range(1, size + 1):
-        candidate = low + (last - low + step) % size
-        if candidate not in taken:
-            return NumericIdentity(candidate)
-    return None

@@ -17,6 +17,7 @@ from cplane.deciders.servicestate import (
     evolve,
     service_of,
 )
+from cplane.domain.numbers import next_free
 from cplane.domain.ports import Protocol
 from cplane.domain.service import (
     FRONTENDS_MAX,
@@ -179,8 +180,7 @@ def decide_apply(command: ApplyServices, state: ServiceState) -> Decision:
     numbers = _BackendNumbers(state)
     for one in command.backends:
         records = tuple(numbers.record(backend) for backend in one.backends)
-        held = state.sources.get(one.service, Map[str, tuple[BackendRecord, ...]]()).get(one.source, ())
-        if records != held:
+        if records != state.source(one.service, one.source):
             changed = BackendsChanged(
                 namespace=one.service.namespace, service=one.service.name, source=one.source, backends=records
             )
@@ -213,8 +213,7 @@ def decide_state(command: SetBackendState, state: ServiceState) -> Decision:
     if number is None:
         raise NoSuchBackend(key)
     held = state.states.get(number, BackendState.ACTIVE)
-    said = (one for source in state.sources.values() for records in source.values() for one in records)
-    if any(one.id == number and one.state == BackendState.TERMINATING for one in said):
+    if any(one.id == number and one.state == BackendState.TERMINATING for one in state.records()):
         held = BackendState.TERMINATING
     if command.state is held:
         return ()
@@ -253,7 +252,7 @@ def _sources_of(wanted: ServiceState, held: ServiceState) -> Iterator[Backends]:
     """The backends of every source of either; none for one that was not there."""
     places = {(name, source) for state in (wanted, held) for name, many in state.sources.items() for source in many}
     for name, source in sorted(places):
-        records = wanted.sources.get(name, Map[str, tuple[BackendRecord, ...]]()).get(source, ())
+        records = wanted.source(name, source)
         if records or name in wanted.services or name not in held.services:
             yield Backends(name, source, tuple(map(backend_of, records)))
 
@@ -277,8 +276,7 @@ class _Frontends:
         needed = kept + sum(len(one.frontends) for one in services)
         if needed > FRONTENDS_MAX:
             raise TooManyFrontends(needed)
-        self._taken: set[int] = set()
-        self._last = state.last_frontend
+        self._numbers = _Numbers(state.last_frontend, FRONTENDS_MAX, state.frontend_ids)
 
     def event(self, service: Service) -> ServiceUpserted | None:
         """The fact that the service is so; None where nothing is new."""
@@ -305,11 +303,7 @@ class _Frontends:
     def _record(self, name: ServiceName, one: Frontend) -> FrontendRecord:
         redirect = one.kind is FrontendKind.LOCAL_REDIRECT
         held = self._state.frontends.get(FrontendKey(one.address, one.port, one.protocol.name, redirect))
-        if held is not None and held[1] == name:
-            number = held[0]
-        else:
-            number = self._last = _next_number(self._last, FRONTENDS_MAX, self._state.frontend_ids, self._taken)
-            self._taken.add(number)
+        number = held[0] if held is not None and held[1] == name else self._numbers.give()
         return FrontendRecord(
             id=number,
             address=one.address,
@@ -324,18 +318,16 @@ class _BackendNumbers:
     """Gives numbers to the backends of one command."""
 
     def __init__(self, state: ServiceState) -> None:
-        self._state, self._last = state, state.last_backend
+        self._state = state
+        self._numbers = _Numbers(state.last_backend, BACKEND_ID_MAX, state.users)
         self._given: dict[BackendKey, int] = {}
-        self._taken: set[int] = set()
 
     def record(self, one: Backend) -> BackendRecord:
         """The backend with its number."""
         key = BackendKey(one.address, one.port, one.protocol.name)
         number = self._state.backends_by_key.get(key) or self._given.get(key)
         if number is None:
-            number = self._last = _next_number(self._last, BACKEND_ID_MAX, self._state.users, self._taken)
-            self._given[key] = number
-            self._taken.add(number)
+            number = self._given[key] = self._numbers.give()
         return BackendRecord(
             id=number,
             address=one.address,
@@ -349,13 +341,21 @@ class _BackendNumbers:
         )
 
 
-def _next_number(last: int, highest: int, used: Container[int], taken: Container[int]) -> int:
-    """The next number after the last one, around the end, that is not in use: numbers rest before they come again."""
-    for step in range(1, highest + 1):
-        number = (last + step - 1) % highest + 1
-        if number not in used and number not in taken:
-            return number
-    raise TooManyFrontends(highest + 1)
+class _Numbers:
+    """Numbers from 1 on, none of which is in use or was given before by the same command."""
+
+    def __init__(self, last: int, highest: int, used: Container[int]) -> None:
+        self._last, self._highest, self._used = last, highest, used
+        self._given: set[int] = set()
+
+    def give(self) -> int:
+        """The next one. Raises TooManyFrontends when there is none."""
+        found = next_free(self._last, 1, self._highest, self._used, self._given)
+        if found is None:
+            raise TooManyFrontends(self._highest + 1)
+        self._given.add(found)
+        self._last = found
+        return found
 
 
 def _taken(services: tuple[Service, ...], state: ServiceState) -> Iterator[tuple[str, str, str]]:
@@ -380,7 +380,9 @@ def _mixed_families(command: ApplyServices, state: ServiceState) -> Iterator[tup
         families = described.get(many.service)
         if families is None and (held := state.services.get(many.service)) is not None:
             families = {family_of(front.address) for front in held.frontends}
-        for one in many.backends if families else ():
-            if families and one.family not in families:
+        if not families:
+            continue
+        for one in many.backends:
+            if one.family not in families:
                 what = f"the service has no IPv{one.family} frontend, and families are not translated into each other"
                 yield str(many.service), f"backend {one}", what

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
+import msgspec
 from immutables import Map
 
 from cplane.domain.ports import Protocol
@@ -81,15 +82,39 @@ class ServiceState:
                     seen.add((one.id, one.port_name))
                     yield one
 
+    def source(self, name: ServiceName, source: str) -> tuple[BackendRecord, ...]:
+        """What a source knows of a service; empty for one that there is not."""
+        sources = self.sources.get(name)
+        return () if sources is None else sources.get(source, ())
+
+    def records(self) -> Iterator[BackendRecord]:
+        """What all sources know of all services; a backend stands there as often as it is named."""
+        return (one for sources in self.sources.values() for records in sources.values() for one in records)
+
     def names(self) -> Iterator[ServiceName]:
         """Every service that is described or has backends, each once."""
         yield from self.services
         yield from (name for name in self.sources if name not in self.services)
 
+    def shown(self, name: ServiceName) -> "ShownService":
+        """A service that is described, as it is."""
+        backends = (
+            one if (now := self.state_of(one).value) == one.state else msgspec.structs.replace(one, state=now)
+            for one in self.backends(name)
+        )
+        return ShownService(service=self.services[name], backends=tuple(backends))
+
     def state_of(self, record: BackendRecord) -> BackendState:
         """What counts: one that terminates does so whatever was set."""
         said = BackendState(record.state)
         return said if said is BackendState.TERMINATING else self.states.get(record.id, said)
+
+
+class ShownService(msgspec.Struct, frozen=True, kw_only=True):
+    """A service and its backends, each in the state that counts."""
+
+    service: ServiceUpserted
+    backends: tuple[BackendRecord, ...]
 
 
 def frontend_key(record: FrontendRecord) -> FrontendKey:
@@ -231,7 +256,11 @@ def _evolve_backends(state: ServiceState, event: BackendsChanged) -> ServiceStat
         sources = sources.set(event.source, event.backends)
     elif event.source in sources:
         sources = sources.delete(event.source)
-    held = state.sources.set(name, sources) if sources else _without(state.sources, name)
+    held = state.sources
+    if sources:
+        held = held.set(name, sources)
+    elif name in held:
+        held = held.delete(name)
     return replace(
         state,
         sources=held,
@@ -240,12 +269,6 @@ def _evolve_backends(state: ServiceState, event: BackendsChanged) -> ServiceStat
         states=states,
         last_backend=last,
     )
-
-
-def _without(
-    sources: Map[ServiceName, Map[str, tuple[BackendRecord, ...]]], name: ServiceName
-) -> Map[ServiceName, Map[str, tuple[BackendRecord, ...]]]:
-    return sources.delete(name) if name in sources else sources
 
 
 def facts_of(state: ServiceState) -> Iterable[ServiceEvent]:

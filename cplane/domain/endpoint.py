@@ -6,6 +6,7 @@ from typing import Final, NewType
 
 from cplane.domain.identity import NumericIdentity
 from cplane.domain.labels import LabelSet
+from cplane.domain.numbers import next_free
 
 EndpointId = NewType("EndpointId", int)
 
@@ -56,13 +57,6 @@ class Endpoint:
 
 
 def next_free_id(taken: Container[int], last: int) -> EndpointId | None:
-    """The next number after `last` that is not in `taken`, around the end; None when all are taken.
-
-    Going on from the last one keeps a number that was just released out of use for as long as possible, so a
-    record or a kernel entry that still names it cannot be read as the new endpoint.
-    """
-    for step in range(1, MAX_ID + 1):
-        candidate = (last + step - MIN_ID) % MAX_ID + MIN_ID
-        if candidate not in taken:
-            return EndpointId(candidate)
-    return None
+    """The number of the next endpoint: see next_free."""
+    found = next_free(last, MIN_ID, MAX_ID, taken)
+    return None if found is None else EndpointId(found)

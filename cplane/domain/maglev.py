@@ -13,10 +13,8 @@ from math import isqrt
 from operator import itemgetter
 from typing import Final, NamedTuple
 
-from cplane.domain.service import shown
+from cplane.domain.service import SEED_BYTES, shown
 
-SIZE: Final = 16_381
-SEED: Final = "JLfvgnHc2kaSUFaI"
 _MASK: Final = (1 << 64) - 1
 _C1: Final = 0x87C37B91114253D5
 _C2: Final = 0x4CF5AD432745937F
@@ -34,7 +32,7 @@ class Seed(NamedTuple):
 def parse_seed(text: str) -> Seed:
     """The seed that base64 of twelve bytes says. Raises ValueError."""
     raw = b64decode(text, validate=True)
-    if len(raw) != 3 * 4:
+    if len(raw) != SEED_BYTES:
         raise ValueError(f"the seed {text!r} is not base64 of 12 bytes")
     return Seed(*(int.from_bytes(raw[at : at + 4], "big") for at in (0, 4, 8)))
 

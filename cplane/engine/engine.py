@@ -1,8 +1,7 @@
 """Takes commands one at a time, makes their events durable, and keeps the datapath at the log's head."""
 
-import gc
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import aclosing, contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -21,6 +20,7 @@ from cplane.projections.delta import Composition
 from cplane.projections.policymap import PolicyMapProjection
 from cplane.projections.tables import UPSERT_ORDER, Tables
 from cplane.reactors.reaction import settle
+from cplane.telemetry.collector import without_collector
 from cplane.telemetry.log import line, logger
 
 COMMANDS_MAX: Final = 1024  # commands waiting for their turn; a further one waits to be taken in
@@ -188,7 +188,7 @@ class Engine:
     async def _handle(self, request: _Request) -> Committed:
         if self.log.head > self.head:
             await self._catch_up()
-        with _uncollected():
+        with without_collector():
             decided, world = settle(request.command, self.world)
         if not decided:
             return Committed(self.head, ())
@@ -250,7 +250,7 @@ class Engine:
 
     def _project(self, decided: Decision) -> dict[str, AnyDelta]:
         made: dict[str, Composition[Any, Any]] = {}
-        with _uncollected():
+        with without_collector():
             for _, event in decided:
                 for name, delta in self._tables.apply(event).items():
                     made.setdefault(name, Composition()).add(delta)
@@ -259,18 +259,6 @@ class Engine:
     async def _all_tables(self) -> tuple[int, Mapping[str, AnyTable]]:
         async with self._ahead:
             return self.head, {name: self._tables.copy(name) for name in UPSERT_ORDER}
-
-
-@contextmanager
-def _uncollected() -> Iterator[None]:
-    """Nobody looks for garbage meanwhile: what a large command makes comes to stay, and is much to look through."""
-    was = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was:
-            gc.enable()
 
 
 async def replay(event_log: EventLog) -> tuple[World, Tables]:

@@ -2,6 +2,7 @@
 
 from typing import Final, assert_never
 
+from cplane.domain.service import shown
 from cplane.events.catalog import Event
 from cplane.events.config import OptionsChanged
 from cplane.events.endpoint import EndpointConfigured, EndpointCreated, EndpointDeleted, EndpointRelabelled
@@ -83,20 +84,16 @@ def _endpoint(event: EndpointCreated | EndpointRelabelled | EndpointConfigured |
 def _service(event: ServiceUpserted | ServiceDeleted | BackendsChanged | BackendStateChanged) -> str:
     match event:
         case ServiceUpserted():
-            places = " ".join(_place(one.address, one.port, one.protocol) for one in event.frontends[:_SHOWN_MAX])
+            places = " ".join(shown(one.address, one.port, one.protocol) for one in event.frontends[:_SHOWN_MAX])
             return f"service {event.namespace}/{event.name} is {places or 'no address'}{_more(len(event.frontends))}"
         case ServiceDeleted():
             return f"service {event.namespace}/{event.name} is gone"
         case BackendsChanged():
-            places = " ".join(_place(one.address, one.port, one.protocol) for one in event.backends[:_SHOWN_MAX])
+            places = " ".join(shown(one.address, one.port, one.protocol) for one in event.backends[:_SHOWN_MAX])
             whose = f"service {event.namespace}/{event.service}"
             return f"{whose} has {places or 'no backends'}{_more(len(event.backends))} from {event.source}"
         case BackendStateChanged():
-            return f"backend {_place(event.address, event.port, event.protocol)} is {event.state}"
-
-
-def _place(address: str, port: int, protocol: str) -> str:
-    return f"[{address}]:{port}/{protocol}" if ":" in address else f"{address}:{port}/{protocol}"
+            return f"backend {shown(event.address, event.port, event.protocol)} is {event.state}"
 
 
 def _more(count: int) -> str:

@@ -17,7 +17,8 @@ from cplane.domain.service import (
     Forwarding,
     FrontendKind,
     ServiceName,
-    family_of,
+    ServiceOptions,
+    leads_to,
 )
 from cplane.events.catalog import Event
 from cplane.events.endpoint import EndpointCreated, EndpointDeleted
@@ -96,14 +97,7 @@ class ServiceProjection:
     """Rows of `cplane_lb_*` that the agent writes, by table."""
 
     def __init__(self) -> None:
-        self._options = ServiceOptionsChanged(
-            algorithm=Algorithm.RANDOM,
-            forwarding=Forwarding.SNAT,
-            maglev_size=maglev.SIZE,
-            maglev_seed=maglev.SEED,
-            external_cluster_ip=False,
-            zone="",
-        )
+        self._options: ServiceOptionsChanged | ServiceOptions = ServiceOptions()
         self._node = ""
         self._addresses: dict[int, tuple[str, ...]] = {}  # of endpoints
         self._local: set[str] = set()
@@ -222,7 +216,6 @@ class ServiceProjection:
             if not self._at[held.address]:
                 del self._at[held.address]
             return
-        held.address = record.address
         family, address = packed(record.address)
         flags = BACKEND_LOCAL if any(map(self._is_local, held.places.values())) else 0
         entry = BackendEntry(address, record.port, _PROTOCOLS[record.protocol], family, number, flags)
@@ -281,15 +274,7 @@ class ServiceProjection:
         self, front: FrontendRecord, named: Sequence[BackendRecord], *, topology: bool
     ) -> tuple[list[BackendRecord], list[BackendRecord]]:
         """Who takes new connections: of all, those of other nodes first; and of this node's."""
-        family = family_of(front.address)
-        mine = [
-            one
-            for one in named
-            if one.protocol == front.protocol
-            and one.port_name == front.port_name
-            and one.weight
-            and family_of(one.address) == family
-        ]
+        mine = [one for one in named if one.weight and leads_to(front, one)]
         zone = self._options.zone
         if topology and zone and all(one.zones for one in mine):
             mine = [one for one in mine if zone in one.zones] or mine
@@ -345,9 +330,8 @@ class ServiceProjection:
         return entry
 
     def _flags(self, service: ServiceUpserted, kind: LbKind) -> LbFlags:
-        options, outside = self._options, kind is not LbKind.CLUSTER_IP
-        if kind is LbKind.CLUSTER_IP and options.external_cluster_ip:
-            outside = True
+        options = self._options
+        outside = kind is not LbKind.CLUSTER_IP or options.external_cluster_ip
         ranged = kind is LbKind.LOAD_BALANCER and bool(service.source_ranges)
         return _flags_of(
             service.external_local and kind is not LbKind.CLUSTER_IP,

@@ -9,7 +9,7 @@ from cplane.deciders.endpoint import NoSuchEndpoint
 from cplane.deciders.servicestate import ServiceState
 from cplane.deciders.world import World
 from cplane.domain.endpoint import Endpoint
-from cplane.domain.service import BackendState, family_of, shown
+from cplane.domain.service import BackendState, leads_to, shown
 from cplane.errors import NotFound, Rejected
 from cplane.events.service import BackendRecord
 from cplane.projections import services
@@ -164,9 +164,7 @@ def _services(moment: Moment) -> Grid:
             " ".join(
                 f"{shown(one.address, one.port, one.protocol)}{_said(state, one)}"
                 for one in state.backends(name)
-                if one.port_name == front.port_name
-                and one.protocol == front.protocol
-                and family_of(one.address) == family_of(front.address)
+                if leads_to(front, one)
             )
             or "-",
         )

@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cplane.domain import maglev
-from cplane.domain.service import MAGLEV_SIZES
+from cplane.domain.service import MAGLEV_SEED, MAGLEV_SIZES
 from tests.support.effort import examples
 
-SEED = maglev.parse_seed(maglev.SEED)
+SEED = maglev.parse_seed(MAGLEV_SEED)
 
 # Recorded from Cilium's own tests (pkg/maglev, M = 251): number of a backend, and how many entries in a row it has.
 RECORDED = (
