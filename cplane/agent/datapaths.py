@@ -66,13 +66,13 @@ class DatapathUnavailable(Unavailable):
 class Debugging:
     """Whether the kernel's programs tell each of their steps: others run then, so that these cost nothing."""
 
-    def __init__(self, opened: KernelDatapath, *, on: bool) -> None:
-        self._opened, self.is_on = opened, on
+    def __init__(self, opened: KernelDatapath, config: AgentConfig) -> None:
+        self._opened, self._config, self.is_on = opened, config, config.debug
 
     def switch(self, *, on: bool) -> None:
         """They do, or do not any more. Blocks, for seconds where programs are compiled. Raises DatapathUnavailable."""
         try:
-            self._opened.reconfigure(_programs(debug=on))
+            self._opened.reconfigure(_programs(self._config, debug=on))
         except DatapathError as error:
             raise DatapathUnavailable(str(error)) from error
         self.is_on = on
@@ -113,7 +113,7 @@ def open_datapath(config: AgentConfig, name_of: Callable[[int], str], clock: Sys
 
 def _kernel(config: AgentConfig, name_of: Callable[[int], str]) -> Datapath:
     opened = KernelDatapath.open(
-        Path(config.bpf_root), cache=Path(config.state_dir) / "programs", config=_programs(debug=config.debug)
+        Path(config.bpf_root), cache=Path(config.state_dir) / "programs", config=_programs(config, debug=config.debug)
     )
     opened.set_monitor(_MONITOR[config.hubble.monitor])
     _serve_sockets(config, opened)
@@ -151,7 +151,7 @@ def _kernel(config: AgentConfig, name_of: Callable[[int], str]) -> Datapath:
         collect=collect,
         close=opened.close,
         probe=None,
-        debugging=Debugging(opened, on=config.debug),
+        debugging=Debugging(opened, config),
     )
 
 
@@ -220,9 +220,10 @@ def _memory(clock: SystemClock) -> Datapath:
     )
 
 
-def _programs(*, debug: bool) -> dict[str, int]:
-    """The settings that programs are compiled with."""
-    return {"debug": 1} if debug else {}
+def _programs(config: AgentConfig, *, debug: bool) -> dict[str, int]:
+    """The settings that programs are compiled with, where they are not the usual ones."""
+    wanted = {"debug": debug, "sock_hostns_only": config.lb.hostns_only}
+    return {name: 1 for name, on in wanted.items() if on}
 
 
 def _look_up(

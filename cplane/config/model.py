@@ -230,9 +230,6 @@ class LbConfig:
     hostns_only: bool = field(
         default=False, metadata={"help": "serve sockets of the node's own network namespace only"}
     )
-    devices: tuple[str, ...] = field(
-        default=(), metadata={"help": "interfaces by which clients outside reach services; none given: no such clients"}
-    )
     algorithm: Literal["random", "maglev"] | None = field(
         default=None,
         metadata={"help": "how a backend is chosen for clients outside (default: the log's, first random)"},

@@ -41,17 +41,6 @@ class LbFlags(IntFlag):
     OUTSIDE = 128  # who comes from outside is served, too
 
 
-class FlowFlags(IntFlag):
-    """Of a connection that is translated packet by packet."""
-
-    REVERSE = 1
-    SNAT = 2
-    DSR = 4
-    CLOSING_FWD = 8
-    CLOSING_REV = 16
-    SEEN_NON_SYN = 32
-
-
 def _address(*more: Field) -> tuple[Field, ...]:
     return (Field("addr", "bytes", 16), Field("port", "u16", big_endian=True), *more)
 
@@ -100,39 +89,6 @@ SOCK_KEY: Final = Layout(
     "lb_sock_key", (Field("cookie", "u64"), *_address(Field("pad", "u16"), Field("protocol", "u32")))
 )
 SOCK_VALUE: Final = Layout("lb_sock", _address(Field("service_id", "u16"), Field("backend_id", "u32")))
-_TUPLE: Final = (
-    Field("saddr", "bytes", 16),
-    Field("daddr", "bytes", 16),
-    Field("sport", "u16", big_endian=True),
-    Field("dport", "u16", big_endian=True),
-)
-FLOW_KEY: Final = Layout("lb_flow_key", (*_TUPLE, Field("protocol", "u8"), Field("family", "u8"), Field("pad", "u16")))
-FLOW_VALUE: Final = Layout(
-    "lb_flow",
-    (
-        *_TUPLE,
-        Field("lifetime", "u32"),
-        Field("backend_id", "u32"),
-        Field("service_id", "u16"),
-        Field("flags", "u8"),
-        Field("pad", "u8"),
-    ),
-)
-FRAGMENT_KEY: Final = Layout(
-    "lb_fragment_key",
-    (
-        Field("saddr", "bytes", 16),
-        Field("daddr", "bytes", 16),
-        Field("id", "u32"),
-        Field("protocol", "u8"),
-        Field("family", "u8"),
-        Field("pad", "u16"),
-    ),
-)
-FRAGMENT_VALUE: Final = Layout(
-    "lb_fragment", (Field("sport", "u16", big_endian=True), Field("dport", "u16", big_endian=True))
-)
-
 _GROWS: Final = MapFlags.NO_PREALLOC
 SERVICES: Final = MapSpec("cplane_lb_svc", 11, MapKind.HASH, SERVICE_KEY, SERVICE_VALUE, ID_MAX, _GROWS)
 SLOTS: Final = MapSpec("cplane_lb_slot", 12, MapKind.HASH, SLOT_KEY, BACKEND_VALUE, 1_048_576, _GROWS)
@@ -142,10 +98,8 @@ AFFINITY: Final = MapSpec("cplane_lb_aff", 15, MapKind.LRU_HASH, AFFINITY_KEY, A
 MEMBERS: Final = MapSpec("cplane_lb_memb", 16, MapKind.HASH, MEMBER_KEY, MEMBER_VALUE, 524_288, _GROWS)
 RANGES: Final = MapSpec("cplane_lb_rng", 17, MapKind.LPM_TRIE, RANGE_KEY, RANGE_VALUE, 65_536, _GROWS)
 SOCKS: Final = MapSpec("cplane_lb_sock", 18, MapKind.LRU_HASH, SOCK_KEY, SOCK_VALUE, 131_072)
-FLOWS: Final = MapSpec("cplane_lb_flow", 19, MapKind.LRU_HASH, FLOW_KEY, FLOW_VALUE, 131_072)
-FRAGMENTS: Final = MapSpec("cplane_lb_frag", 20, MapKind.LRU_HASH, FRAGMENT_KEY, FRAGMENT_VALUE, 8_192)
 
-SPECS: Final = (SERVICES, SLOTS, BACKENDS, MAGLEV, AFFINITY, MEMBERS, RANGES, SOCKS, FLOWS, FRAGMENTS)
+SPECS: Final = (SERVICES, SLOTS, BACKENDS, MAGLEV, AFFINITY, MEMBERS, RANGES, SOCKS)
 
 
 class ServiceKey(NamedTuple):

@@ -54,10 +54,10 @@ def served(programs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
             yield Served(made, pod, host)
 
 
-def _site(programs, tmp_path_factory, group: SubGroup):
+def _site(programs: Path, tmp_path_factory: pytest.TempPathFactory, group: SubGroup, *more: str):
     if group.path is None:
         pytest.skip("needs a cgroup2 hierarchy that can be written")
-    options = ("--lb-cgroup", str(group.path))
+    options = ("--lb-cgroup", str(group.path), *more)
     return site(tmp_path_factory.mktemp("site"), programs, ("client",), options=options)
 
 
@@ -201,3 +201,23 @@ def test_manifests_of_kubernetes_are_served_and_policies_name_them(served: Serve
     assert wrong.returncode == 1
     assert "document 1, spec.ports[0].port" in wrong.stderr
     assert who(served.pod, "tcp", VIP4) == "one", "nothing was changed"
+
+
+def test_only_sockets_of_the_node_are_served_where_that_is_asked_for(
+    programs: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    with (
+        subgroup(f"cpe{os.getpid():x}svc-host") as group,
+        _site(programs, tmp_path_factory, group, "--lb-hostns-only") as made,
+        socket_client(made["client"].netns, group) as pod,
+        socket_client(made.node, group) as host,
+    ):
+        made.pods.add("one", serve=False).serve(named=True)
+        served = Served(made, pod, host)
+        served.upsert("shop/web", "0.0.0.0:30080", backends=("one",))
+        assert who(host, "tcp", NODE4, 30080) == "one"
+        assert pod.ask("tcp", address=NODE4, port=30080)["errno"] == errno.ECONNREFUSED
+        made.agent.cplane("config", "Debug=Enabled")
+        assert pod.ask("tcp", address=NODE4, port=30080)["errno"] == errno.ECONNREFUSED, (
+            "exchanged programs do the same"
+        )
