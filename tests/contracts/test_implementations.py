@@ -220,7 +220,9 @@ class TestProgramsInTheKernel(TargetContract):
             number = syscall.prog_info(theirs).id
             points = (AttachPoint.TCX_INGRESS, AttachPoint.TCX_EGRESS)
             for point in points:
-                stack.callback(os.close, home.run(lambda point=point: syscall.link_create(theirs, indices[0], point)))
+                stack.callback(
+                    os.close, home.run(lambda point=point: syscall.link_create(theirs, indices[0], point, "a device"))
+                )
 
             def strangers():
                 return [

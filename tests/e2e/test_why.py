@@ -169,7 +169,7 @@ def test_a_flow_that_nobody_has_is_told(past: Past) -> None:
     done = past.agent.cplane("why", uuid, check=False)
     assert (done.returncode, f"no flow '{uuid}'" in done.stderr) == (1, True), done
     done = past.agent.cplane("why", uuid, "--log", str(past.log), check=False)
-    assert (done.returncode, "--flow FILE" in done.stderr) == (2, True)
+    assert (done.returncode, "say with --flows PATH" in done.stderr) == (2, True)
 
 
 @pytest.mark.parametrize("command", ["why", "bisect"])
