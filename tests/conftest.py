@@ -1,17 +1,32 @@
 """Fixtures for all tests."""
 
+import gc
 import signal
 
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.support.effort import QUICK, examples
+
 # How fast examples are made says how busy the machine is, and nothing about what is tested.
-settings.register_profile("cplane", suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("cplane")
+settings.register_profile("cplane", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile(
+    "quick", settings.get_profile("cplane"), max_examples=examples(100), derandomize=True, database=None
+)
+settings.load_profile("quick" if QUICK else "cplane")
 
 # A shell that starts something in the background has it ignore SIGINT, and so would every command that tests interrupt.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_configure():
+    gc.disable()  # nothing that is imported or collected becomes garbage
+
+
+def pytest_collection_finish():
+    gc.freeze()  # nor does it later: a fifth of all time went into looking through it again and again
+    gc.enable()
 
 
 @pytest.fixture(params=["asyncio", "trio"])

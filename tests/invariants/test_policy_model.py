@@ -31,7 +31,7 @@ from tests.support.strategies import documents, setting, settings, terms
 
 pytestmark = pytest.mark.slow
 
-RANDOM_CASES = 1200
+RANDOM_CASES = examples(1200)
 PACKETS = 40  # of a random case
 
 

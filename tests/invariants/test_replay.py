@@ -15,6 +15,7 @@ from cplane.events.objects import object_of
 from cplane.projections.tables import UPSERT_ORDER, Tables
 from cplane.timetravel.history import History
 from tests.support import churn
+from tests.support.effort import examples
 from tests.support.strategies import CHANCE
 
 pytestmark = pytest.mark.slow
@@ -25,7 +26,7 @@ def tables_of(history: History, position: int) -> dict[str, dict[object, object]
     return {name: dict(tables.table(name)) for name in UPSERT_ORDER}
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(25), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(CHANCE, st.integers(2, 30), st.integers(1, 40), st.integers(1, 30), st.data())
 def test_any_log_any_batch_and_any_snapshot_lead_to_the_same(
     monkeypatch: pytest.MonkeyPatch, chance: Random, turns: int, every: int, batch: int, data: st.DataObject
@@ -50,7 +51,7 @@ def test_any_log_any_batch_and_any_snapshot_lead_to_the_same(
                 assert list(stored.entries(0, position)) == entries[:position]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25), deadline=None)
 @given(CHANCE, st.integers(2, 20), st.data())
 def test_a_time_leads_to_the_same_position_in_any_log(chance: Random, turns: int, data: st.DataObject) -> None:
     rows, entries = churn.recorded(chance, turns)
@@ -65,7 +66,7 @@ def test_a_time_leads_to_the_same_position_in_any_log(chance: Random, turns: int
                 assert stored.position_of(ago, now_ns) == in_memory.position_of(ago, now_ns) == last
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25), deadline=None)
 @given(CHANCE, st.integers(2, 30), st.data())
 def test_what_is_about_an_object_is_found_in_any_log(chance: Random, turns: int, data: st.DataObject) -> None:
     rows, entries = churn.recorded(chance, turns)

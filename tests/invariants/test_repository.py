@@ -6,11 +6,12 @@ import pytest
 
 from cplane.domain.verdict import Direction
 from tests.support.changing import Changing, entries
+from tests.support.effort import examples
 from tests.support.policies import IDENTITIES
 
 pytestmark = pytest.mark.slow
 
-HISTORIES = 240
+HISTORIES = examples(240)
 STEPS = 40
 
 

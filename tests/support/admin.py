@@ -5,13 +5,17 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.to_thread
+from click.testing import CliRunner
 
 from cplane.api.errors import refuse
 from cplane.api.server import admin_services
+from cplane.cli.main import cli
 from cplane.transport.client import ClientChannel, connect
 from tests.support.engine import ListEngine, agent
 from tests.support.serving import served
@@ -62,3 +66,12 @@ async def cplane(path: Path, *arguments: str, stdin: str | bytes = "") -> Ran:
     environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "LC_ALL": "C.UTF-8"}
     done = await anyio.run_process(command, input=data, check=False, env=environment)
     return Ran(done.returncode, done.stdout.decode(), done.stderr.decode())
+
+
+async def run(path: Path, *arguments: str, stdin: str | bytes = "") -> Ran:
+    """Run the command line in this process, in a thread: quicker than a process of its own."""
+    command = ["--server", f"unix://{path}", *arguments]
+    invoke = partial(CliRunner().invoke, cli, command, input=stdin, prog_name="cplane")
+    done = await anyio.to_thread.run_sync(invoke)
+    assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
+    return Ran(done.exit_code, done.stdout, done.stderr)

@@ -19,7 +19,7 @@ from cplane.cli.main import cli
 from cplane.eventlog.store import SqliteLog
 from cplane.events.envelope import NODE, Proposed
 from cplane.events.node import NodeAddressesChanged
-from tests.support.admin import ALLOW_WEB, DENY_ALL, Ran, administered, cplane
+from tests.support.admin import ALLOW_WEB, DENY_ALL, administered, cplane, run
 from tests.support.clock import TickingClock
 from tests.support.engine import ListEngine
 from tests.support.scenario import pod
@@ -45,14 +45,6 @@ async def path(engine: ListEngine, tmp_path: Path) -> AsyncIterator[Path]:
     socket = tmp_path / "cpt.sock"
     async with administered(engine, socket):
         yield socket
-
-
-async def run(path: Path, *arguments: str) -> Ran:
-    """Run the command line in this process, in a thread: quicker than a process of its own."""
-    command = ["--server", f"unix://{path}", *arguments]
-    done = await anyio.to_thread.run_sync(lambda: CliRunner().invoke(cli, command, prog_name="cplane"))
-    assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
-    return Ran(done.exit_code, done.stdout, done.stderr)
 
 
 async def test_a_policy_lives_from_apply_to_delete(path: Path, engine: ListEngine):
@@ -127,7 +119,7 @@ async def test_every_error_is_a_line_with_document_and_path_and_the_exit_code_is
 async def test_the_exit_code_tells_refusal_from_wrong_usage_and_no_agent(
     path: Path, arguments: tuple[str, ...], stdin: bytes, code: int, told: str
 ):
-    ran = await cplane(path, *arguments, stdin=stdin) if stdin else await run(path, *arguments)
+    ran = await run(path, *arguments, stdin=stdin)
     assert (ran.code, told in ran.err) == (code, True), ran
 
 
@@ -188,7 +180,7 @@ spec: {externalCIDRs: [192.0.2.0/24, 2001:db8::/32]}
 
 @pytest.mark.parametrize("kind", ["knp", "netpol", "NetworkPolicy", "networkpolicies"])
 async def test_a_kubernetes_policy_is_administered_like_the_others(path: Path, engine: ListEngine, kind: str):
-    applied = await cplane(path, "policy", "apply", "-f", "-", stdin=KNP)
+    applied = await run(path, "policy", "apply", "-f", "-", stdin=KNP)
     assert applied.out == f"NetworkPolicy shop/closed created\nposition {engine.head}\n"
     listed = await run(path, "policy", "list")
     assert listed.out.splitlines()[1].split() == ["NetworkPolicy", "shop", "closed", "1", "-", "yes"]
@@ -200,7 +192,7 @@ async def test_a_kubernetes_policy_is_administered_like_the_others(path: Path, e
 
 @pytest.mark.parametrize("kind", ["ccg", "CiliumCIDRGroup", "ciliumcidrgroups"])
 async def test_a_group_of_prefixes_is_administered_like_the_others(path: Path, engine: ListEngine, kind: str):
-    applied = await cplane(path, "policy", "apply", "-f", "-", stdin=GROUP)
+    applied = await run(path, "policy", "apply", "-f", "-", stdin=GROUP)
     assert applied.out == f"CiliumCIDRGroup partners created\nposition {engine.head}\n"
     listed = await run(path, "policy", "list")
     assert listed.out.splitlines()[1].split() == ["CiliumCIDRGroup", "-", "partners", "-", "2", "-"]
@@ -213,7 +205,7 @@ async def test_a_group_of_prefixes_is_administered_like_the_others(path: Path, e
 async def test_the_status_of_policies_says_why_something_is_not_enforced(path: Path, engine: ListEngine):
     rule = 'toPorts: [{ports: [{port: "80", protocol: TCP}], rules: {http: [{method: GET}]}}]'
     text = ALLOW_WEB.replace('toPorts: [{ports: [{port: "80", protocol: TCP}]}]', rule)
-    await cplane(path, "policy", "apply", "-f", "-", stdin=f"{text}---\n{KNP}")
+    await run(path, "policy", "apply", "-f", "-", stdin=f"{text}---\n{KNP}")
     shown = await run(path, "policy", "status")
     lines = [" ".join(line.split()) for line in shown.out.splitlines()]
     no_proxy = "there is no proxy for http: this traffic is dropped (180)"

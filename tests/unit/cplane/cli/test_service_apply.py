@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.admin import administered, cplane
+from tests.support.admin import administered, cplane, run
 from tests.support.engine import ListEngine
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
@@ -62,10 +62,10 @@ async def test_services_and_backends_of_manifests_are_applied(path: Path, engine
     assert done.code == 0
     assert done.out == f"shop/web changed\nposition {engine.head}\n"
     assert done.err == "cplane: ignored objects that mean nothing to services: 1 ConfigMap\n"
-    shown = await cplane(path, "service", "list")
+    shown = await run(path, "service", "list")
     assert "0.0.0.0:30080/TCP" in shown.out
     assert "10.0.0.1:8080/TCP 10.0.0.2:8080/TCP (terminating)" in shown.out
-    again = await cplane(path, "service", "apply", "-f", "-", stdin=SOUND)
+    again = await run(path, "service", "apply", "-f", "-", stdin=SOUND)
     assert again.out == f"position {engine.head}\n"
 
 
@@ -73,7 +73,7 @@ async def test_every_mistake_is_told_and_nothing_is_applied(path: Path, engine: 
     file = tmp_path / "web.yaml"
     file.write_text(SOUND.replace("port: 80,", "port: 0,").replace("10.0.0.1]", "10.0.0.300]"))
     head = engine.head
-    done = await cplane(path, "service", "apply", "-f", str(file))
+    done = await run(path, "service", "apply", "-f", str(file))
     assert (done.code, done.out) == (1, "")
     assert done.err.splitlines() == [
         f"cplane: {file}, document 1, spec.ports[0].port: expected an integer from 1 to 65535, got number 0",
@@ -83,5 +83,5 @@ async def test_every_mistake_is_told_and_nothing_is_applied(path: Path, engine: 
 
 
 async def test_what_has_no_services_is_refused(path: Path):
-    done = await cplane(path, "service", "apply", "-f", "-", stdin="{apiVersion: v1, kind: ConfigMap}")
+    done = await run(path, "service", "apply", "-f", "-", stdin="{apiVersion: v1, kind: ConfigMap}")
     assert (done.code, done.err) == (1, "cplane: there is nothing of services in it\n")

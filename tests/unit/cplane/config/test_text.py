@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from cplane.config.problems import BadText, Bounds, Document, Problem, join
 from cplane.config.text import read
+from tests.support.effort import examples
 
 
 def errors(text: str | bytes, bounds: Bounds | None = None) -> list[str]:
@@ -239,18 +240,18 @@ def test_many_problems_under_a_long_key_are_told_in_little():
 @pytest.mark.parametrize(
     "text",
     [
-        "a: " + "b" * 9_000_000,
-        "a: " + "1_" * 1_000_000,
-        "a: " + "1:" * 1_000_000,
-        "#" * 9_000_000,
-        "a: |\n" + "  x\n" * 2_000_000,
-        "- 1\n" * 50_000,
-        "a: &a x\nb: [" + "*a," * 100_000 + "]",
-        "a: &a {x: 1}\nb: {<<: [" + "*a," * 100_000 + "]}",
-        "".join(f"a{i}: &b{i} 1\n" for i in range(30_000)),
-        "[" * 9_000_000,
-        '{"a": "' + "x" * 2_000_000 + '"}',
-        '{"a": [' + "1," * 100_000,
+        "a: " + "b" * examples(9_000_000),
+        "a: " + "1_" * examples(1_000_000),
+        "a: " + "1:" * examples(1_000_000),
+        "#" * examples(9_000_000),
+        "a: |\n" + "  x\n" * examples(2_000_000),
+        "- 1\n" * examples(50_000),
+        "a: &a x\nb: [" + "*a," * examples(100_000) + "]",
+        "a: &a {x: 1}\nb: {<<: [" + "*a," * examples(100_000) + "]}",
+        "".join(f"a{i}: &b{i} 1\n" for i in range(examples(30_000))),
+        "[" * examples(9_000_000),
+        '{"a": "' + "x" * examples(2_000_000) + '"}',
+        '{"a": [' + "1," * examples(100_000),
     ],
 )
 def test_a_text_of_many_megabytes_is_read_or_refused_in_seconds(text: str):

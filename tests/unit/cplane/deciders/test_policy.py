@@ -19,6 +19,7 @@ from cplane.domain.policy import PolicyRef
 from cplane.events.identity import IdentityAllocated, IdentityReleased
 from cplane.events.policy import PolicyDeleted, PolicyUpserted
 from tests.support.builders import audited, cnp, group, knp
+from tests.support.effort import examples
 from tests.support.scenario import JOIN, given, replayed, when
 
 SERVICES = (
@@ -101,9 +102,10 @@ def test_more_prefixes_than_one_call_may_name_are_refused_whatever_policies_they
 @pytest.mark.slow
 def test_a_call_may_have_thousands_of_consequences():
     """Each of these policies names a prefix of its own, and each prefix is settled by a command of its own."""
-    policies = [document(f"p{n}", f"10.{n >> 8}.{n & 255}.0/24") for n in range(10_001)]
+    count = examples(10_001)
+    policies = [document(f"p{n}", f"10.{n >> 8}.{n & 255}.0/24") for n in range(count)]
     events = when(given(JOIN), apply(*policies))
-    assert [sum(isinstance(e, kind) for e in events) for kind in (PolicyUpserted, IdentityAllocated)] == [10_001] * 2
+    assert [sum(isinstance(e, kind) for e in events) for kind in (PolicyUpserted, IdentityAllocated)] == [count] * 2
 
 
 def test_deleting_a_policy_that_does_not_exist_deletes_none():

@@ -17,10 +17,11 @@ from cplane.eventlog.verify import verify_file
 from cplane.timetravel.history import History
 from tests.support import churn
 from tests.support.archiver import SEGMENT
+from tests.support.effort import examples
 
 pytestmark = pytest.mark.slow
 KILLS_MIN, KILLS_MAX = 5, 60
-PARTS = 16  # of the time that all of it takes: so soon the first victims die
+PARTS = examples(16, least=8)  # of the time that all of it takes: so soon the first victims die
 
 
 def killed(nursery, after_s: float) -> bool:
@@ -57,7 +58,7 @@ def undisturbed_s(path: Path) -> float:
 
 
 def test_nothing_is_lost_by_any_kill(tmp_path: Path) -> None:
-    rows, entries = churn.recorded(Random(21), 180)
+    rows, entries = churn.recorded(Random(21), examples(180, least=70))
     path = churn.stored(tmp_path / "log.db", rows)
     memory = History(MemoryReader(entries))
     chance = random.Random(21)

@@ -15,11 +15,12 @@ from cplane.errors import Unavailable
 from cplane.eventlog.postgres import PostgresLog
 from cplane.eventlog.verify import verify_file
 from cplane.telemetry.clock import SystemClock
+from tests.support.effort import examples
 from tests.support.log import everything, fact, proposal
 from tests.support.postgres import NEEDS_POSTGRES, server
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow, NEEDS_POSTGRES]
-KILLS = int(os.environ.get("CPLANE_TEST_KILLS", "12"))
+KILLS = int(os.environ.get("CPLANE_TEST_KILLS", examples(12)))
 CLIENTS = 8
 
 

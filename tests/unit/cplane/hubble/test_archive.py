@@ -3,7 +3,8 @@
 import errno
 import gc
 import os
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Callable, Iterator, MutableMapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +120,23 @@ def said() -> Iterator[list[MutableMapping[str, Any]]]:
         yield lines
 
 
+@pytest.fixture(scope="module")
+def fifties(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Feed]:
+    @cache
+    def feed_of(backend: str) -> Feed:
+        feed = Feed(tmp_path_factory.mktemp(backend) / "archive")
+        anyio.run(feed.add, 50, backend=backend)
+        return feed
+
+    return feed_of
+
+
+@pytest.fixture
+def fifty(fifties: Callable[[str], Feed], anyio_backend: str) -> Feed:
+    """Fifty flows, for those who only ask."""
+    return fifties(anyio_backend)
+
+
 @pytest.mark.parametrize(
     ("query", "expected"),
     [
@@ -144,12 +162,10 @@ def said() -> Iterator[list[MutableMapping[str, Any]]]:
     ],
 )
 async def test_an_answer_reaches_from_the_archive_into_the_ring(
-    folder: Path, query: dict[str, Any], expected: list[int]
+    fifty: Feed, query: dict[str, Any], expected: list[int]
 ) -> None:
-    feed = Feed(folder)
-    await feed.add(50)
-    assert feed.store.ring.oldest == 34
-    assert await feed.answer(**query) == expected
+    assert fifty.store.ring.oldest == 34
+    assert await fifty.answer(**query) == expected
 
 
 @pytest.mark.slow

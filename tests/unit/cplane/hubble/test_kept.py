@@ -181,39 +181,47 @@ def test_a_ring_takes_disk_as_it_fills_and_not_before(path: Path) -> None:
     keeper(store).release()
 
 
-KILLED = """
-import sys
+# For each line another victim: one process that forks, because to import everything takes longer than to be killed.
+NURSERY = """
+import os, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 from tests.unit.cplane.hubble.test_kept import fill, opened
-store = opened(Path(sys.argv[1]))
-print("ready", flush=True)
-while True:
-    fill(store, 37)
-    print(store.ring.written, flush=True)
+for _ in sys.stdin:
+    if not (pid := os.fork()):
+        store = opened(Path(sys.argv[1]))
+        print(os.getpid(), flush=True)
+        while True:
+            fill(store, 37)
+            print(store.ring.written, flush=True)
+    os.waitpid(pid, 0)
+    print("gone", flush=True)
 """
 
 
 @pytest.mark.slow
 def test_a_kill_at_any_instant_tears_no_flow_and_takes_none_that_was_there(path: Path) -> None:
     told = 0
-    for number in range(examples(8)):
-        process = subprocess.Popen(
-            [sys.executable, "-c", KILLED, str(path), str(ROOT)], stdout=subprocess.PIPE, text=True, cwd=ROOT
-        )
-        assert process.stdout is not None
-        with process.stdout as words:
-            assert words.readline() == "ready\n"
+    command = [sys.executable, "-c", NURSERY, str(path), str(ROOT)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT) as nursery:
+        assert nursery.stdin is not None
+        assert nursery.stdout is not None
+        for number in range(examples(8)):
+            nursery.stdin.write("another\n")
+            nursery.stdin.flush()
+            pid = int(nursery.stdout.readline())
             for _ in range(number):
-                told = int(words.readline())
-            process.send_signal(signal.SIGKILL)
-            told = max([told, *(int(word) for word in words.read().split("\n")[:-1])])
-        assert process.wait() == -signal.SIGKILL
-        store = opened(path)
-        assert keeper(store).works
-        assert told <= store.ring.written <= told + 37, "what was told is there"
-        untouched(store)
-        keeper(store).release()
+                told = int(nursery.stdout.readline())
+            os.kill(pid, signal.SIGKILL)
+            while (word := nursery.stdout.readline()) != "gone\n":
+                told = max(told, int(word))
+            store = opened(path)
+            assert keeper(store).works
+            assert told <= store.ring.written <= told + 37, "what was told is there"
+            untouched(store)
+            keeper(store).release()
+        nursery.stdin.close()
+    assert nursery.returncode == 0
 
 
 def untouched(store: FlowStore) -> None:

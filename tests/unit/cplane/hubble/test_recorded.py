@@ -15,6 +15,7 @@ from cplane.hubble.ring import FlowRing
 from cplane.hubble.store import FlowStore
 from cplane.timetravel.flows import pick_flow
 from cplane.timetravel.seen import Seen, Sight
+from tests.support.effort import examples
 from tests.support.flows import SEED, START_NS, World, record_batches, records, store_of
 
 EVER = 0, 1 << 63
@@ -45,7 +46,7 @@ def told(found: Seen) -> dict[int, int]:
     return {kind.port: count.times for kind, count in found.kinds.items()}
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=examples(20), deadline=None)
 @given(record_batches())
 def test_every_flow_of_the_ring_is_found_by_its_uuid(batch: np.ndarray) -> None:
     store = store_of(batch)

@@ -17,6 +17,7 @@ from cplane.hubble.store import FlowStore
 from cplane.pb.observer import observer_pb2 as pb
 from cplane.transport.batches import batches
 from cplane.transport.client import connect
+from tests.support.effort import examples
 from tests.support.flows import SEED, START_NS, World, records
 from tests.support.observing import StillClock, get_flows
 from tests.support.serving import RawClient, served
@@ -24,7 +25,7 @@ from tests.support.serving import RawClient, served
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 READERS = 49
-BATCH, ROUNDS, CAPACITY = 512, 16, 2048
+BATCH, ROUNDS, CAPACITY = 512, examples(16, least=8), 2048
 FOLLOW = pb.GetFlowsRequest(follow=True)
 
 

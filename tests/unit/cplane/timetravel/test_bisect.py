@@ -14,6 +14,7 @@ from cplane.timetravel.replay import NothingToShow
 from cplane.timetravel.traffic import question_of
 from tests.support import churn
 from tests.support.builders import selector
+from tests.support.effort import examples
 from tests.support.scenario import pod
 from tests.support.story import Story, applied
 
@@ -74,7 +75,7 @@ def test_further_changes_on_the_way_are_named(told: Story) -> None:
 
 
 def test_a_row_of_a_table_and_how_many_there_are_can_be_asked_for() -> None:
-    _, entries = churn.recorded(Random(5), 150, pods=6)
+    _, entries = churn.recorded(Random(5), examples(150, least=50), pods=6)
     history = History(MemoryReader(entries))
     counts = [len(history.moment(at).tables.table(IPCACHE)) for at in range(len(entries) + 1)]
     limit = max(counts) - 1

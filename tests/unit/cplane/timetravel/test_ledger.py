@@ -24,6 +24,7 @@ from cplane.timetravel import ledger as module
 from cplane.timetravel.ledger import Ledger
 from tests.support import churn
 from tests.support.builders import cnp, document, selector
+from tests.support.effort import examples
 from tests.support.scenario import endpoint_created
 from tests.support.strategies import CHANCE
 
@@ -65,7 +66,7 @@ def same_tables(left: Tables, right: Tables) -> bool:
 
 
 @pytest.mark.slow
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 @given(HISTORIES)
 def test_a_ledger_is_the_world_at_every_position(history) -> None:
     world, ledger = World(), Ledger()
@@ -77,7 +78,7 @@ def test_a_ledger_is_the_world_at_every_position(history) -> None:
 
 
 @pytest.mark.slow
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 @given(HISTORIES, st.data())
 def test_a_ledger_that_was_dumped_and_loaded_anywhere_goes_on_as_if_it_were_not(history, data) -> None:
     _, entries = made(history)
@@ -90,7 +91,7 @@ def test_a_ledger_that_was_dumped_and_loaded_anywhere_goes_on_as_if_it_were_not(
 
 
 @pytest.mark.slow
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(HISTORIES, st.data())
 def test_the_gist_of_any_stretch_leads_where_all_of_its_events_lead(history, data) -> None:
     rows, entries = made(history)
@@ -105,7 +106,7 @@ def test_the_gist_of_any_stretch_leads_where_all_of_its_events_lead(history, dat
 
 
 @pytest.mark.slow
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(HISTORIES)
 def test_tables_of_the_facts_are_those_that_every_event_was_folded_into(history) -> None:
     _, entries = made(history)
@@ -115,7 +116,7 @@ def test_tables_of_the_facts_are_those_that_every_event_was_folded_into(history)
 
 
 @pytest.mark.slow
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=examples(20), deadline=None)
 @given(HISTORIES)
 def test_a_copy_does_not_follow_what_it_was_copied_from(history) -> None:
     _, entries = made(history)

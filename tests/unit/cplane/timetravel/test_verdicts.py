@@ -27,6 +27,7 @@ from cplane.timetravel.traffic import PodName, Question, question_of
 from cplane.timetravel.verdicts import ABSENT, Pair
 from tests.support import churn
 from tests.support.builders import ports, selector
+from tests.support.effort import examples
 from tests.support.scenario import pod
 from tests.support.story import Story, applied
 
@@ -64,7 +65,7 @@ def by_everything(world: World, question: Question) -> str:
     return str(max(verdicts, key=(Outcome.ALLOWED, Outcome.AUDIT, Outcome.DENIED).index))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25), deadline=None)
 @given(st.integers(0, 10_000))
 def test_two_ends_alone_are_judged_as_among_everybody(seed: int) -> None:
     chance = Random(seed)
@@ -88,7 +89,7 @@ def commits(entries: list[Envelope]) -> Iterator[int]:
         yield list(run)[-1].position
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=examples(15), deadline=None)
 @given(st.integers(0, 10_000))
 def test_the_last_turn_is_where_the_verdict_became_another_one(seed: int) -> None:
     chance = Random(seed)
@@ -131,7 +132,7 @@ def told() -> Story:
 ASKED = question_of(source="shop/client", destination="shop/web", port="80/TCP")
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=examples(20), deadline=None)
 @given(st.integers(0, 10_000))
 def test_a_search_of_what_can_matter_finds_what_a_walk_through_everything_finds(seed: int) -> None:
     chance = Random(seed)
