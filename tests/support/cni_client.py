@@ -10,7 +10,7 @@ import sys
 from dataclasses import dataclass, field
 from typing import Any
 
-PLUGIN = (sys.executable, "-c", "import sys; from cplane.cni.main import main; sys.exit(main())")
+PLUGIN = (sys.executable, "-c", "from cplane.cni.main import command; command()")
 
 
 @dataclass(frozen=True)
