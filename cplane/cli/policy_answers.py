@@ -7,7 +7,7 @@ if TYPE_CHECKING:
     from cplane.domain.policy.explanation import Explanation, RuleHit
     from cplane.k8s.reach import Answer, Reach
 
-_LINES_MAX: Final = 65_536  # texts of answers that are kept, and of their sides
+_LINES_MAX: Final = 65_536  # texts of answers that are kept, and of their rules
 
 
 def answers_to(reach: "Reach", lines: list[bytes], first: int, *, table: bool) -> tuple[bytes, int]:
@@ -36,7 +36,6 @@ def _line(answer: "Answer") -> bytes:
     return b'{"verdict":"%b","l7":%b,"egress":%b,"ingress":%b}\n' % (verdict, l7, egress, ingress)
 
 
-@lru_cache(maxsize=_LINES_MAX)
 def _side(one: "Explanation") -> bytes:
     import msgspec
 

@@ -220,6 +220,10 @@ class MapState:
                 del told[full]
             yield full, was, now
 
+    def names(self, number: int, direction: Direction) -> bool:
+        """Whether any entry is under this peer."""
+        return number in self._tables[direction]
+
     def entry(self, key: MapKey) -> MapEntry | None:
         """The entry under exactly this key."""
         return self._entry(key.identity, key.direction, L4Key(key.protocol, key.port, key.l4_bits))

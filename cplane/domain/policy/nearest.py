@@ -84,6 +84,7 @@ class Candidates:
         self._peers: dict[int, list[float]] = {}
         self._ports: dict[tuple[int, int], list[int]] = {}
         self._words: dict[tuple[int, int], tuple[str, str]] = {}
+        self._abouts: dict[int, str] = {}
 
     def nearest(self, peer: PeerIdentity, traffic: Traffic) -> Nearest | None:
         """The term that fits most of peer, protocol and port; None where no term selects anything.
@@ -94,7 +95,8 @@ class Candidates:
         if not self._terms:
             return None
         # As one number: how many parts fit, whether the peer does, how much of it. Tuples would take twice as long.
-        scores = list(map(add, self._peer_fits(peer), self._l4_fits(traffic)))
+        ports = self._l4_fits(traffic)
+        scores = list(map(add, self._peer_fits(peer), ports))
         place = scores.index(max(scores))
         resolved, term, made = self._terms[place]
         words = self._words.get((place, peer.number))
@@ -102,8 +104,15 @@ class Candidates:
             _make_room(self._words)
             words = self._words[place, peer.number] = self._peer_words(term, made, peer)
         selector, missing = words
-        about = "" if sum(_l4_fit(term, traffic, self._own_ports)) == _L4_PARTS else l4_text(term.l4 or ())
+        about = "" if ports[place] == _PART * _L4_PARTS else self._about(place)
         return Nearest(RuleHit(resolved.ref, term.path, selector), missing, about, traffic)
+
+    def _about(self, place: int) -> str:
+        """Which ports the term at this place is about."""
+        found = self._abouts.get(place)
+        if found is None:
+            found = self._abouts[place] = l4_text(self._terms[place].term.l4 or ())
+        return found
 
     def _peer_fits(self, peer: PeerIdentity) -> list[float]:
         found = self._peers.get(peer.number)

@@ -24,7 +24,7 @@ from cplane.domain.policy.explanation import (
 from cplane.domain.policy.http import HttpRequest
 from cplane.domain.policy.kafka import API_KEYS, KafkaRequest
 from cplane.domain.policy.lookup import lookup
-from cplane.domain.policy.mapstate import MapEntry, MapKey, MapState
+from cplane.domain.policy.mapstate import ANYONE, MapEntry, MapKey, MapState
 from cplane.domain.policy.nearest import Candidates, Fits
 from cplane.domain.policy.redirect import Request
 from cplane.domain.policy.repository import AUDIT_PLANE, Repository
@@ -49,7 +49,9 @@ class Denial(NamedTuple):
 
     def explain(self) -> Explanation:
         """The verdict."""
-        near = self.near._replace(traffic=self.traffic) if self.near is not None else None
+        near = self.near
+        if near is not None and near.traffic is not self.traffic:
+            near = near._replace(traffic=self.traffic)
         reason = f"{self.whose} {self.traffic} {self.other}{f'; the nearest is {near}' if near is not None else ''}"
         found = Explanation(Outcome.DENIED, reason, self.asking, nearest=near)
         return _as_audited(found) if self.audited else found
@@ -128,7 +130,7 @@ class Judge:
 
     def __init__(self, repository: Repository) -> None:
         self._repository = repository
-        self._entries: dict[tuple[int, MapKey], MapEntry | None] = {}
+        self._entries: dict[int, dict[MapKey, MapEntry | None]] = {}
         self._told: dict[tuple[int, MapKey], Case] = {}
         self._lengths: dict[tuple[int, Direction], tuple[int, ...]] = {}
         self._denials: dict[tuple[int, Direction], tuple[tuple[RuleHit, ...], str, Candidates]] = {}
@@ -173,18 +175,19 @@ class Judge:
         lengths = self._lengths.get(place)
         if lengths is None:
             lengths = self._lengths[place] = state.lengths(traffic.direction)
-        kept = self._entries
+        kept = self._entries.setdefault(number, {})
 
         def entry_of(key: MapKey) -> MapEntry | None:
-            where = number, key
-            if where in kept:
-                return kept[where]
+            if key in kept:
+                return kept[key]
             if len(kept) >= _ENTRIES_MAX:
                 kept.clear()
-            entry = kept[where] = state.entry(key)
+            entry = kept[key] = state.entry(key)
             return entry
 
-        decision = lookup(entry_of, peer.number, *traffic, lengths=lengths)
+        # Nobody looks for entries of a peer that has none, which most peers have of most subjects.
+        identity = peer.number if state.names(peer.number, traffic.direction) else ANYONE
+        decision = lookup(entry_of, identity, *traffic, lengths=lengths)
         if decision.key is None:
             denial = self._default_deny(number, state, peer, traffic)
             return Case(denial.explain(), denial=denial)
