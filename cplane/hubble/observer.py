@@ -23,6 +23,7 @@ from cplane.hubble.store import FlowStore
 from cplane.pb.flow import flow_pb2
 from cplane.pb.observer import observer_pb2 as pb
 from cplane.pb.relay import relay_pb2
+from cplane.transport.pour import pour
 
 if TYPE_CHECKING:
     from grpclib.server import Stream
@@ -88,8 +89,7 @@ class Observer:
         await self._greet(stream)
         reading = Reading(self._store, query, encoder, past)
         while (data := await _next(reading)) is not None:
-            # grpclib can only write one message at a time; its stream below has the flow control
-            await stream._stream.send_data(data)  # noqa: SLF001
+            await pour(stream, data)
             await anyio.lowlevel.checkpoint()  # a write that need not wait would starve the others
 
     async def get_agent_events(self, stream: "Stream[pb.GetAgentEventsRequest, pb.GetAgentEventsResponse]") -> None:

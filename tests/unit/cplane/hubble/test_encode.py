@@ -11,6 +11,7 @@ from cplane.hubble.fieldmask import keep, parse_mask
 from cplane.hubble.flow import FlowBuilder
 from cplane.hubble.ring import Loss, LossSource
 from cplane.hubble.store import FlowStore
+from cplane.pb.cplane.flow.v1 import extension_pb2
 from cplane.pb.flow import flow_pb2
 from cplane.pb.observer import observer_pb2
 from tests.support.effort import examples
@@ -54,6 +55,29 @@ def test_a_template_parses_to_the_message_built_field_by_field(
     encoder = Encoder(store, None if paths is None else parse_mask(paths), origin=origin)
     assert responses(store, encoder) == expected(store, paths, origin=origin)
     assert responses(store, encoder) == expected(store, paths, origin=origin), "from the cached tails"
+
+
+@settings(max_examples=examples(20), deadline=None)
+@given(batch=record_batches(), chosen=st.sets(st.integers(0, 63)), origin=st.booleans())
+def test_some_rows_are_what_they_are_among_all(batch: np.ndarray, chosen: set[int], origin: bool) -> None:
+    store = store_of(batch)
+    encoder = Encoder(store, origin=origin)
+    span = store.ring.span(store.ring.oldest, store.ring.written)
+    whole = list(frames(encoder.encode(span, np.arange(len(span)))))
+    rows = [row for row in sorted(chosen) if row < len(span)]
+    assert list(frames(encoder.encode(span, np.array(rows, np.intp)))) == [whole[row] for row in rows]
+
+
+@pytest.mark.parametrize("time_ns", [0, 1, 10**9 - 1, 10**9, (1 << 63) - 1, (1 << 64) - 1])
+@pytest.mark.parametrize("origin", [0, 127, 128, 1 << 28, (1 << 56) - 1])
+def test_the_ends_of_what_fits(time_ns: int, origin: int) -> None:
+    store = store_of(records({"sport": 65535, "dport": 128, "position": origin}))
+    store.ring.span(0, 1)["time_ns"][0] = time_ns
+    (response,) = responses(store, Encoder(store, origin=True))
+    assert (response.time.seconds, response.time.nanos) == divmod(time_ns, 10**9)
+    assert response.flow.time == response.time
+    assert (response.flow.l4.TCP.source_port, response.flow.l4.TCP.destination_port) == (65535, 128)
+    assert extension_pb2.Origin.FromString(response.flow.extensions.value).position == origin
 
 
 def test_each_message_is_framed_for_grpc() -> None:
