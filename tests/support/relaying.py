@@ -126,7 +126,7 @@ async def relaying(
     Stores and scripts are served on unix sockets, a Peer is where it says.
     """
     clock = SystemClock()
-    dialer = Dialer(tls, dial_s=0.5, retry_s=0.2)
+    dialer = Dialer(tls, dial_s=1.5, retry_s=0.2)
     pool = Pool(dialer, clock, lambda: 0.5, logger("relay"))
     async with anyio.create_task_group() as tasks:
         async with AsyncExitStack() as stack:
