@@ -270,9 +270,9 @@ class _Frontends:
 
     def __init__(self, state: ServiceState, services: tuple[Service, ...]) -> None:
         self._state = state
-        replaced = {one.name for one in services}
         # A number that is let go by this command is not given again by it: it rests.
-        kept = sum(len(one.frontends) for name, one in state.services.items() if name not in replaced)
+        replaced = (state.services.get(name) for name in {one.name for one in services})
+        kept = len(state.frontend_ids) - sum(len(one.frontends) for one in replaced if one is not None)
         needed = kept + sum(len(one.frontends) for one in services)
         if needed > FRONTENDS_MAX:
             raise TooManyFrontends(needed)

@@ -271,6 +271,34 @@ def _evolve_backends(state: ServiceState, event: BackendsChanged) -> ServiceStat
     )
 
 
+def gathered(
+    services: Iterable[ServiceUpserted], backends: Iterable[BackendsChanged], states: Iterable[BackendStateChanged]
+) -> ServiceState:
+    """What `evolve` makes of facts of which each is about something else; there may be a hundred thousand backends.
+
+    Which numbers were given last, and the options, are not in them.
+    """
+    named = {ServiceName(one.namespace, one.name): one for one in services}
+    frontends = {frontend_key(one): (one.id, name) for name, event in named.items() for one in event.frontends}
+    sources: dict[ServiceName, dict[str, tuple[BackendRecord, ...]]] = {}
+    by_key: dict[BackendKey, int] = {}
+    users: dict[int, int] = {}
+    for event in backends:
+        sources.setdefault(ServiceName(event.namespace, event.service), {})[event.source] = event.backends
+        for one in event.backends:
+            by_key[backend_key(one)] = one.id
+            users[one.id] = users.get(one.id, 0) + 1
+    return ServiceState(
+        services=Map(named),
+        sources=Map({name: Map(held) for name, held in sources.items()}),
+        frontends=Map(frontends),
+        frontend_ids=Map({number: key for key, (number, _) in frontends.items()}),
+        backends_by_key=Map(by_key),
+        users=Map(users),
+        states=Map({one.backend: BackendState(one.state) for one in states}),
+    )
+
+
 def facts_of(state: ServiceState) -> Iterable[ServiceEvent]:
     """The fewest facts that say what is so."""
     if state.options != ServiceOptions():

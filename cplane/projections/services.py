@@ -113,6 +113,27 @@ class ServiceProjection:
         """All rows of a table."""
         return self._tables[name]
 
+    def gather(self, events: Iterable[Event]) -> None:
+        """As `apply` for each in order, but the rows of what is only added are made once for all of it."""
+        names: dict[ServiceName, None] = {}
+        backends: dict[int, None] = {}
+        for event in events:
+            match event:
+                case ServiceUpserted() if (name := ServiceName(event.namespace, event.name)) not in self._services:
+                    self._services[name] = event
+                    names[name] = None
+                case BackendsChanged() if self._is_news(event):
+                    backends |= self._taken_in(event)
+                case _:
+                    self._renew(tuple(names), backends)
+                    names, backends = {}, {}
+                    self.apply(event)
+        self._renew(tuple(names), backends)
+
+    def _is_news(self, event: BackendsChanged) -> bool:
+        """Whether nothing was known of the source."""
+        return event.source not in self._sources.get(ServiceName(event.namespace, event.service), {})
+
     def apply(self, event: Event) -> dict[str, AnyDelta]:
         """What the event changes, by table."""
         match event:
@@ -140,6 +161,10 @@ class ServiceProjection:
                 return {}
 
     def _sources_changed(self, event: BackendsChanged) -> dict[str, AnyDelta]:
+        return self._renew((ServiceName(event.namespace, event.service),), self._taken_in(event))
+
+    def _taken_in(self, event: BackendsChanged) -> dict[int, None]:
+        """The backends of a source are known; those that it named before and names now."""
         name = ServiceName(event.namespace, event.service)
         place = _Place(name, event.source)
         sources = self._sources.setdefault(name, {})
@@ -155,7 +180,7 @@ class ServiceProjection:
             sources[event.source] = event.backends
         elif not sources:
             del self._sources[name]
-        return self._renew((name,), touched)
+        return touched
 
     def _state_changed(self, event: BackendStateChanged) -> dict[str, AnyDelta]:
         held = self._backends.get(event.backend)

@@ -75,8 +75,7 @@ class Tables:
             LXC: address_projection(),
         }
         self._services = ServiceProjection()
-        for fact in facts:
-            self.apply(fact)
+        self._services.gather(map(self._folded, facts))
 
     @property
     def policies(self) -> PolicyMapProjection:
@@ -85,10 +84,19 @@ class Tables:
 
     def apply(self, event: Event) -> dict[str, Delta]:  # type: ignore[type-arg]
         """What the event changes, by table; tables that it leaves alone are not in it."""
-        deltas = {name: delta for name, fold in self._folds.items() if (delta := fold.apply(event))}
+        deltas = self._fold(event)
         if (devices := deltas.get(DEVICES)) and (programs := _programs(devices)):
             deltas[PROGRAMS] = programs
         return deltas | self._services.apply(event)
+
+    def _fold(self, event: Event) -> dict[str, Delta]:  # type: ignore[type-arg]
+        """What the event changes in tables that are not of services."""
+        return {name: delta for name, fold in self._folds.items() if (delta := fold.apply(event))}
+
+    def _folded(self, event: Event) -> Event:
+        """The same event, when all tables that are not of services have it."""
+        self._fold(event)
+        return event
 
     def table(self, name: str) -> Mapping[object, object]:
         """The rows of one table. Programs run on every device, and there is nothing to say of them but where."""

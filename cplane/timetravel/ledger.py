@@ -263,10 +263,7 @@ def _policies(record: Record) -> PolicyState:
 
 
 def _services(record: Record) -> ServiceState:
-    state = ServiceState()
-    kept: tuple[dict[Any, Any], ...] = (record.services, record.backends, record.states)  # Any: events of services
-    for fact in (one for some in kept for one in some.values()):
-        state = servicestate.evolve(state, fact)
+    state = servicestate.gathered(record.services.values(), record.backends.values(), record.states.values())
     options = ServiceOptions() if record.service_options is None else options_of(record.service_options)
     return replace(state, last_frontend=record.last_frontend, last_backend=record.last_backend, options=options)
 

@@ -55,8 +55,8 @@ class Lane:
 
 def measure(rig: Rig, traffic: Traffic, seeing: Bed, blind: Bed) -> Iterator[Result]:
     """Ratios to plain routing, of a bed with visibility and of one with `hubble.monitor: off`. Raises WrongError."""
-    with plain(rig) as pair:
-        lanes = [Lane("plain", pair), Lane("seen", _pods(seeing), seeing), Lane("unseen", _pods(blind), blind)]
+    with plain(rig) as base:
+        lanes = [Lane("plain", base.pair), Lane("seen", _pods(seeing), seeing), Lane("unseen", _pods(blind), blind)]
         _rounds(rig, traffic, lanes, KINDS)
     by_name = {lane.name: lane for lane in lanes}
     for kind in KINDS:
@@ -70,7 +70,7 @@ def visibility(rig: Rig, traffic: Traffic, seeing: Bed, blind: Bed) -> Result:
     """Connections a second with visibility, beside one with `hubble.monitor: off`. Raises WrongError."""
     off, on = lanes = [Lane("unseen", _pods(blind), blind), Lane("seen", _pods(seeing), seeing)]
     _rounds(rig, traffic, lanes, (_CONNECTIONS,))
-    ratios = _ratios(on.rates[_CONNECTIONS], off.rates[_CONNECTIONS])
+    ratios = ratios_of(on.rates[_CONNECTIONS], off.rates[_CONNECTIONS])
     return ratio_result("hubble.crr_on_over_off", ratios, "visibility off", at_least(0.95))
 
 
@@ -83,11 +83,20 @@ def _rounds(rig: Rig, traffic: Traffic, lanes: list[Lane], kinds: Sequence[str])
         rig.say(f"{'/'.join(kinds)}: round {number + 1} of {ROUNDS}: {_said(lanes, kinds)}")
 
 
+class Plain(NamedTuple):
+    """Two namespaces, and the third that routes between them."""
+
+    pair: Pair
+    node: Namespace
+
+
 @contextmanager
-def plain(rig: Rig) -> Iterator[Pair]:
+def plain(rig: Rig, name: str = "plain") -> Iterator[Plain]:
     """Two namespaces routed through a third, as simply as can be."""
     with ExitStack() as places:
-        node, client, server = (places.enter_context(rig.place(f"plain-{one}")) for one in ("node", "client", "server"))
+        node, client, server = (
+            places.enter_context(rig.place(f"{name}-{one}")) for one in ("node", "client", "server")
+        )
         node.run(lambda: Path("/proc/sys/net/ipv4/ip_forward").write_text("1"))
         for place, address in ((client, _CLIENT), (server, _SERVER)):
             device = f"to{address[-1]}"
@@ -100,8 +109,8 @@ def plain(rig: Rig) -> Iterator[Pair]:
             place.ip("route", "add", f"{_NODE}/32", "dev", "eth0")
             place.ip("route", "add", "default", "via", _NODE, "dev", "eth0")
         for place in (client, server):
-            _widen(place)
-        yield Pair(client, server, _SERVER)
+            widen(place)
+        yield Plain(Pair(client, server, _SERVER), node)
 
 
 def _pods(bed: Bed) -> Pair:
@@ -115,11 +124,11 @@ def _pods(bed: Bed) -> Pair:
     if client.reach(server.ipv4, timeout_s=0.5):
         raise WrongError(f"{bed.name}: the server answers on a port that the policy does not allow")
     for pod in (client, server):
-        _widen(pod.netns)
+        widen(pod.netns)
     return Pair(client.netns, server.netns, server.ipv4)
 
 
-def _widen(place: Namespace) -> None:
+def widen(place: Namespace) -> None:
     """More ports for connections than a round opens."""
     place.run(lambda: Path("/proc/sys/net/ipv4/ip_local_port_range").write_text("6000 65535"))
 
@@ -189,8 +198,8 @@ def _said(lanes: list[Lane], kinds: Sequence[str]) -> str:
 def _results(kind: str, lanes: dict[str, Lane]) -> Iterator[Result]:
     base = lanes["plain"].rates[kind]
     unit, scale = _UNITS[kind]
-    yield ratio_result(f"net.{kind}_ratio", _ratios(lanes["seen"].rates[kind], base), PEER, _AIMS[kind])
-    yield ratio_result(f"net.{kind}_ratio_hubble_off", _ratios(lanes["unseen"].rates[kind], base), PEER)
+    yield ratio_result(f"net.{kind}_ratio", ratios_of(lanes["seen"].rates[kind], base), PEER, _AIMS[kind])
+    yield ratio_result(f"net.{kind}_ratio_hubble_off", ratios_of(lanes["unseen"].rates[kind], base), PEER)
     yield Result(
         name=f"net.{kind}_rate",
         value=median(lanes["seen"].rates[kind]) * scale,
@@ -200,5 +209,6 @@ def _results(kind: str, lanes: dict[str, Lane]) -> Iterator[Result]:
     )
 
 
-def _ratios(ours: list[float], theirs: list[float]) -> list[float]:
+def ratios_of(ours: list[float], theirs: list[float]) -> list[float]:
+    """Of each round, ours by theirs."""
     return [one / other for one, other in zip(ours, theirs, strict=True)]

@@ -14,6 +14,7 @@ from typing import Final
 import agent
 import history
 import hubble
+import lb
 import log
 import net
 import policy
@@ -30,11 +31,12 @@ SUITES: Final[Mapping[str, Callable[[Rig], Iterator[Result]]]] = {
     "policy": policy.measure,
     "history": history.measure,
     "hubble": hubble.measure,
+    "lb": lb.measure,
 }
 FAILURES: Final = (WrongError, AssertionError, CplaneError, GRPCError, OSError, subprocess.SubprocessError)
 """What ends a suite, and not the run: a number that would lie, an agent that does not answer, a tool that fails."""
 
-_NEEDS_ROOT: Final = frozenset({"net", "agent"})
+_NEEDS_ROOT: Final = frozenset({"net", "agent", "lb"})
 _STOPPED: Final = 130
 
 

@@ -6,8 +6,8 @@
  *   traffic probe FROM TO ADDRESS PORT US MS
  *                                     datagrams from a network namespace (a path) to another
  *
- * KIND is stream (bytes that arrived), rr (a byte there and back on one connection) or crr (connect,
- * a byte there and back, close). Everything ends by itself after MS milliseconds.
+ * KIND is stream (bytes that arrived), rr (a byte there and back on one connection), crr (connect, a
+ * byte there and back, close) or connect (connect, close). Everything ends by itself after MS milliseconds.
  *
  * probe sends a datagram every US microseconds until standard input ends. Then it prints a line for
  * each run of datagrams of one fate, "arrived|lost FIRST LAST COUNT"; the times are when they were
@@ -44,6 +44,7 @@ enum kind {
 	KIND_STREAM,
 	KIND_RR,
 	KIND_CRR,
+	KIND_CONNECT,
 };
 
 struct probe {
@@ -51,7 +52,7 @@ struct probe {
 	int arrived;
 };
 
-static const char *const kinds[] = { "stream", "rr", "crr" };
+static const char *const kinds[] = { "stream", "rr", "crr", "connect" };
 static char chunk[CHUNK];
 
 static void __attribute__((noreturn, format(printf, 1, 2))) fail(const char *format, ...)
@@ -185,6 +186,15 @@ static uint64_t connect_request_close(const struct sockaddr_in *to, uint64_t unt
 	return count;
 }
 
+static uint64_t connect_close(const struct sockaddr_in *to, uint64_t until)
+{
+	uint64_t count = 0;
+
+	for (; now_ns() < until; count++)
+		close(connected(to));
+	return count;
+}
+
 static void ask(enum kind kind, const struct sockaddr_in *to, unsigned int ms)
 {
 	uint64_t began = now_ns(), until = began + ms * NSEC_PER_MSEC, count = 0;
@@ -198,6 +208,9 @@ static void ask(enum kind kind, const struct sockaddr_in *to, unsigned int ms)
 		break;
 	case KIND_CRR:
 		count = connect_request_close(to, until);
+		break;
+	case KIND_CONNECT:
+		count = connect_close(to, until);
 		break;
 	}
 	printf("%llu %llu\n", (unsigned long long)count, (unsigned long long)(now_ns() - began));

@@ -21,11 +21,15 @@ _PROBE_MS: Final = 120_000
 
 
 class Pair(NamedTuple):
-    """Two places that speak with one another, and the server's IPv4 address."""
+    """Two places that speak with one another, and the server's IPv4 address, or one that stands for it.
+
+    `group`: the client is in this cgroup.
+    """
 
     client: Namespace
     server: Namespace
     address: str
+    group: Path | None = None
 
 
 class Traffic:
@@ -46,9 +50,11 @@ class Traffic:
             raise WrongError(f"{_SOURCE.name} does not compile:\n{done.stderr}")
 
     def rate(self, kind: str, pair: Pair, port: int, ms: int) -> float:
-        """Bytes (stream), exchanges (rr) or connections (crr) per second. Raises WrongError."""
+        """Bytes (stream), exchanges (rr) or connections (crr, connect) per second. Raises WrongError."""
         with self._serving(kind, pair.server, port):
             command = self._inside(pair.client, kind, pair.address, str(port), str(ms))
+            if pair.group is not None:
+                command = ["sh", "-c", 'echo $$ > "$0" && exec "$@"', str(pair.group / "cgroup.procs"), *command]
             done = subprocess.run(command, capture_output=True, text=True, timeout=_PATIENT_MS / 1000, check=False)
         if done.returncode:
             raise WrongError(f"{kind} to {pair.address}: {done.stderr.strip() or done.returncode}")

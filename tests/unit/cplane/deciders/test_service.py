@@ -1,5 +1,8 @@
 """Services: numbers that a replay has again, places that nobody has twice, states that follow each other."""
 
+from collections import defaultdict
+from dataclasses import replace
+
 import pytest
 
 from cplane.deciders.service import (
@@ -14,6 +17,7 @@ from cplane.deciders.service import (
     TooManyFrontends,
     WrongState,
 )
+from cplane.deciders.servicestate import gathered
 from cplane.deciders.world import World, evolve, facts
 from cplane.domain.ports import Protocol
 from cplane.domain.service import (
@@ -27,6 +31,7 @@ from cplane.domain.service import (
     ServiceName,
     ServiceOptions,
 )
+from cplane.events.catalog import Event
 from cplane.events.envelope import SERVICE
 from cplane.events.service import BackendsChanged, BackendStateChanged, ServiceDeleted, ServiceUpserted
 from tests.support.scenario import JOIN, given, replayed, when
@@ -94,8 +99,12 @@ def test_a_replay_has_the_same_numbers_and_facts_say_all_of_it() -> None:
     world = given(*history)
     assert replayed(history).service == world.service
     again = World()
+    said: dict[type[Event], list[Event]] = defaultdict(list)
     for event in facts(world):
         again = evolve(again, SERVICE, event)
+        said[type(event)].append(event)
+    together = gathered(said[ServiceUpserted], said[BackendsChanged], said[BackendStateChanged])
+    assert replace(together, last_frontend=4, last_backend=4) == again.service
     assert again.service.services == world.service.services
     assert again.service.sources == world.service.sources
     assert again.service.states == world.service.states
