@@ -1,5 +1,6 @@
 """The datapath that an agent drives: the kernel's, or one in memory; either way the same tables and records."""
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,14 +19,14 @@ from cplane.domain.verdict import Direction, DropReason
 from cplane.engine.reconcile import AnyTarget
 from cplane.errors import Unavailable
 from cplane.projections import services
-from cplane.projections.tables import DEVICES, IPCACHE, LXC, POLICY, PROGRAMS
+from cplane.projections.tables import CAPACITY, DEVICES, IPCACHE, LXC, MAPS, POLICY, PROGRAMS
 from cplane.telemetry.clock import SystemClock
 from datapath.errors import DatapathError
 from datapath.gc import conntrack
 from datapath.kernel import probes
 from datapath.kernel.datapath import KernelDatapath
 from datapath.maps import conntrack as conntrack_maps
-from datapath.maps import endpoints, ipcache, lb, policy
+from datapath.maps import endpoints, ipcache, lb, policy, sizing
 from datapath.maps.endpoints import DeviceInfo, DeviceKey, EndpointInfo, EndpointKey
 from datapath.maps.ipcache import IpcacheInfo, IpcacheKey
 from datapath.maps.lb import (
@@ -87,6 +88,7 @@ class Datapath:
     """What the agent needs of a datapath. Every function may be called from a worker thread."""
 
     targets: dict[str, AnyTarget]
+    capacity: Mapping[str, int]  # entries that each table has room for
     publish: Callable[[int], None]
     position: Callable[[], int]  # what was published last, also by an earlier agent; 0: nothing
     drain: Callable[[int], npt.NDArray[np.void]]
@@ -113,7 +115,10 @@ def open_datapath(config: AgentConfig, name_of: Callable[[int], str], clock: Sys
 
 def _kernel(config: AgentConfig, name_of: Callable[[int], str]) -> Datapath:
     opened = KernelDatapath.open(
-        Path(config.bpf_root), cache=Path(config.state_dir) / "programs", config=_programs(config, debug=config.debug)
+        Path(config.bpf_root),
+        cache=Path(config.state_dir) / "programs",
+        sizes=_sizes(config),
+        config=_programs(config, debug=config.debug),
     )
     opened.set_monitor(_MONITOR[config.hubble.monitor])
     _serve_sockets(config, opened)
@@ -140,6 +145,7 @@ def _kernel(config: AgentConfig, name_of: Callable[[int], str]) -> Datapath:
 
     return Datapath(
         targets={name: TranslatedTarget(name, target) for name, target in targets.items()},
+        capacity={name: maps[spec.name].spec.max_entries for name, spec in MAPS.items()},
         publish=opened.publish,
         position=lambda: opened.position,
         drain=opened.ring.drain,
@@ -205,6 +211,7 @@ def _memory(clock: SystemClock) -> Datapath:
             LXC: TranslatedTarget(LXC, opened.lxc),
             **{name: TranslatedTarget(name, target) for name, target in _service_targets(opened.services).items()},
         },
+        capacity=CAPACITY,
         publish=opened.publish,
         position=lambda: 0,  # nothing is left of an earlier one
         drain=opened.drain,
@@ -218,6 +225,14 @@ def _memory(clock: SystemClock) -> Datapath:
         probe=probe,
         debugging=None,
     )
+
+
+def _sizes(config: AgentConfig) -> dict[str, int]:
+    """Entries of maps, where they are not the usual ones."""
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGESIZE")
+    wanted = config.bpf
+    ratio = wanted.map_dynamic_size_ratio
+    return sizing.sizes(memory, ratio=ratio, conntrack_max=wanted.ct_max, services_max=wanted.lb_map_max)
 
 
 def _programs(config: AgentConfig, *, debug: bool) -> dict[str, int]:

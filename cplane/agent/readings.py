@@ -13,7 +13,7 @@ from cplane.domain.verdict import Direction
 from cplane.engine.engine import Engine
 from cplane.hubble.store import FlowStore
 from cplane.hubble.texts import drop_reason
-from cplane.projections.tables import CAPACITY, PROGRAMS
+from cplane.projections.tables import PROGRAMS
 from datapath.maps.metrics import REASON_FORWARDED, MetricsDirection, MetricsKey, MetricsValue
 from datapath.maps.policy import ENTRIES_PER_POLICY
 
@@ -120,7 +120,8 @@ def _log(engine: Engine) -> Iterator[Metric]:
     yield CounterMetricFamily(
         "cplane_reconcile_failures_total", "How often the kernel could not be written.", engine.failures
     )
-    pressure = {name: len(engine.desired(name)) / capacity for name, capacity in CAPACITY.items() if name != PROGRAMS}
+    room = engine.capacity
+    pressure = {name: len(engine.desired(name)) / room[name] for name in room if name != PROGRAMS}
     yield _labelled("cilium_bpf_map_pressure", "How full a map is, from 0 to 1.", "map_name", pressure)
     fullest = max(engine.policies.entries_by_policy().values(), default=0)
     yield _gauge(

@@ -81,6 +81,7 @@ async def run(config: AgentConfig) -> None:
                 datapath.publish,
                 started=world,
                 tables=tables,
+                capacity=datapath.capacity,
                 told=telling.turn,
                 refused=keeping(refusals, clock),
             )

@@ -7,6 +7,7 @@ file over defaults. Every error is told at once, each with its key and where the
 import dataclasses
 import difflib
 import os
+import re
 import typing
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any, Final, Literal, NamedTuple, TypeVar
 
 import click
 
+from cplane.config.bpf import BpfConfig
 from cplane.config.model import AgentConfig, BadConfig, Fault, HubbleConfig, LbConfig
 from cplane.config.problems import BadText, Bounds, join
 from cplane.config.text import read
@@ -24,6 +26,7 @@ _OTHERS: Final = frozenset({"CPLANE_SERVER", "CPLANE_OUTPUT", "CPLANE_CONFIG"}) 
 _SERVICE_LINKS: Final = ("_SERVICE_HOST", "_SERVICE_PORT", "_PORT", "_TCP", "_UDP", "_PROTO", "_ADDR")
 _FILE_BOUNDS: Final = Bounds(bytes=1_000_000, values=10_000, depth=8, documents=2)
 _TRUE: Final = {"true", "yes", "on", "1"}
+_NUMBER: Final = re.compile(r"[0-9]{1,20}(\.[0-9]{1,20})?")
 _FALSE: Final = {"false", "no", "off", "0"}
 
 Command = TypeVar("Command", bound=Callable[..., object])
@@ -33,7 +36,7 @@ class Key(NamedTuple):
     """One thing that can be told: `hubble.ring_records`, with its kind and its help."""
 
     name: str
-    kind: type[str] | type[int] | type[bool] | type[tuple[str, ...]]
+    kind: type[str] | type[int] | type[float] | type[bool] | type[tuple[str, ...]]
     choices: tuple[str, ...]
     help: str
     default: object
@@ -54,10 +57,12 @@ class Key(NamedTuple):
         return self.name.replace(".", "_")
 
 
-_SECTIONS: Final[Mapping[str, type[HubbleConfig | LbConfig]]] = {"hubble": HubbleConfig, "lb": LbConfig}
+Section = type[HubbleConfig | LbConfig | BpfConfig]
+
+_SECTIONS: Final[Mapping[str, Section]] = {"hubble": HubbleConfig, "lb": LbConfig, "bpf": BpfConfig}
 
 
-def _keys(model: type[AgentConfig | HubbleConfig | LbConfig], prefix: str = "") -> Iterator[Key]:
+def _keys(model: type[AgentConfig] | Section, prefix: str = "") -> Iterator[Key]:
     hints = typing.get_type_hints(model)
     for one in dataclasses.fields(model):
         hint = hints[one.name]
@@ -167,6 +172,8 @@ def _entries(tree: object, path: str, faults: list[Fault]) -> Iterator[tuple[str
             yield name, tuple(value.split())
         elif key.kind is tuple and isinstance(value, list) and all(isinstance(one, str) for one in value):
             yield name, tuple(value)
+        elif key.kind is float and isinstance(value, int) and not isinstance(value, bool):
+            yield name, float(value)
         elif isinstance(value, key.kind) and not (key.kind is int and isinstance(value, bool)):
             yield name, value
         else:
@@ -176,7 +183,7 @@ def _entries(tree: object, path: str, faults: list[Fault]) -> Iterator[tuple[str
 def _flatten(tree: Mapping[str, object], prefix: str) -> Iterator[tuple[str, object]]:
     for key, value in tree.items():
         name = join(prefix, key)
-        if name == "hubble" and isinstance(value, dict):
+        if name in _SECTIONS and isinstance(value, dict):
             yield from _flatten(value, name)
         else:
             yield name, value
@@ -211,6 +218,8 @@ def _from_text(key: Key, text: str, source: str, faults: list[Fault]) -> Iterato
         yield key.name, tuple(text.split())
     elif key.kind is int and text.isascii() and text.isdecimal() and len(text) < 20:
         yield key.name, int(text)
+    elif key.kind is float and _NUMBER.fullmatch(text):
+        yield key.name, float(text)
     elif key.kind is bool and text.lower() in _TRUE | _FALSE:
         yield key.name, text.lower() in _TRUE
     else:
@@ -218,7 +227,8 @@ def _from_text(key: Key, text: str, source: str, faults: list[Fault]) -> Iterato
 
 
 def _kind(key: Key) -> str:
-    return {str: "text", int: "a whole number", bool: "true or false", tuple: "a list of texts"}[key.kind]
+    words = {str: "text", int: "a whole number", float: "a number", bool: "true or false", tuple: "a list of texts"}
+    return words[key.kind]
 
 
 def _suggest(name: str, known: Mapping[str, object]) -> str:

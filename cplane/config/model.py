@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from ipaddress import AddressValueError, IPv4Network, IPv6Network, NetmaskValueError, ip_address, ip_network
 from typing import Final, Literal, NamedTuple
 
+from cplane.config.bpf import BpfConfig
 from cplane.config.metrics import BadMetric, WantedMetric, parse_metrics
 from cplane.config.tls import TlsFiles, tls_faults, tls_help
 from cplane.domain.service import MAGLEV_SIZES, ServiceOptions
@@ -352,6 +353,7 @@ class AgentConfig:
     )
     hubble: HubbleConfig = field(default_factory=HubbleConfig)
     lb: LbConfig = field(default_factory=LbConfig)
+    bpf: BpfConfig = field(default_factory=BpfConfig)
 
     def __post_init__(self) -> None:
         if not self.node_name:
@@ -469,6 +471,7 @@ class AgentConfig:
         yield from _one_of("hubble.monitor", self.hubble.monitor, ("medium", "drops", "off"))
         yield from (Fault(f"hubble.{fault.key}", fault.message) for fault in self.hubble.faults())
         yield from (Fault(f"lb.{fault.key}", fault.message) for fault in self.lb.faults())
+        yield from (Fault(f"bpf.{key}", message) for key, message in self.bpf.faults())
 
     def _retention_faults(self) -> Iterator[Fault]:
         for key in ("log_archive_after", "log_keep_days"):

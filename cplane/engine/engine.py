@@ -18,7 +18,7 @@ from cplane.events.catalog import Event
 from cplane.events.envelope import Proposed
 from cplane.projections.delta import Composition
 from cplane.projections.policymap import PolicyMapProjection
-from cplane.projections.tables import UPSERT_ORDER, Tables
+from cplane.projections.tables import CAPACITY, UPSERT_ORDER, Tables
 from cplane.reactors.reaction import settle
 from cplane.telemetry.collector import without_collector
 from cplane.telemetry.log import line, logger
@@ -87,12 +87,14 @@ class Engine:
         *,
         started: World,
         tables: Tables,
+        capacity: Mapping[str, int] = CAPACITY,
         told: Callable[[Turn], None] = tell_nobody,
         refused: Callable[[Refusal], None] = tell_nobody,
     ) -> None:
         self.log = event_log
         self._told, self._refused = told, refused
         self.targets = targets
+        self.capacity = capacity
         self.world = started
         self._tables = tables
         # Held while the tables show events that are not durable yet: nobody else may look at them then.
@@ -195,7 +197,7 @@ class Engine:
         async with self._ahead:
             try:
                 deltas = self._project(decided)
-                self._tables.check()
+                self._tables.check(self.capacity)
                 # Shielded: between "durable" and "taken in" there must be no place to stop.
                 with anyio.CancelScope(shield=True):
                     await self.log.append(self._propose(decided, request))

@@ -13,6 +13,7 @@ from cplane.projections.policymap import PolicyMapProjection
 from cplane.projections.projection import Projection
 from cplane.projections.services import ServiceProjection
 from datapath.maps import endpoints, ipcache, lb, policy
+from datapath.maps.spec import MapSpec
 
 POLICY: Final = "policy"
 DEVICES: Final = "devices"
@@ -27,20 +28,23 @@ UPSERT_ORDER: Final = (POLICY, DEVICES, PROGRAMS, IPCACHE, LXC, *LB)
 DELETE_ORDER: Final = (*reversed(LB), LXC, IPCACHE, PROGRAMS, DEVICES, POLICY)
 """Addresses stop being reachable before what judged their packets goes."""
 
-CAPACITY: Final[Mapping[str, int]] = {
-    POLICY: policy.SPEC.max_entries,
-    DEVICES: endpoints.DEVICE_SPEC.max_entries,
-    PROGRAMS: endpoints.DEVICE_SPEC.max_entries,
-    IPCACHE: ipcache.SPEC.max_entries,
-    LXC: endpoints.ADDRESS_SPEC.max_entries,
-    services.BACKENDS: lb.BACKENDS.max_entries,
-    services.SLOTS: lb.SLOTS.max_entries,
-    services.MEMBERS: lb.MEMBERS.max_entries,
-    services.RANGES: lb.RANGES.max_entries,
-    services.MAGLEV: lb.MAGLEV.max_entries,
-    services.SERVICES: lb.SERVICES.max_entries,
+MAPS: Final[Mapping[str, MapSpec]] = {
+    POLICY: policy.SPEC,
+    DEVICES: endpoints.DEVICE_SPEC,
+    PROGRAMS: endpoints.DEVICE_SPEC,
+    IPCACHE: ipcache.SPEC,
+    LXC: endpoints.ADDRESS_SPEC,
+    services.BACKENDS: lb.BACKENDS,
+    services.SLOTS: lb.SLOTS,
+    services.MEMBERS: lb.MEMBERS,
+    services.RANGES: lb.RANGES,
+    services.MAGLEV: lb.MAGLEV,
+    services.SERVICES: lb.SERVICES,
 }
+"""The map that holds each table."""
 
+CAPACITY: Final[Mapping[str, int]] = {name: spec.max_entries for name, spec in MAPS.items()}
+"""Entries that there is room for, where nobody says otherwise."""
 
 _LESS: Final = {
     False: "use fewer peers, ports or prefixes, or broader selectors",
@@ -112,9 +116,9 @@ class Tables:
             return cast("Mapping[object, object]", self._policy.copy())
         return dict(self.table(name))
 
-    def check(self, *, policy_entries: int = policy.ENTRIES_PER_POLICY) -> None:
+    def check(self, capacity: Mapping[str, int] = CAPACITY, *, policy_entries: int = policy.ENTRIES_PER_POLICY) -> None:
         """Raises TableFull when a kernel map could not hold its table."""
-        for name, limit in CAPACITY.items():
+        for name, limit in capacity.items():
             needed = len(self.table(name))
             if needed > limit:
                 raise TableFull(name, needed, limit)

@@ -22,6 +22,7 @@ from datapath.kernel.ringbuf import Ring
 from datapath.kernel.state import State
 from datapath.maps import catalog, metrics, state
 from datapath.maps.metrics import MetricsDirection, MetricsKey, MetricsValue
+from datapath.maps.sizing import FLEXIBLE
 from datapath.maps.spec import MapSpec
 from datapath.maps.state import MonitorFlags, StateSlot
 
@@ -56,7 +57,8 @@ class KernelDatapath:
     ) -> "KernelDatapath":
         """Everything exists and runs the programs of `config` (names of source.defines), on old devices too.
 
-        `cache` keeps compiled programs. `sizes` (map name → entries, or bytes of the ring) replaces the catalogue's.
+        `cache` keeps compiled programs. `sizes` (map name → entries, or bytes of the ring) replaces the catalogue's;
+        maps of sizing.FLEXIBLE that are there already stay as large as they are.
         Raises ForeignMap, NoBpffs, CompilerMissing, CompileFailed, ProgramRefused, KernelRefused.
         """
         code = compiled(cache, config or {})
@@ -65,7 +67,7 @@ class KernelDatapath:
         programs: dict[str, int] = {}
         try:
             for spec in sized(sizes or {}):
-                maps[spec.name] = KernelMap.open(spec, pins)
+                maps[spec.name] = KernelMap.open(spec, pins, any_size=spec.name in FLEXIBLE)
             programs.update(_programs(pins, code, maps))
             opened = cls(pins, cache, maps, programs, code.digest)
         except BaseException:

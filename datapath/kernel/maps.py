@@ -4,6 +4,7 @@ import ctypes
 import errno
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Final
 
 from datapath.errors import Conflict
@@ -57,14 +58,14 @@ class KernelMap:
         return cls(spec, fd)
 
     @classmethod
-    def open(cls, spec: MapSpec, pins: Pins) -> "KernelMap":
-        """The map pinned under the spec's name: adopted if it is there, created if not.
+    def open(cls, spec: MapSpec, pins: Pins, *, any_size: bool = False) -> "KernelMap":
+        """The map pinned under the spec's name: adopted if it is there, with `any_size` also a larger or smaller one.
 
-        Raises ForeignMap, and changes nothing, when what is there has another shape.
+        Created if it is not. Raises ForeignMap, and changes nothing, when what is there has another shape.
         """
         path = pins.map(spec.name)
         try:
-            return cls._adopt(spec, str(path))
+            return cls._adopt(spec, str(path), any_size=any_size)
         except KernelObjectMissing:
             pass
         made = cls.create(spec)
@@ -72,20 +73,22 @@ class KernelMap:
             syscall.obj_pin(made.fd, str(path))
         except KernelObjectExists:  # somebody was faster, with the same right
             made.close()
-            return cls._adopt(spec, str(path))
+            return cls._adopt(spec, str(path), any_size=any_size)
         except BaseException:
             made.close()
             raise
         return made
 
     @classmethod
-    def _adopt(cls, spec: MapSpec, path: str) -> "KernelMap":
+    def _adopt(cls, spec: MapSpec, path: str, *, any_size: bool) -> "KernelMap":
         fd = syscall.obj_get(path)
         try:
             found = syscall.map_info(fd)
         except KernelRefused:
             os.close(fd)
             raise ForeignMap(path, _shape(spec), "no map at all") from None
+        if any_size:
+            spec = replace(spec, max_entries=found.max_entries)
         shape = (
             found.type,
             found.key_size,

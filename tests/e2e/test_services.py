@@ -221,3 +221,24 @@ def test_only_sockets_of_the_node_are_served_where_that_is_asked_for(
         assert pod.ask("tcp", address=NODE4, port=30080)["errno"] == errno.ECONNREFUSED, (
             "exchanged programs do the same"
         )
+
+
+def test_a_table_of_services_that_would_be_full_refuses_and_stays_as_it_is(
+    programs: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """A frontend more than there is room for: nothing is changed, and the agent says how full the table is."""
+    limit = 1024
+    with (
+        subgroup(f"cpe{os.getpid():x}full") as group,
+        _site(programs, tmp_path_factory, group, "--bpf-lb-map-max", str(limit)) as made,
+    ):
+        fronts = [f"--frontend=10.97.{number >> 8}.{number & 255}:80" for number in range(limit)]
+        backend = f"--backend={made['client'].ipv4}:8080"
+        made.agent.cplane("service", "upsert", "shop/full", *fronts, backend, "--wait")
+        before = made.agent.cplane("log").stdout
+        refused = made.agent.cplane("service", "upsert", "shop/more", "--frontend=10.98.0.1:80", backend, check=False)
+        assert refused.returncode == 1
+        assert "would need 1025 entries and holds 1024: nothing was changed" in refused.stderr
+        assert made.agent.cplane("log").stdout == before
+        made.agent.cplane("service", "delete", "shop/full", "--wait")
+        made.agent.cplane("service", "upsert", "shop/more", "--frontend=10.98.0.1:80", backend, "--wait")

@@ -68,6 +68,16 @@ def test_a_map_of_another_shape_is_refused_and_left_alone(root: Path, cache: Pat
     foreign.close()
 
 
+def test_maps_that_may_have_any_size_keep_the_one_that_they_have(root: Path, cache: Path) -> None:
+    name = conntrack.SPEC4.name
+    first = opened(root, cache)
+    number = first.maps[name].id
+    first.close()
+    other = KernelDatapath.open(root, cache=cache, sizes={**SIZES, name: SIZES[name] * 2})
+    assert (other.maps[name].id, other.maps[name].spec.max_entries) == (number, SIZES[name])
+    other.close()
+
+
 def test_a_program_pinned_as_a_map_is_refused(root: Path, cache: Path) -> None:
     first = opened(root, cache)
     pins = Pins(root)

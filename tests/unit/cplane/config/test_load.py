@@ -8,6 +8,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
+from cplane.config.bpf import BpfConfig
 from cplane.config.load import KEYS, agent_options, load
 from cplane.config.model import AgentConfig, BadConfig, HubbleConfig
 from cplane.config.tls import TlsFiles
@@ -50,6 +51,27 @@ def test_flags_win_over_the_environment_and_that_over_the_file(tmp_path: Path):
     assert (config.node_name, config.cluster_name, config.state_dir) == ("flag", "environment", "/file")
     assert config.log == "sqlite:////file/log.db"
     assert config.hubble.ring_records == 1024
+
+
+def test_every_section_may_stand_in_the_file(tmp_path: Path):
+    path = tmp_path / "c.yaml"
+    path.write_text("lb: {cgroup: auto}\nbpf:\n  map_dynamic_size_ratio: 0\n  ct_max: 4096\n")
+    config = load(str(path), {"node_name": "n"}, {"CPLANE_BPF_LB_MAP_MAX": "2048"})
+    assert config.lb.cgroup == "auto"
+    assert config.bpf == BpfConfig(map_dynamic_size_ratio=0.0, ct_max=4096, lb_map_max=2048)
+    flags = {"node_name": "n", "bpf_map_dynamic_size_ratio": "0.01"}
+    assert load(None, flags, {}).bpf.map_dynamic_size_ratio == 0.01
+
+
+def test_sizes_of_tables_have_bounds():
+    flags = {"bpf_map_dynamic_size_ratio": "0.6", "bpf_ct_max": "1023", "bpf_lb_map_max": "16777217"}
+    assert told(flags=flags) == [
+        "bpf.map_dynamic_size_ratio: 0.6 is not from 0 to 0.5",
+        "bpf.ct_max: 1023 is neither 0 nor from 1024 to 16777216",
+        "bpf.lb_map_max: 16777217 is neither 0 nor from 1024 to 16777216",
+    ]
+    wrong = told(flags={"bpf_map_dynamic_size_ratio": "a lot"})
+    assert wrong == ["bpf.map_dynamic_size_ratio: a number is wanted, not 'a lot' (--bpf-map-dynamic-size-ratio)"]
 
 
 def test_a_node_without_a_name_has_the_hosts_name(monkeypatch: pytest.MonkeyPatch):
@@ -102,7 +124,7 @@ def test_all_errors_of_all_sources_are_told_at_once(tmp_path: Path):
         ("node_name: a\nnode_name: b", "node_name: the key stands there twice"),
         ("- a", "is not a mapping of keys to values"),
         ("a: 1\n---\nb: 1", "has 2 documents; one is read"),
-        ("x: 1", "x: unknown key; known are bpf_root, cluster_name, "),
+        ("x: 1", "x: unknown key; known are bpf.ct_max, bpf.lb_map_max, "),
         ("hubble: 3", "hubble: unknown key"),
         ("hubble: {tls: {cert: x}}", "hubble.tls: unknown key"),
         ("hubble: {ring_records: true}", "hubble.ring_records: a whole number is wanted, not True"),
