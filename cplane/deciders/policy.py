@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Final, Self
+from typing import Final, Self, TypeVar
 
 from immutables import Map
 
@@ -11,9 +11,12 @@ from cplane.deciders.decider import Decision
 from cplane.domain.ipam import Prefix
 from cplane.domain.policy import CidrGroup, InvalidPolicy, Policy, PolicyRef, parse_text
 from cplane.domain.policy.enforceability import notes
+from cplane.domain.policy.rule import ServiceRef
 from cplane.errors import NotFound, Rejected
 from cplane.events.envelope import POLICY
 from cplane.events.policy import PolicyDeleted, PolicyUpserted
+
+T = TypeVar("T")
 
 PREFIXES_MAX: Final = 16_384  # of one call: each gets an identity, and while it does nobody else is served
 
@@ -83,11 +86,12 @@ class DeletePolicies:
 
 @dataclass(frozen=True, slots=True)
 class PolicyState:
-    """`documents` and `policies` (or groups) by name, and how many of them name each prefix outside the cluster."""
+    """`documents` and `policies` (or groups) by name; how many of them name each prefix outside, and each service."""
 
     documents: Map[PolicyRef, str] = field(default_factory=Map)
     policies: Map[PolicyRef, Policy | CidrGroup] = field(default_factory=Map)
     prefixes: Map[Prefix, int] = field(default_factory=Map)
+    services: Map[ServiceRef, int] = field(default_factory=Map)
 
 
 def decide_apply(command: ApplyPolicies, state: PolicyState, cluster: str) -> Decision:
@@ -137,24 +141,25 @@ def decide_delete(command: DeletePolicies, state: PolicyState) -> Decision:
 def evolve(state: PolicyState, event: PolicyUpserted | PolicyDeleted, cluster: str) -> PolicyState:
     """The state after one more fact."""
     ref = PolicyRef(event.kind, event.namespace, event.name)
-    prefixes = state.prefixes
+    prefixes, services = state.prefixes, state.services
     held = state.policies.get(ref)
     if held is not None:
-        prefixes = _count(prefixes, held, -1)
+        prefixes, services = _count(prefixes, held.cidrs(), -1), _count(services, held.services(), -1)
     if isinstance(event, PolicyDeleted):
         if held is None:
             return state
-        return PolicyState(state.documents.delete(ref), state.policies.delete(ref), prefixes)
+        return PolicyState(state.documents.delete(ref), state.policies.delete(ref), prefixes, services)
     policy = parse_text(event.document, cluster=cluster)
     return PolicyState(
         state.documents.set(ref, event.document),
         state.policies.set(ref, policy),
-        _count(prefixes, policy, +1),
+        _count(prefixes, policy.cidrs(), +1),
+        _count(services, policy.services(), +1),
     )
 
 
-def _count(prefixes: Map[Prefix, int], policy: Policy | CidrGroup, step: int) -> Map[Prefix, int]:
-    for prefix in policy.cidrs():
-        count = prefixes.get(prefix, 0) + step
-        prefixes = prefixes.set(prefix, count) if count > 0 else prefixes.delete(prefix)
-    return prefixes
+def _count(counts: Map[T, int], named: Iterable[T], step: int) -> Map[T, int]:
+    for one in named:
+        count = counts.get(one, 0) + step
+        counts = counts.set(one, count) if count > 0 else counts.delete(one)
+    return counts

@@ -1,13 +1,19 @@
-"""Identities of prefixes outside the cluster: there is one for each prefix that a policy names, and for no other."""
+"""Identities of prefixes outside the cluster: there is one for each that a policy names, and for no other.
+
+A policy names the addresses of a service without a selector by naming the service.
+"""
 
 from dataclasses import dataclass
+from ipaddress import ip_network
 
 from cplane.deciders import identity
 from cplane.deciders.decider import NOTHING, Decision
 from cplane.deciders.identity import IdentityState
 from cplane.deciders.policy import PolicyState
+from cplane.deciders.servicestate import ServiceState
 from cplane.domain.identity import cidr_labels
 from cplane.domain.ipam import Prefix
+from cplane.domain.policy.directory import service_labels
 from cplane.events.catalog import Event
 from cplane.events.envelope import StreamId
 
@@ -19,17 +25,35 @@ class SettlePrefixes:
     prefixes: tuple[Prefix, ...]
 
 
+def by_services(policies: PolicyState, services: ServiceState) -> frozenset[Prefix]:
+    """The addresses that policies name by the services which they are behind."""
+    if not policies.services:
+        return frozenset()
+    found: set[Prefix] = set()
+    for name in services.unselective:
+        labels = service_labels(services.services[name].labels)
+        if any(ref.chooses(*name, labels) for ref in policies.services):
+            found.update(ip_network(one.address) for one in services.backends(name))
+    return frozenset(found)
+
+
 def decide_settle(
-    command: SettlePrefixes, policies: PolicyState, identities: IdentityState, *, dual_stack: bool
+    command: SettlePrefixes,
+    policies: PolicyState,
+    services: ServiceState,
+    identities: IdentityState,
+    *,
+    dual_stack: bool,
 ) -> Decision:
     """Identities allocated for prefixes that are named now, released for those that are not."""
+    behind = by_services(policies, services)
     decided: list[tuple[StreamId, Event]] = []  # not a growing tuple: a policy may name ten thousand prefixes
     for prefix in command.prefixes:
         if prefix.prefixlen == 0:
             continue  # the world itself, whose identity is reserved
         labels = cidr_labels(prefix, dual_stack=dual_stack)
         held = identities.find(labels)
-        if prefix in policies.prefixes:
+        if prefix in policies.prefixes or prefix in behind:
             _, events = identity.allocate(identities, labels, local=True)
         else:
             events = identity.release(identities, held, users=0) if held is not None else NOTHING

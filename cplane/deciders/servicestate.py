@@ -59,6 +59,7 @@ class ServiceState:
     """Options, all services, all backends by service and source, who has which frontend, and the numbers in use.
 
     `backends_by_key` has the number of each backend, `users` how many places name it, `states` what was set.
+    `unselective` are the services that have addresses behind them and not pods that a selector selects.
     """
 
     services: Map[ServiceName, ServiceUpserted] = field(default_factory=Map)
@@ -68,6 +69,7 @@ class ServiceState:
     backends_by_key: Map[BackendKey, int] = field(default_factory=Map)
     users: Map[int, int] = field(default_factory=Map)
     states: Map[int, BackendState] = field(default_factory=Map)
+    unselective: Map[ServiceName, None] = field(default_factory=Map)
     last_frontend: int = 0
     last_backend: int = 0
     options: ServiceOptions = field(default_factory=ServiceOptions)
@@ -218,9 +220,18 @@ def _evolve_service(state: ServiceState, event: ServiceUpserted | ServiceDeleted
         if frontends.get(frontend_key(one)) == (one.id, name):  # not that of a service that has taken it over
             del frontends[frontend_key(one)]
         ids.pop(one.id, None)
+    unselective = state.unselective.delete(name) if name in state.unselective else state.unselective
     if isinstance(event, ServiceDeleted):
         services = state.services.delete(name) if held else state.services
-        return replace(state, services=services, frontends=frontends.finish(), frontend_ids=ids.finish())
+        return replace(
+            state,
+            services=services,
+            frontends=frontends.finish(),
+            frontend_ids=ids.finish(),
+            unselective=unselective,
+        )
+    if not event.selector:
+        unselective = unselective.set(name, None)
     known = {one.id for one in held.frontends} if held else set()
     for one in event.frontends:
         frontends[frontend_key(one)] = (one.id, name)
@@ -232,6 +243,7 @@ def _evolve_service(state: ServiceState, event: ServiceUpserted | ServiceDeleted
         services=state.services.set(name, event),
         frontends=frontends.finish(),
         frontend_ids=ids.finish(),
+        unselective=unselective,
         last_frontend=last,
     )
 
@@ -296,6 +308,7 @@ def gathered(
         backends_by_key=Map(by_key),
         users=Map(users),
         states=Map({one.backend: BackendState(one.state) for one in states}),
+        unselective=Map({name: None for name, event in named.items() if not event.selector}),
     )
 
 

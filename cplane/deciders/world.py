@@ -126,7 +126,7 @@ def decide(command: Command, world: World) -> Decision:
             return policy.decide_delete(command, world.policy)
         case SettlePrefixes():
             dual_stack = world.node is not None and world.node.dual_stack
-            return prefixes.decide_settle(command, world.policy, world.identity, dual_stack=dual_stack)
+            return prefixes.decide_settle(command, world.policy, world.service, world.identity, dual_stack=dual_stack)
         case ReleaseIdentity():
             users = world.endpoint.users.get(command.number, 0)
             return identity.release(world.identity, command.number, users)

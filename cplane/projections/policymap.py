@@ -6,9 +6,9 @@ from typing import Final, NamedTuple
 
 from cplane.domain.identity import RESERVED_BY_NUMBER, NumericIdentity, Reserved, is_local, prefix_of, world_of
 from cplane.domain.labelfilter import identity_labels
-from cplane.domain.labels import K8S, Label, LabelSet
+from cplane.domain.labels import LabelSet
 from cplane.domain.policy import CIDR_GROUP, CidrGroup, Policy, PolicyRef, Rule, parse_text
-from cplane.domain.policy.directory import Service
+from cplane.domain.policy.directory import Service, service_labels
 from cplane.domain.policy.mapstate import MapEntry, MapKey, MapState, Origin
 from cplane.domain.policy.repository import AUDIT_PLANE, Enforcement, Repository
 from cplane.domain.policy.resolve import ResolvedRule, is_redirect
@@ -229,7 +229,7 @@ class PolicyMapProjection:
 
     def _referred(self, name: tuple[str, str], described: ServiceUpserted) -> Service:
         selector = tuple(sorted(_pair(text) for text in described.selector))
-        labels = LabelSet(tuple(Label(key, K8S, value) for key, value in map(_pair, described.labels)))
+        labels = service_labels(described.labels)
         addresses = {one for some in self._sources.get(name, {}).values() for one in some}
         return Service(*name, labels, selector, () if selector else tuple(sorted(addresses)))
 

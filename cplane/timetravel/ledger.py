@@ -4,6 +4,7 @@ A world is dear: it is made anew for every event, and it reads every policy. A l
 and says what they mean only when it is asked. It is equal to `evolve` over the same events, and tests hold it to that.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, Final, Self
@@ -24,6 +25,7 @@ from cplane.domain.identity import CLUSTER_MIN, LOCAL_MIN, NumericIdentity, is_l
 from cplane.domain.labels import RESERVED, LabelSet
 from cplane.domain.node import Node
 from cplane.domain.policy import CidrGroup, Policy, PolicyRef, parse_text
+from cplane.domain.policy.rule import ServiceRef
 from cplane.domain.service import BackendState, ServiceOptions
 from cplane.events.catalog import Event
 from cplane.events.config import OptionsChanged
@@ -252,14 +254,15 @@ def _policies(record: Record) -> PolicyState:
     cluster = _NOBODY if record.joined is None else record.joined.cluster
     documents: dict[PolicyRef, str] = {}
     policies: dict[PolicyRef, Policy | CidrGroup] = {}
-    prefixes: dict[Prefix, int] = {}
+    prefixes: Counter[Prefix] = Counter()
+    services: Counter[ServiceRef] = Counter()
     for key, document in record.policies.items():
         ref = PolicyRef(*key)
         policy = parse_text(document, cluster=_NOBODY if key in record.early else cluster)
         documents[ref], policies[ref] = document, policy
-        for prefix in policy.cidrs():
-            prefixes[prefix] = prefixes.get(prefix, 0) + 1
-    return PolicyState(Map(documents), Map(policies), Map(prefixes))
+        prefixes.update(policy.cidrs())
+        services.update(policy.services())
+    return PolicyState(Map(documents), Map(policies), Map(prefixes), Map(services))
 
 
 def _services(record: Record) -> ServiceState:

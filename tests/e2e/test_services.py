@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.cgroup import SubGroup, subgroup
 from tests.support.clients import SocketClient, socket_client
-from tests.support.site import NODE4, Site, policy, site
+from tests.support.site import NODE4, WORLD4, Site, policy, site
 
 pytestmark = [
     pytest.mark.root,
@@ -242,3 +242,24 @@ def test_a_table_of_services_that_would_be_full_refuses_and_stays_as_it_is(
         assert made.agent.cplane("log").stdout == before
         made.agent.cplane("service", "delete", "shop/full", "--wait")
         made.agent.cplane("service", "upsert", "shop/more", "--frontend=10.98.0.1:80", backend, "--wait")
+
+
+def test_policies_name_addresses_by_a_service_without_a_selector(served: Served) -> None:
+    """What is behind it is outside; when it is not any more, nobody may go there."""
+    cplane = served.site.agent.cplane
+    served.site.world.serve(named=True)
+    outside = f"--backend={WORLD4}:8080"
+    cplane("service", "upsert", "demo/old", f"--frontend={VIP4}:80", outside, "--wait")
+    try:
+        for side, reached in (("egress", True), ("egressDeny", False)):
+            named = f"{side}:\n- toServices: [{{k8sService: {{serviceName: old, namespace: demo}}}}]"
+            served.site.apply(policy("client", "client", named))
+            assert ("answer" in served.pod.ask("tcp", address=VIP4, port=80)) is reached, side
+            assert f"cidr:{WORLD4}/32" in cplane("identity", "list").stdout
+        served.site.apply(policy("client", "client", "egress:\n- toServices: [{k8sService: {serviceName: old}}]"))
+        assert who(served.pod, "tcp", VIP4) == "world"
+        cplane("service", "upsert", "demo/old", f"--frontend={VIP4}:80", "--backend=203.0.113.9:8080", "--wait")
+        assert "answer" not in served.pod.ask("tcp", address=WORLD4, port=8080)
+        assert f"cidr:{WORLD4}/32" not in cplane("identity", "list").stdout
+    finally:
+        served.site.lift()

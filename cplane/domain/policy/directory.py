@@ -1,11 +1,11 @@
 """What rules refer to by name: groups of prefixes, and services."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from ipaddress import ip_network
 from typing import NamedTuple
 
 from cplane.domain.cidr import Prefix, contains
-from cplane.domain.labels import FQDN, K8S, NAMESPACE_KEY, LabelSet
+from cplane.domain.labels import FQDN, K8S, NAMESPACE_KEY, Label, LabelSet
 from cplane.domain.policy.dns import DnsRule
 from cplane.domain.policy.rule import CidrGroup, CloudRef, GroupRef, Peer, ServiceRef
 from cplane.domain.selectors import CidrSelector, LabelSelector, Operator, Requirement, Selector
@@ -19,6 +19,11 @@ class Service(NamedTuple):
     labels: LabelSet = LabelSet()
     selector: tuple[tuple[str, str], ...] = ()
     addresses: tuple[str, ...] = ()
+
+
+def service_labels(texts: Iterable[str]) -> LabelSet:
+    """The labels of a service, of which each is written `key=value`."""
+    return LabelSet(tuple(Label(key, K8S, value) for key, _, value in (text.partition("=") for text in texts)))
 
 
 class Directory:
@@ -74,11 +79,7 @@ class Directory:
         yield from (group for group in self._groups.values() if peer.selector.matches(group.labels))
 
     def _chosen_services(self, peer: ServiceRef) -> Iterator[Service]:
-        for service in self._services.values():
-            if peer.namespace and service.namespace != peer.namespace:
-                continue
-            if peer.selector.matches(service.labels) if peer.selector is not None else service.name == peer.name:
-                yield service
+        return (one for one in self._services.values() if peer.chooses(one.namespace, one.name, one.labels))
 
 
 def _selectors_of(service: Service) -> Iterator[Selector]:

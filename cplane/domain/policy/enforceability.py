@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from cplane.domain.policy.dns import DnsRule
-from cplane.domain.policy.rule import AuthType, CloudRef, PortMatch, Rule, ServiceRef, Term
+from cplane.domain.policy.rule import AuthType, CloudRef, PortMatch, Rule, Term
 from cplane.domain.ports import PORTLESS_PROTOCOLS
 
 
@@ -50,7 +50,3 @@ def _peer_notes(term: Term) -> Iterator[Note]:
         if kind in kinds:
             selects = "a deny rule that selects nobody would be wider than written" if term.deny else "selects nobody"
             yield Note(term.path, f"{what}: {selects}", refused=term.deny)
-    if ServiceRef in kinds:
-        selects = "a deny rule would be wider than written" if term.deny else "nobody is selected by them"
-        what = "addresses of a service without a selector are known only where a rule names them"
-        yield Note(term.path, f"{what}: {selects}", refused=term.deny)

@@ -80,6 +80,12 @@ class ServiceRef(NamedTuple):
     def __str__(self) -> str:
         return f"service {self.namespace or '*'}/{self.name or self.selector}"
 
+    def chooses(self, namespace: str, name: str, labels: LabelSet) -> bool:
+        """Whether the service is one of those."""
+        if self.namespace and namespace != self.namespace:
+            return False
+        return self.selector.matches(labels) if self.selector is not None else name == self.name
+
 
 class CloudRef(NamedTuple):
     """Groups of a cloud provider, whose addresses nobody here knows."""
@@ -156,6 +162,10 @@ class Policy:
         """Every prefix that needs an identity of its own, exceptions included; the whole world does not."""
         return frozenset(prefix for peer in self.peers() for prefix in _prefixes(peer) if prefix.prefixlen)
 
+    def services(self) -> frozenset[ServiceRef]:
+        """Every reference to services."""
+        return frozenset(peer for peer in self.peers() if isinstance(peer, ServiceRef))
+
     def peers(self) -> Iterator[Peer]:
         """All peers of all rules."""
         for rule in self.rules:
@@ -174,6 +184,10 @@ class CidrGroup:
     def cidrs(self) -> frozenset[Prefix]:
         """Every prefix that needs an identity of its own."""
         return frozenset(prefix for prefix in self.prefixes if prefix.prefixlen)
+
+    def services(self) -> frozenset[ServiceRef]:
+        """None: a group does not refer to services."""
+        return frozenset()
 
 
 def _prefixes(peer: Peer) -> tuple[Prefix, ...]:

@@ -22,10 +22,7 @@ from tests.support.builders import audited, cnp, group, knp
 from tests.support.effort import examples
 from tests.support.scenario import JOIN, given, replayed, when
 
-SERVICES = (
-    "addresses of a service without a selector are known only where a rule names them: "
-    "a deny rule would be wider than written"
-)
+CLOUD = "groups of a cloud provider are not known here: a deny rule that selects nobody would be wider than written"
 
 
 def document(name: str, *cidrs: str, **spec: object) -> str:
@@ -158,20 +155,20 @@ def test_a_network_policy_is_a_policy():
 
 
 def test_what_would_be_enforced_wider_than_written_is_refused_with_its_place():
-    deny = cnp("b", egressDeny=[{"toServices": [{"k8sService": {"serviceName": "s"}}]}])
+    deny = cnp("b", egressDeny=[{"toGroups": [{"aws": {}}]}])
     with pytest.raises(InvalidDocuments) as refused:
         when(given(JOIN), apply(document("a"), text(deny)))
     assert refused.value.errors == (
         (
             1,
             "spec.egressDeny[0]",
-            SERVICES,
+            CLOUD,
         ),
     )
 
 
 def test_what_is_enforced_narrower_than_written_is_accepted():
-    allow = cnp("a", egress=[{"toServices": [{"k8sService": {"serviceName": "s"}}]}])
+    allow = cnp("a", egress=[{"toGroups": [{"aws": {}}]}])
     assert [type(e) for e in when(given(JOIN), apply(text(allow)))] == [PolicyUpserted]
 
 

@@ -104,7 +104,8 @@ def test_a_replay_has_the_same_numbers_and_facts_say_all_of_it() -> None:
         again = evolve(again, SERVICE, event)
         said[type(event)].append(event)
     together = gathered(said[ServiceUpserted], said[BackendsChanged], said[BackendStateChanged])
-    assert replace(together, last_frontend=4, last_backend=4) == again.service
+    last = {"last_frontend": 4, "last_backend": 4}  # which is not a fact
+    assert replace(together, **last) == replace(again.service, **last)
     assert again.service.services == world.service.services
     assert again.service.sources == world.service.sources
     assert again.service.states == world.service.states

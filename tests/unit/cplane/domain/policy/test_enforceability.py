@@ -5,8 +5,8 @@ import pytest
 from cplane.domain.policy.enforceability import Note, notes
 from tests.support.builders import ccnp, cnp, knp, policy, ports, selector
 
+SERVICE = {"toServices": [{"k8sService": {"serviceName": "a"}}]}
 WEB = {"fromEndpoints": [selector("app=web")]}
-SERVICES = "addresses of a service without a selector are known only where a rule names them"
 NOBODY = "selects nobody"
 WIDER = "a deny rule that selects nobody would be wider than written"
 
@@ -29,6 +29,7 @@ def on_nodes(document):
         cnp(egress=[{"toCIDRSet": [{"cidrGroupRef": "g"}]}], egressDeny=[{"toCIDRSet": [{"cidrGroupRef": "g"}]}]),
         cnp(ingress=[{"icmps": [{"fields": [{"type": 8}]}]}]),
         knp(ingress=[{}]),
+        cnp(egress=[SERVICE], egressDeny=[SERVICE]),
     ],
 )
 def test_of_what_is_enforced_nothing_is_said(document):
@@ -53,14 +54,6 @@ def test_of_what_is_enforced_nothing_is_said(document):
         (
             cnp(ingressDeny=[{"toPorts": ports("0/VRRP")}]),
             Note("spec.ingressDeny[0]", "the datapath drops VRRP (137)"),
-        ),
-        (
-            cnp(egress=[{"toServices": [{"k8sService": {"serviceName": "a"}}]}]),
-            Note("spec.egress[0]", f"{SERVICES}: nobody is selected by them"),
-        ),
-        (
-            cnp(egressDeny=[{"toServices": [{"k8sService": {"serviceName": "a"}}]}]),
-            Note("spec.egressDeny[0]", f"{SERVICES}: a deny rule would be wider than written", refused=True),
         ),
         (
             cnp(ingress=[{"fromGroups": [{"aws": {}}]}]),
