@@ -93,6 +93,7 @@ class CreateEndpoint:
     named_ports: tuple[str, ...] = ()
     requested_ipv4: str = ""
     requested_ipv6: str = ""
+    netns_cookie: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,6 +180,7 @@ def decide_create(
         identity=security_id,
         named_ports=ports,
         policy=_policy(security_id, ports, state),
+        netns_cookie=command.netns_cookie,
     )
     return (*allocated, *learned, (ENDPOINT, created))
 
@@ -270,6 +272,7 @@ def endpoint_of(event: EndpointCreated) -> Endpoint:
         named_ports=event.named_ports,
         policy=event.policy,
         audit=event.audit,
+        netns_cookie=event.netns_cookie,
     )
 
 

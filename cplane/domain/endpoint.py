@@ -19,6 +19,7 @@ class Endpoint:
     """Addresses are text, empty where the family is off; MACs are `aa:bb:cc:dd:ee:ff`; labels are all of them.
 
     `named_ports` are `name=number/protocol`, sorted; `policy` 0 is that of the identity. `audit`: nothing is dropped.
+    `netns_cookie` is the kernel's number of the network namespace, 0 where it is not known.
     """
 
     id: EndpointId
@@ -39,6 +40,7 @@ class Endpoint:
     named_ports: tuple[str, ...] = ()
     policy: int = 0
     audit: bool = False
+    netns_cookie: int = 0
 
     @property
     def attachment(self) -> tuple[str, str]:

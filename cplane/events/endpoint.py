@@ -9,6 +9,7 @@ class EndpointCreated(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_
     `identity` is the security identity of `labels` after the label filter; the labels here are all of them.
     `named_ports` are `name=number/protocol`, sorted. `policy` is the policy that it obeys: 0 is that of its identity,
     others are of endpoints that have other ports under the same names. `audit`: see EndpointConfigured.
+    `netns_cookie` is the kernel's number of the network namespace while the machine runs; 0: not known.
     """
 
     endpoint: int
@@ -29,6 +30,7 @@ class EndpointCreated(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_
     named_ports: tuple[str, ...] = ()
     policy: int = 0
     audit: bool = False
+    netns_cookie: int = 0
 
 
 class EndpointRelabelled(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):

@@ -70,13 +70,17 @@ def parse_alias(alias: str, instance: str) -> Attachment | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Link:
-    """A pair of interfaces: the node's side by name and number, the MACs of both as `aa:bb:…`."""
+    """A pair of interfaces: the node's side by name and number, the MACs of both as `aa:bb:…`.
+
+    `netns_cookie` is the kernel's number of the namespace that the pod's side is in; 0: it was not asked.
+    """
 
     host_interface: str
     ifindex: int
     mac: str
     host_mac: str
     mtu: int
+    netns_cookie: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

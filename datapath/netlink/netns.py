@@ -3,6 +3,8 @@
 import ctypes
 import fcntl
 import os
+import socket
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,6 +16,7 @@ T = TypeVar("T")
 
 _CLONE_NEWNET: Final = 0x40000000  # linux/sched.h
 _NS_GET_NSTYPE: Final = 0xB703  # linux/nsfs.h: _IO(0xb7, 3)
+_SO_NETNS_COOKIE: Final = 71  # asm-generic/socket.h
 _OWN: Final = "/proc/thread-self/ns/net"
 
 _libc = ctypes.CDLL(None, use_errno=True)  # os.setns exists from Python 3.12 on
@@ -38,6 +41,12 @@ def is_own(descriptor: int) -> bool:
     """Whether it is the namespace that this thread is in."""
     own, other = os.stat(_OWN), os.fstat(descriptor)
     return (own.st_dev, own.st_ino) == (other.st_dev, other.st_ino)
+
+
+def own_cookie() -> int:
+    """The kernel's number of the namespace that this thread is in; no other gets it while the machine runs."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as inside:
+        return int.from_bytes(inside.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8), sys.byteorder)
 
 
 def run_in(descriptor: int, work: Callable[[], T]) -> T:

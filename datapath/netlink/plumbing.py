@@ -1,6 +1,7 @@
 """Pods' links in the kernel: made, wired up, checked, found again, removed."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from datapath.netlink import links, netns, node, pods, rtnl
 from datapath.netlink.attachment import Attachment, Link, OwnedLink, Wiring
@@ -33,7 +34,8 @@ class VethPlumbing:
         with netns.opened(path) as namespace:
             if netns.is_own(namespace):
                 raise OwnNamespace(path)
-            return links.create_pod_pair(attachment, namespace, path, mtu=mtu, instance=self._instance)
+            made = links.create_pod_pair(attachment, namespace, path, mtu=mtu, instance=self._instance)
+            return replace(made, netns_cookie=netns.run_in(namespace, netns.own_cookie))
 
     def configure(self, wiring: Wiring) -> tuple[str, ...]:
         """Both sides carry packets; the destinations that the pod routes through the link."""

@@ -248,6 +248,13 @@ def test_paths_that_lead_to_no_pod_are_refused(spaces, tmp_path):
     assert not host.run(lambda: PLUMBING.netns_exists(host.path))
 
 
+def test_a_link_says_which_namespace_it_leads_to(spaces):
+    host, one, two = spaces
+    found = [wire(host, space, number, f"box{number}").link.netns_cookie for number, space in ((2, one), (3, two))]
+    assert found == [one.run(netns.own_cookie), two.run(netns.own_cookie)]
+    assert len({0, host.run(netns.own_cookie), *found}) == 4
+
+
 def test_work_in_a_namespace_leaves_the_thread_where_it_was_and_its_error_comes_back(spaces):
     _, one, _ = spaces
     before = os.stat("/proc/thread-self/ns/net").st_ino

@@ -44,6 +44,7 @@ def pod(
     ifindex: int = 10,
     container: str = "",
     named_ports: tuple[str, ...] = (),
+    netns_cookie: int = 0,
 ) -> CreateEndpoint:
     """A command that creates an endpoint for a pod."""
     return CreateEndpoint(
@@ -63,6 +64,7 @@ def pod(
             "k8s:io.cilium.k8s.policy.cluster=default",
         ),
         named_ports=named_ports,
+        netns_cookie=netns_cookie,
     )
 
 

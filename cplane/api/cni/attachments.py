@@ -215,6 +215,7 @@ def _command(request: Request, pod: Pod, link: Link) -> CreateEndpoint:
         named_ports=pod.named_ports,
         requested_ipv4=pod.requested_ipv4,
         requested_ipv6=pod.requested_ipv6,
+        netns_cookie=link.netns_cookie,
     )
 
 
