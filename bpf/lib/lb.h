@@ -19,29 +19,18 @@ static __always_inline struct lb_service *lb_service_any(__be16 port, u8 protoco
 	return lb_services_map(&key);
 }
 
+/* The frontend that would be there if the one that redirects were not; NULL if there is none. */
+static __always_inline struct lb_service *lb_service_beneath(const struct addr *addr, __be16 port, u8 protocol,
+							     u8 family)
+{
+	return lb_service_at(addr, port, protocol, family | LB_BENEATH);
+}
+
 static __always_inline bool lb_is_loopback(const struct addr *addr, u8 family)
 {
 	if (family == FAMILY_V4)
 		return (addr->word[0] & 0xff) == 127;
 	return !(addr->word[0] | addr->word[1] | addr->word[2]) && addr->word[3] == bpf_htonl(1);
-}
-
-/* The frontend that a client means; NULL if the destination is no service. `on_node`: the client is a socket of
- * the node's own network namespace, to which the node's loopback addresses are its addresses, too.
- */
-static __always_inline struct lb_service *lb_service_lookup(const struct addr *addr, __be16 port, u8 protocol,
-							    u8 family, bool on_node)
-{
-	struct lb_service *service = lb_service_at(addr, port, protocol, family);
-
-	if (service)
-		return service;
-	service = lb_service_any(port, protocol, family);
-	if (likely(!service))
-		return NULL;
-	if (on_node && lb_is_loopback(addr, family))
-		return service;
-	return identity_of(addr, family) == IDENTITY_HOST ? service : NULL;
 }
 
 /* The backend of one of the slots, by a random number; NULL if nobody takes new connections. A slot that is not
@@ -60,7 +49,7 @@ static __always_inline struct lb_backend *lb_backend_random(const struct lb_serv
 	return likely(backend) ? backend : lb_slots_map(service->id, first);
 }
 
-/* The backend that the client was sent to before, if it still may be. */
+/* The backend that the client was sent to before, if it still may be; then its time begins anew. */
 static __always_inline struct lb_backend *lb_affinity_backend(const struct lb_service *service,
 							      const struct lb_affinity_key *client, u32 now)
 {
@@ -70,9 +59,12 @@ static __always_inline struct lb_backend *lb_affinity_backend(const struct lb_se
 		return NULL;
 	if (!lb_members_map(service->id, held->backend_id))
 		return NULL;
+	if (held->used != now)
+		held->used = now;
 	return lb_backends_map(held->backend_id);
 }
 
+/* The client stays with this backend. */
 static __always_inline void lb_affinity_set(const struct lb_affinity_key *client, u32 backend_id, u32 now)
 {
 	struct lb_affinity value = { .backend_id = backend_id, .used = now };

@@ -116,6 +116,28 @@ static __always_inline bool lb_members_map(u32 service_id, u32 backend_id)
 	return map_lookup_elem(MAP(SLOT_LB_MEMBERS), &key);
 }
 
+/* Hash: (network namespace, frontend) -> it has backends there, which are not redirected. Written by the agent. */
+static __always_inline bool lb_skips_map(u64 netns_cookie, u32 service_id)
+{
+	struct lb_skip_key key = { .netns_cookie = netns_cookie, .service_id = service_id };
+
+	return map_lookup_elem(MAP(SLOT_LB_SKIPS), &key);
+}
+
+/* Array: end of a socket's number -> what it believes to speak with. Written by programs. */
+static __always_inline struct lb_peer *lb_peers_map(u64 cookie)
+{
+	struct lb_peer_key key = { .slot = cookie % LB_PEERS };
+
+	return map_lookup_elem(MAP(SLOT_LB_PEERS), &key);
+}
+
+/* LRU: (socket, backend) -> frontend that it believes to speak with. Written by programs. */
+static __always_inline struct lb_sock *lb_socks_map(const struct lb_sock_key *key)
+{
+	return map_lookup_elem(MAP(SLOT_LB_SOCKS), key);
+}
+
 static __always_inline u64 state_number(u32 slot)
 {
 	struct state_value *value = state_map(slot);

@@ -184,6 +184,8 @@ struct lb_service_key {
 	u8 family;
 };
 
+#define LB_BENEATH 0x80	/* added to the family: the frontend that one which redirects has taken the place of */
+
 struct lb_service {
 	u32 affinity_s;		/* how long a client stays with its backend; 0: not at all */
 	u16 id;			/* of the frontend */
@@ -210,6 +212,7 @@ struct lb_service {
 #define LB_FLAG_SOURCE_DENY 32		/* ... this only others */
 #define LB_FLAG_DROP 64			/* without backends packets are dropped, not refused */
 #define LB_FLAG_OUTSIDE 128		/* who comes from outside is served, too */
+#define LB_FLAG_SKIP_BACKENDS 256	/* its own backends are not redirected: lb_skips */
 
 struct lb_slot_key {
 	u32 service_id;
@@ -267,6 +270,17 @@ struct lb_member {
 	u32 present;
 };
 
+/* Whose sockets are not redirected by a frontend: the network namespaces of its backends. */
+struct lb_skip_key {
+	u64 netns_cookie;
+	u32 service_id;
+	u32 pad;
+};
+
+struct lb_skip {
+	u32 present;
+};
+
 struct lb_range_key {
 	u32 prefixlen;
 	u16 service_id;
@@ -281,12 +295,41 @@ struct lb_range {
 	u32 present;
 };
 
-/* What a socket that was sent to a backend believes to speak with. */
+/* What a socket believes to speak with: the frontend of the backend that its last connect() led to, or else of the
+ * first one that a datagram of it was sent to. Sockets are numbered one after another, so the end of its number is a
+ * place of its own for each of the last LB_PEERS; whoever loses it to a younger one has rows of lb_socks instead.
+ */
+struct lb_peer_key {
+	u32 slot;		/* the cookie modulo LB_PEERS */
+};
+
+struct lb_peer {
+	u64 cookie;		/* 0: nobody's */
+	struct addr backend;
+	struct addr addr;	/* of the frontend, as the client gave it */
+	u64 netns_cookie;
+	__be16 backend_port;
+	__be16 port;
+	u32 backend_id;
+	u16 service_id;
+	u8 protocol;
+	u8 state;		/* LB_PEER_*; 0: it is none, or lb_socks knows better */
+	u8 more;		/* lb_socks may have rows of this socket, too */
+	u8 shared;		/* ... and of others, which have had this place */
+	u8 family;
+	u8 pad;
+};
+
+#define LB_PEERS 65536
+#define LB_PEER_SENT 1		/* a datagram was sent there */
+#define LB_PEER_CONNECTED 2
+
+/* The same of sockets that lost their place, and of further backends that datagrams were sent to. */
 struct lb_sock_key {
 	u64 cookie;
 	struct addr addr;	/* of the backend */
 	__be16 port;
-	u16 pad;
+	u16 family;
 	u32 protocol;
 };
 
@@ -295,6 +338,7 @@ struct lb_sock {
 	__be16 port;
 	u16 service_id;
 	u32 backend_id;
+	u32 state;		/* LB_PEER_* */
 };
 
 struct record {
@@ -369,5 +413,7 @@ struct scratch {
 #define SLOT_LB_MEMBERS 16
 #define SLOT_LB_RANGES 17
 #define SLOT_LB_SOCKS 18
+#define SLOT_LB_PEERS 19
+#define SLOT_LB_SKIPS 20
 
 #endif

@@ -45,6 +45,7 @@ from datapath.maps.metrics import MetricsKey, MetricsValue
 from datapath.maps.policy import PolicyEntry, PolicyKey
 from datapath.maps.state import MonitorFlags
 from datapath.netlink.memory import MemoryPlumbing
+from datapath.netlink.netns import own_cookie
 from datapath.netlink.plumbing import VethPlumbing
 from datapath.targets.map import ByteMap, MapTarget
 from datapath.targets.memory import Judgement, MemoryDatapath
@@ -172,7 +173,7 @@ def _serve_sockets(config: AgentConfig, opened: KernelDatapath) -> None:
     if folder is None:
         raise DatapathUnavailable("lb.cgroup: no cgroup2 is mounted; mount -t cgroup2 none /sys/fs/cgroup/unified")
     try:
-        opened.attach_cgroup(folder)
+        opened.attach_cgroup(folder, own_cookie())
     except OSError as error:
         raise DatapathUnavailable(f"lb.cgroup: {folder}: {error.strerror or error}") from error
 

@@ -16,11 +16,12 @@ from datapath.kernel import load, pin, syscall
 from datapath.kernel.compile import Compiled, compiled
 from datapath.kernel.links import Links
 from datapath.kernel.maps import KernelMap
+from datapath.kernel.peers import Peers
 from datapath.kernel.pin import Pins
 from datapath.kernel.programs import PROGRAMS
 from datapath.kernel.ringbuf import Ring
 from datapath.kernel.state import State
-from datapath.maps import catalog, metrics, state
+from datapath.maps import catalog, lb, metrics, state
 from datapath.maps.metrics import MetricsDirection, MetricsKey, MetricsValue
 from datapath.maps.sizing import FLEXIBLE
 from datapath.maps.spec import MapSpec
@@ -32,8 +33,9 @@ DEFAULT_ROOT: Final = Path("/sys/fs/bpf/cplane")
 class KernelDatapath:
     """Maps, programs and links under one pin folder.
 
-    `maps` has every map of the catalogue by name; `ring` its records; `numbers` the state of the node. Devices and
-    programs may be changed from several threads at once, one of which waits then.
+    `maps` has every map of the catalogue by name; `ring` its records; `numbers` the state of the node; `peers` the
+    sockets that were sent to backends. Devices and programs may be changed from several threads at once, one of which
+    waits then.
     """
 
     def __init__(
@@ -44,6 +46,7 @@ class KernelDatapath:
         self.maps, self.digest = maps, digest
         events = maps[catalog.EVENTS.name]
         self.numbers = State(maps[state.SPEC.name])
+        self.peers = Peers(maps[lb.PEERS.name])
         self.ring = Ring(events.fd, events.spec.max_entries)
 
     @classmethod
@@ -119,12 +122,12 @@ class KernelDatapath:
         with self._changing:
             self._links.detach(ifindex)
 
-    def attach_cgroup(self, folder: Path) -> None:
+    def attach_cgroup(self, folder: Path, netns_cookie: int) -> None:
         """Sockets of the processes in this folder of a cgroup2, and of no other, are served. Idempotent.
 
-        The network namespace of the calling thread is the node's own from now on.
+        The network namespace with this cookie is the node's own from now on.
         """
-        self.numbers.adopt_netns()
+        self.numbers.set_netns(netns_cookie)
         with self._changing:
             self._links.attach_cgroup(folder, self._programs)
 
@@ -190,6 +193,7 @@ class KernelDatapath:
             return
         self.ring.close()
         self.numbers.close()
+        self.peers.close()
         for opened in self.maps.values():
             opened.close()
         for fd in self._programs.values():

@@ -1,7 +1,6 @@
 """The state map, mapped into this process: a write is one store, a read one load."""
 
 import mmap
-import socket
 from typing import Final
 
 import numpy as np
@@ -11,7 +10,6 @@ from datapath.kernel.maps import KernelMap
 from datapath.maps.state import MonitorFlags, StateSlot
 
 _BYTES: Final = mmap.PAGESIZE
-_SO_NETNS_COOKIE: Final = 71  # asm-generic/socket.h
 
 
 class State:
@@ -44,11 +42,9 @@ class State:
         """Programs emit these kinds of records from now on."""
         self._numbers[StateSlot.MONITOR] = int(flags)
 
-    def adopt_netns(self) -> None:
-        """The network namespace of the calling thread is the node's own."""
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as inside:
-            cookie = inside.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8)
-        self._numbers[StateSlot.NETNS] = int.from_bytes(cookie, "little")
+    def set_netns(self, cookie: int) -> None:
+        """The network namespace with this cookie is the node's own."""
+        self._numbers[StateSlot.NETNS] = cookie
 
     @property
     def lost(self) -> int:

@@ -13,8 +13,12 @@ from datapath.maps.spec import MapFlags, MapKind, MapSpec
 
 CHUNK: Final = 64  # entries of a Maglev table that are one row
 ID_MAX: Final = 65_535
+PEER_SENT: Final = 1
+PEER_CONNECTED: Final = 2
+PEERS_MAX: Final = 65_536  # sockets that have a place of their own
 RANGE_STATIC_BITS: Final = 32  # service_id, pad and family always match exactly
 BACKEND_LOCAL: Final = 1
+BENEATH: Final = 0x80  # added to the family of a frontend that one which redirects has taken the place of
 
 
 class LbKind(IntEnum):
@@ -39,6 +43,7 @@ class LbFlags(IntFlag):
     SOURCE_DENY = 32
     DROP = 64  # without backends packets are dropped, not refused
     OUTSIDE = 128  # who comes from outside is served, too
+    SKIP_BACKENDS = 256  # its own backends are not redirected
 
 
 def _address(*more: Field) -> tuple[Field, ...]:
@@ -74,6 +79,8 @@ AFFINITY_KEY: Final = Layout(
 AFFINITY_VALUE: Final = Layout("lb_affinity", (Field("backend_id", "u32"), Field("used", "u32")))
 MEMBER_KEY: Final = Layout("lb_member_key", (Field("service_id", "u32"), Field("backend_id", "u32")))
 MEMBER_VALUE: Final = Layout("lb_member", (Field("present", "u32"),))
+SKIP_KEY: Final = Layout("lb_skip_key", (Field("netns_cookie", "u64"), Field("service_id", "u32"), Field("pad", "u32")))
+SKIP_VALUE: Final = Layout("lb_skip", (Field("present", "u32"),))
 RANGE_KEY: Final = Layout(
     "lb_range_key",
     (
@@ -85,10 +92,32 @@ RANGE_KEY: Final = Layout(
     ),
 )
 RANGE_VALUE: Final = Layout("lb_range", (Field("present", "u32"),))
-SOCK_KEY: Final = Layout(
-    "lb_sock_key", (Field("cookie", "u64"), *_address(Field("pad", "u16"), Field("protocol", "u32")))
+PEER_KEY: Final = Layout("lb_peer_key", (Field("slot", "u32"),))
+PEER_VALUE: Final = Layout(
+    "lb_peer",
+    (
+        Field("cookie", "u64"),
+        Field("backend", "bytes", 16),
+        Field("addr", "bytes", 16),
+        Field("netns_cookie", "u64"),
+        Field("backend_port", "u16", big_endian=True),
+        Field("port", "u16", big_endian=True),
+        Field("backend_id", "u32"),
+        Field("service_id", "u16"),
+        Field("protocol", "u8"),
+        Field("state", "u8"),
+        Field("more", "u8"),
+        Field("shared", "u8"),
+        Field("family", "u8"),
+        Field("pad", "u8"),
+    ),
 )
-SOCK_VALUE: Final = Layout("lb_sock", _address(Field("service_id", "u16"), Field("backend_id", "u32")))
+SOCK_KEY: Final = Layout(
+    "lb_sock_key", (Field("cookie", "u64"), *_address(Field("family", "u16"), Field("protocol", "u32")))
+)
+SOCK_VALUE: Final = Layout(
+    "lb_sock", _address(Field("service_id", "u16"), Field("backend_id", "u32"), Field("state", "u32"))
+)
 _GROWS: Final = MapFlags.NO_PREALLOC
 SERVICES: Final = MapSpec("cplane_lb_svc", 11, MapKind.HASH, SERVICE_KEY, SERVICE_VALUE, ID_MAX, _GROWS)
 SLOTS: Final = MapSpec("cplane_lb_slot", 12, MapKind.HASH, SLOT_KEY, BACKEND_VALUE, 1_048_576, _GROWS)
@@ -98,8 +127,10 @@ AFFINITY: Final = MapSpec("cplane_lb_aff", 15, MapKind.LRU_HASH, AFFINITY_KEY, A
 MEMBERS: Final = MapSpec("cplane_lb_memb", 16, MapKind.HASH, MEMBER_KEY, MEMBER_VALUE, 524_288, _GROWS)
 RANGES: Final = MapSpec("cplane_lb_rng", 17, MapKind.LPM_TRIE, RANGE_KEY, RANGE_VALUE, 65_536, _GROWS)
 SOCKS: Final = MapSpec("cplane_lb_sock", 18, MapKind.LRU_HASH, SOCK_KEY, SOCK_VALUE, 131_072)
+PEERS: Final = MapSpec("cplane_lb_peer", 19, MapKind.ARRAY, PEER_KEY, PEER_VALUE, PEERS_MAX, MapFlags.MMAPABLE)
+SKIPS: Final = MapSpec("cplane_lb_skip", 20, MapKind.HASH, SKIP_KEY, SKIP_VALUE, 65_536, _GROWS)
 
-SPECS: Final = (SERVICES, SLOTS, BACKENDS, MAGLEV, AFFINITY, MEMBERS, RANGES, SOCKS)
+SPECS: Final = (SERVICES, SLOTS, BACKENDS, MAGLEV, AFFINITY, MEMBERS, RANGES, SOCKS, PEERS, SKIPS)
 
 
 class ServiceKey(NamedTuple):
@@ -243,6 +274,23 @@ class MemberKey(NamedTuple):
     def unpack(cls, data: bytes) -> "MemberKey":
         """The inverse of `pack`."""
         return cls(*MEMBER_KEY.unpack(data))  # type: ignore[arg-type]  # the layout fixes the types
+
+
+class SkipKey(NamedTuple):
+    """A network namespace, by its cookie, whose sockets a frontend does not redirect."""
+
+    netns_cookie: int
+    service_id: int
+
+    def pack(self) -> bytes:
+        """The map's key bytes."""
+        return SKIP_KEY.pack(*self, 0)
+
+    @classmethod
+    def unpack(cls, data: bytes) -> "SkipKey":
+        """The inverse of `pack`."""
+        cookie, service_id, _ = SKIP_KEY.unpack(data)
+        return cls(int(cookie), int(service_id))
 
 
 class RangeKey(NamedTuple):

@@ -103,6 +103,9 @@ def test_numbers_of_services_are_the_same() -> None:
     assert named("LB_FLAG_") == {flag.name: flag.value for flag in lb.LbFlags}
     assert _DEFINED["LB_BACKEND_LOCAL"] == lb.BACKEND_LOCAL
     assert _DEFINED["LB_CHUNK"] == lb.CHUNK
+    assert _DEFINED["LB_BENEATH"] == lb.BENEATH
+    assert _DEFINED["LB_PEERS"] == lb.PEERS_MAX
+    assert named("LB_PEER_") == {"SENT": lb.PEER_SENT, "CONNECTED": lb.PEER_CONNECTED}
     assert _DEFINED["LB_RANGE_STATIC_BITS"] == lb.RANGE_STATIC_BITS
 
 

@@ -37,6 +37,7 @@ SIZES = {
     "cplane_lb_memb": 1024,
     "cplane_lb_rng": 1024,
     "cplane_lb_sock": 1024,
+    "cplane_lb_skip": 1024,
 }
 INGRESS, EGRESS = 0, 1
 PASS, DROP, REDIRECT = 0, 2, 7
