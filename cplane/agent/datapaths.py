@@ -39,6 +39,7 @@ from datapath.maps.lb import (
     RangeKey,
     ServiceEntry,
     ServiceKey,
+    SkipKey,
     SlotKey,
 )
 from datapath.maps.metrics import MetricsKey, MetricsValue
@@ -183,6 +184,7 @@ def _service_targets(maps: Mapping[str, ByteMap]) -> dict[str, AnyTarget]:
         services.BACKENDS: MapTarget(maps[lb.BACKENDS.name], BackendKey, BackendEntry),
         services.SLOTS: MapTarget(maps[lb.SLOTS.name], SlotKey, BackendEntry),
         services.MEMBERS: MapTarget(maps[lb.MEMBERS.name], MemberKey, Present),
+        services.SKIPS: MapTarget(maps[lb.SKIPS.name], SkipKey, Present),
         services.RANGES: MapTarget(maps[lb.RANGES.name], RangeKey, Present),
         services.MAGLEV: MapTarget(maps[lb.MAGLEV.name], MaglevKey, MaglevChunk),
         services.SERVICES: MapTarget(maps[lb.SERVICES.name], ServiceKey, ServiceEntry),

@@ -81,6 +81,7 @@ _lb("slots", "lb_slots", "Show which backends take new connections to a frontend
 _lb("backends", "lb_backends", "Show backends by their numbers.")
 _lb("maglev", "lb_maglev", "Show Maglev tables.")
 _lb("affinity", "lb_members", "Show which backends clients may stay with.")
+_lb("skips", "lb_skips", "Show who is not redirected: the network namespaces of backends.")
 _lb("source-ranges", "lb_ranges", "Show the clients that frontends answer to, or do not.")
 
 

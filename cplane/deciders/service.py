@@ -297,6 +297,7 @@ class _Frontends:
             health_check_port=service.health_check_port,
             topology=service.topology,
             drop=service.drop,
+            skip_backends=service.skip_backends,
         )
         return None if event == held else event
 

@@ -149,6 +149,7 @@ def service_of(event: ServiceUpserted) -> Service:
         health_check_port=event.health_check_port,
         topology=event.topology,
         drop=event.drop,
+        skip_backends=event.skip_backends,
     )
 
 

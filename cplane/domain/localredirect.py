@@ -94,4 +94,5 @@ class LocalRedirect:
         there = {(one.protocol, one.port_name, one.family) for one in backends}
         frontends = tuple(one for one in self.frontends(services) if (one.protocol, one.port_name, one.family) in there)
         families = {one.family for one in frontends}
-        return Service(name=self.service_name, frontends=frontends), tuple(b for b in backends if b.family in families)
+        made = Service(name=self.service_name, frontends=frontends, skip_backends=self.skip_backends)
+        return made, tuple(b for b in backends if b.family in families)

@@ -138,6 +138,7 @@ class Service:
     `internal_local`. `source_ranges` are the only prefixes that load balancer addresses answer to, or with
     `ranges_deny` those to which they do not. With `topology` backends are used by zone, with `drop` packets to a
     service without backends are dropped in silence. `health_check_port` says whether this node has backends.
+    With `skip_backends` a pod that is a backend is not redirected to this node's, but reaches what was meant.
     """
 
     name: ServiceName
@@ -154,6 +155,7 @@ class Service:
     health_check_port: int = 0
     topology: bool = False
     drop: bool = False
+    skip_backends: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -32,6 +32,7 @@ class ServiceUpserted(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_
     health_check_port: int = 0
     topology: bool = False
     drop: bool = False
+    skip_backends: bool = False
 
 
 class ServiceDeleted(msgspec.Struct, frozen=True, kw_only=True, gc=False):

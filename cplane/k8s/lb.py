@@ -170,9 +170,6 @@ class _Reading:
         service, backends = read.applied([held[1]] if held is not None else [], chosen)
         self.found.services.append(service)
         self.found.backends.append(Backends(service.name, f"{_REDIRECT_SOURCE}{one.name}", backends))
-        if read.skip_backends:
-            what = "sockets of these pods are not told apart: they are redirected like all others"
-            notes.append(FieldError("spec.skipRedirectFromBackend", what))
         if not service.frontends:
             notes.append(_nothing_redirected(read, known=held is not None, pods=bool(chosen)))
 

@@ -12,6 +12,7 @@ from datapath.maps.endpoints import DeviceInfo, DeviceKey, EndpointInfo, Endpoin
 from datapath.maps.ipcache import FAMILY_V4, IpcacheInfo, IpcacheKey
 from datapath.maps.lb import (
     BACKEND_LOCAL,
+    BENEATH,
     BackendEntry,
     BackendKey,
     MaglevChunk,
@@ -20,6 +21,7 @@ from datapath.maps.lb import (
     RangeKey,
     ServiceEntry,
     ServiceKey,
+    SkipKey,
     SlotKey,
 )
 from datapath.maps.policy import AUDIT_PLANE, PolicyEntry, PolicyKey
@@ -162,7 +164,9 @@ def _place(address: bytes, port: int, family: int) -> str:
 
 
 def _frontend(key: ServiceKey) -> tuple[str, ...]:
-    return (_place(key.addr, key.port, key.family), _PROTOCOLS.get(key.protocol, str(key.protocol)))
+    beneath = " (beneath)" if key.family & BENEATH else ""
+    place = _place(key.addr, key.port, key.family & ~BENEATH)
+    return (place + beneath, _PROTOCOLS.get(key.protocol, str(key.protocol)))
 
 
 def _served(entry: ServiceEntry) -> tuple[str, ...]:
@@ -188,6 +192,10 @@ def _backend_key(key: BackendKey) -> tuple[str, ...]:
 
 def _member(key: MemberKey) -> tuple[str, ...]:
     return (str(key.service_id), str(key.backend_id))
+
+
+def _skip(key: SkipKey) -> tuple[str, ...]:
+    return (str(key.service_id), str(key.netns_cookie))
 
 
 def _range(key: RangeKey) -> tuple[str, ...]:
@@ -243,6 +251,7 @@ _COLUMNS: Final = {
     "lb_slots": Columns(("frontend_id", "slot"), ("backend", "address", "protocol", "local"), _slot, _backend),
     "lb_backends": Columns(("id",), ("backend", "address", "protocol", "local"), _backend_key, _backend),
     "lb_members": Columns(("frontend_id", "backend"), (), _member, _nothing),
+    "lb_skips": Columns(("frontend_id", "netns"), (), _skip, _nothing),
     "lb_ranges": Columns(("frontend_id", "clients"), (), _range, _nothing),
     "lb_maglev": Columns(("frontend_id", "chunk"), ("backends",), _maglev_key, _maglev_chunk),
 }

@@ -36,6 +36,7 @@ from cplane.projections.addresses import packed, prefix_key
 from cplane.projections.delta import Delta, plan
 from datapath.maps.lb import (
     BACKEND_LOCAL,
+    BENEATH,
     CHUNK,
     BackendEntry,
     BackendKey,
@@ -48,17 +49,19 @@ from datapath.maps.lb import (
     RangeKey,
     ServiceEntry,
     ServiceKey,
+    SkipKey,
     SlotKey,
 )
 
 BACKENDS: Final = "lb_backends"
 SLOTS: Final = "lb_slots"
 MEMBERS: Final = "lb_members"
+SKIPS: Final = "lb_skips"
 RANGES: Final = "lb_ranges"
 MAGLEV: Final = "lb_maglev"
 SERVICES: Final = "lb_services"
 
-TABLES: Final = (BACKENDS, SLOTS, MEMBERS, RANGES, MAGLEV, SERVICES)
+TABLES: Final = (BACKENDS, SLOTS, MEMBERS, SKIPS, RANGES, MAGLEV, SERVICES)
 """In the order in which they are written: what a packet meets first comes last."""
 
 _KINDS: Final = {
@@ -100,6 +103,7 @@ class ServiceProjection:
         self._options: ServiceOptionsChanged | ServiceOptions = ServiceOptions()
         self._node = ""
         self._addresses: dict[int, tuple[str, ...]] = {}  # of endpoints
+        self._netns: dict[str, int] = {}  # address → cookie
         self._local: set[str] = set()
         self._services: dict[ServiceName, ServiceUpserted] = {}
         self._sources: dict[ServiceName, dict[str, tuple[BackendRecord, ...]]] = {}
@@ -193,9 +197,12 @@ class ServiceProjection:
         if isinstance(event, EndpointCreated):
             addresses = self._addresses[event.endpoint] = tuple(a for a in (event.ipv4, event.ipv6) if a)
             self._local.update(addresses)
+            self._netns.update(dict.fromkeys(addresses, event.netns_cookie))
         else:
             addresses = self._addresses.pop(event.endpoint, ())
             self._local.difference_update(addresses)
+            for address in addresses:
+                self._netns.pop(address, None)
         touched = sorted({number for address in addresses for number in self._at.get(address, ())})
         names = {place.service: None for number in touched for place in self._backends[number].places}
         return self._renew(tuple(names), touched) if touched else {}
@@ -262,13 +269,18 @@ class ServiceProjection:
         keys = {key for key, _ in (*before, *now)}
         before.clear()
         now.clear()
+        table = self._tables[SERVICES]
         for key in keys:
-            held = self._tables[SERVICES].get(key)
-            if held is not None:
-                before[key] = held
+            beneath = key._replace(family=key.family | BENEATH)
+            before.update((one, table[one]) for one in (key, beneath) if one in table)
             claims = self._claims[key]
-            if claims:
-                now[key] = claims.get(True) or claims[False]
+            redirect, own = claims.get(True), claims.get(False)
+            if redirect is not None:
+                now[key] = redirect
+                if own is not None and redirect.flags & LbFlags.SKIP_BACKENDS:
+                    now[beneath] = own
+            elif own is not None:
+                now[key] = own
             else:
                 del self._claims[key]
 
@@ -279,6 +291,9 @@ class ServiceProjection:
         for front in service.frontends:
             spread, local = self._candidates(front, named, topology=service.topology)
             slots = self._slots(front, service, spread, local, rows)
+            if slots.flags & LbFlags.SKIP_BACKENDS:
+                cookies = {self._netns.get(one.address, 0) for one in named} - {0}
+                rows.setdefault(SKIPS, {}).update((SkipKey(cookie, front.id), _PRESENT) for cookie in cookies)
             if slots.flags & LbFlags.MAGLEV:
                 chosen = local if slots.flags & LbFlags.EXTERNAL_LOCAL else spread
                 key = tuple((one.id, one.weight) for one in chosen)
@@ -367,6 +382,7 @@ class ServiceProjection:
             ranged and service.ranges_deny,
             service.drop,
             outside,
+            service.skip_backends and kind is LbKind.LOCAL_REDIRECT,
         )
 
     def _maglev(self, chosen: Sequence[BackendRecord]) -> bytes:

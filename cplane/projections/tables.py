@@ -37,6 +37,7 @@ MAPS: Final[Mapping[str, MapSpec]] = {
     services.BACKENDS: lb.BACKENDS,
     services.SLOTS: lb.SLOTS,
     services.MEMBERS: lb.MEMBERS,
+    services.SKIPS: lb.SKIPS,
     services.RANGES: lb.RANGES,
     services.MAGLEV: lb.MAGLEV,
     services.SERVICES: lb.SERVICES,

@@ -27,6 +27,7 @@ TABLES: Final[Mapping[str, str]] = {
     "lb-slots": services.SLOTS,
     "lb-backends": services.BACKENDS,
     "lb-affinity": services.MEMBERS,
+    "lb-skips": services.SKIPS,
     "lb-source-ranges": services.RANGES,
     "lb-maglev": services.MAGLEV,
 }

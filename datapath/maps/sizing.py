@@ -19,7 +19,7 @@ _LEAST: Final[Mapping[str, int]] = {
     lb.AFFINITY.name: 1 << 16,
 }
 _TRAFFIC: Final = (conntrack.SPEC4, conntrack.SPEC6, lb.SOCKS, lb.AFFINITY)
-_SERVICES: Final = (lb.SERVICES, lb.SLOTS, lb.BACKENDS, lb.MEMBERS, lb.RANGES)
+_SERVICES: Final = (lb.SERVICES, lb.SLOTS, lb.BACKENDS, lb.MEMBERS, lb.SKIPS, lb.RANGES)
 FLEXIBLE: Final = frozenset(spec.name for spec in (*_TRAFFIC, *_SERVICES))
 """Maps whose size may differ from the catalogue's."""
 

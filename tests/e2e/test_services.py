@@ -263,3 +263,40 @@ def test_policies_name_addresses_by_a_service_without_a_selector(served: Served)
         assert f"cidr:{WORLD4}/32" not in cplane("identity", "list").stdout
     finally:
         served.site.lift()
+
+
+REDIRECT = """
+apiVersion: v1
+kind: Pod
+metadata: {{name: one, namespace: demo, labels: {{app: cache}}}}
+spec: {{nodeName: node, containers: [{{name: c, image: i}}]}}
+status: {{phase: Running, podIP: {one}, conditions: [{{type: Ready, status: "True"}}]}}
+---
+apiVersion: v1
+kind: Pod
+metadata: {{name: client, namespace: demo, labels: {{app: cache}}}}
+spec: {{nodeName: node, containers: [{{name: c, image: i}}]}}
+status: {{phase: Running, podIP: {client}, conditions: [{{type: Ready, status: "True"}}]}}
+---
+apiVersion: cilium.io/v2
+kind: CiliumLocalRedirectPolicy
+metadata: {{name: cache, namespace: demo}}
+spec:
+  skipRedirectFromBackend: {skip}
+  redirectFrontend:
+    addressMatcher: {{ip: {vip}, toPorts: [{{port: "80", protocol: TCP}}]}}
+  redirectBackend:
+    localEndpointSelector: {{matchLabels: {{app: cache}}}}
+    toPorts: [{{port: "8080", protocol: TCP}}]
+"""
+
+
+def test_a_pod_that_others_are_redirected_to_reaches_the_service(served: Served) -> None:
+    served.upsert("demo/web", f"{VIP4}:80", backends=("two",))
+    addresses = {name: served.site[name].ipv4 for name in ("one", "client")}
+    cache = {"one", "hello"}  # the client's own server gives no name
+    for skip, expected in (("true", {"two"}), ("false", cache)):
+        redirect = REDIRECT.format(vip=VIP4, skip=skip, **addresses)
+        served.site.agent.cplane("service", "apply", "-f", "-", "--wait", given=redirect)
+        assert {who(served.pod, "tcp", VIP4) for _ in range(24)} == expected
+        assert {who(served.host, "tcp", VIP4) for _ in range(24)} == cache

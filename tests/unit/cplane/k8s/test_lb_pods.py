@@ -111,14 +111,6 @@ def test_a_redirect_is_read():
     assert [str(one) for one in found.selector.requirements] == ["k8s:app=dns"]
 
 
-def test_that_pods_are_redirected_themselves_is_said_where_they_should_not_be():
-    def told(**spec: object) -> list[str]:
-        return [one for one in notes(kube_redirect({"addressMatcher": DNS}, **spec)) if "skipRedirect" in one]
-
-    assert "they are redirected like all others" in told(skipRedirectFromBackend=True)[0]
-    assert told(skipRedirectFromBackend=False) == told() == []
-
-
 @pytest.mark.parametrize(
     ("frontend", "backend", "expected", "backends"),
     [

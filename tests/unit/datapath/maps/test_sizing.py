@@ -32,6 +32,6 @@ def test_without_a_share_the_catalogue_says_it() -> None:
 def test_what_is_said_counts() -> None:
     found = sizes(GIB, conntrack_max=5000, services_max=100_000)
     assert found[conntrack.SPEC4.name] == found[conntrack.SPEC6.name] == 5000
-    assert {found[spec.name] for spec in (lb.SLOTS, lb.BACKENDS, lb.MEMBERS, lb.RANGES)} == {100_000}
+    assert {found[spec.name] for spec in (lb.SLOTS, lb.BACKENDS, lb.MEMBERS, lb.SKIPS, lb.RANGES)} == {100_000}
     assert found[lb.SERVICES.name] == 65_535, "a frontend's number has 16 bits"
     assert lb.MAGLEV.name not in found
