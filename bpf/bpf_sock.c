@@ -18,6 +18,8 @@
 #include "lib/eps.h"
 #include "lib/eth.h"
 #include "lib/lb.h"
+#include "lib/record.h"
+#include "lib/sock_notify.h"
 
 #ifndef CONFIG_sock_hostns_only
 #define CONFIG_sock_hostns_only 0	/* only sockets of the node's own network namespace */
@@ -246,6 +248,8 @@ static __always_inline int sock_forward(struct sock_addr_ctx *ctx, const bool v6
 		set_retval(-ENOMEM);
 		return SOCK_REFUSE;
 	}
+	if (connects)
+		sock_notify(ctx, &place, backend);
 	sock_write(ctx, &backend->addr, backend->port, place.family, v6);
 	return SOCK_PASS;
 }

@@ -8,6 +8,7 @@
 HELPER(long, map_delete_elem, 3, void *map, const void *key);
 HELPER(u32, get_prandom_u32, 7, void);
 HELPER(u64, get_socket_cookie, 46, void *ctx);
+HELPER(u64, get_current_cgroup_id, 80, void);
 HELPER(u64, get_netns_cookie, 122, void *ctx);
 HELPER(long, set_retval, 187, s64 value);
 

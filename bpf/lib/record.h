@@ -14,11 +14,10 @@ static __always_inline bool record_is_wanted(u32 kind)
 	return state_number(STATE_MONITOR) & kind;
 }
 
-/* A record about `p`, all but what its type adds; NULL, and counted as lost, when the ring is full. */
-static __always_inline struct record *record_begin(const struct packet_ctx *ctx, const struct packet *p, u8 type)
+/* Room for a record; NULL, and counted as lost, when the ring is full. */
+static __always_inline struct record *record_reserve(u8 type)
 {
 	struct record *r = events_reserve();
-	struct ethhdr *eth;
 
 	if (unlikely(!r)) {
 		struct state_value *lost = state_map(STATE_LOST);
@@ -30,6 +29,17 @@ static __always_inline struct record *record_begin(const struct packet_ctx *ctx,
 	r->time_ns = ktime_get_boot_ns();
 	r->position = state_number(STATE_POSITION);
 	r->type = type;
+	return r;
+}
+
+/* A record about `p`, all but what its type adds; NULL, and counted as lost, when the ring is full. */
+static __always_inline struct record *record_begin(const struct packet_ctx *ctx, const struct packet *p, u8 type)
+{
+	struct record *r = record_reserve(type);
+	struct ethhdr *eth;
+
+	if (unlikely(!r))
+		return NULL;
 	r->subtype = 0;
 	r->flags = p->flags;
 	r->match_type = 0;

@@ -116,6 +116,7 @@ struct state_value {
 #define MONITOR_DROP 1
 #define MONITOR_VERDICT 2
 #define MONITOR_TRACE 4
+#define MONITOR_SOCKET 8
 
 /* A connection as one endpoint sees it: the smaller (address, port) first, so that both directions have one
  * key. `flavour` is 0 where ports tell the sides apart; an ICMP query has its identifier in the asker's port
@@ -369,13 +370,22 @@ struct record {
 	u16 line;
 	u8 icmp_type;
 	u8 icmp_code;
-	u32 hash;	/* from here on of debug records only, zero in all others */
-	u32 arg1;
-	u32 arg2;
-	u32 arg3;
-	u16 cpu;
-	u16 source;	/* the endpoint whose program speaks */
-	u32 pad;
+	union {
+		struct {	/* of debug records */
+			u32 hash;
+			u32 arg1;
+			u32 arg2;
+			u32 arg3;
+			u16 cpu;
+			u16 source;	/* the endpoint whose program speaks */
+			u32 pad;
+		};
+		struct {	/* of sockets, which were sent from saddr, a frontend, to daddr */
+			u64 socket_cookie;
+			u64 cgroup_id;
+			u64 netns_cookie;
+		};
+	};	/* zeroes in all others */
 };
 
 /* Room for `struct packet` (packet.h), which Python has no business with. */
@@ -387,6 +397,7 @@ struct scratch {
 #define RECORD_DEBUG 2
 #define RECORD_TRACE 4
 #define RECORD_VERDICT 5
+#define RECORD_SOCKET 7
 
 #define RECORD_IPV6 1
 #define RECORD_EGRESS 2

@@ -44,7 +44,7 @@ from datapath.maps.lb import (
 )
 from datapath.maps.metrics import MetricsKey, MetricsValue
 from datapath.maps.policy import PolicyEntry, PolicyKey
-from datapath.maps.state import MonitorFlags
+from datapath.maps.state import MonitorFlags, StateSlot
 from datapath.netlink.memory import MemoryPlumbing
 from datapath.netlink.netns import own_cookie
 from datapath.netlink.plumbing import VethPlumbing
@@ -103,6 +103,7 @@ class Datapath:
     close: Callable[[], None]
     probe: Callable[[Packet], Answer] | None
     debugging: Debugging | None  # None: there are no programs
+    netns_cookie: int = 0  # of the node's network namespace, where sockets are served
 
 
 def open_datapath(config: AgentConfig, name_of: Callable[[int], str], clock: SystemClock) -> Datapath:
@@ -160,6 +161,7 @@ def _kernel(config: AgentConfig, name_of: Callable[[int], str]) -> Datapath:
         close=opened.close,
         probe=None,
         debugging=Debugging(opened, config),
+        netns_cookie=opened.numbers[StateSlot.NETNS],
     )
 
 

@@ -3,10 +3,14 @@
 import socket
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
+from ipaddress import ip_address
 from itertools import islice
 
+from immutables import Map
+
+from cplane.agent.frontends import FrontendNames
 from cplane.domain.endpoint import Endpoint
-from cplane.domain.identity import RESERVED_BY_NUMBER, NumericIdentity
+from cplane.domain.identity import RESERVED_BY_NUMBER, NumericIdentity, Reserved
 from cplane.domain.labels import K8S
 from cplane.domain.policy import Rule
 from cplane.domain.policy.repository import AUDIT_PLANE
@@ -14,20 +18,25 @@ from cplane.domain.verdict import Direction
 from cplane.engine.engine import Engine
 from cplane.hubble.attribution import NO_POLICY, POLICIES_MAX, Attribution, PolicyMeta
 from cplane.hubble.endpoint import Service
-from cplane.hubble.parser.getters import EndpointInfo
-from cplane.projections.tables import LXC
+from cplane.hubble.parser.getters import EndpointInfo, NetnsOwner
+from cplane.projections.tables import IPCACHE, LXC
 from datapath.maps.endpoints import EndpointKey
-from datapath.maps.ipcache import FAMILY_V4, FAMILY_V6
+from datapath.maps.ipcache import FAMILY_V4, FAMILY_V6, IpcacheKey
 
 _POLICY = "io.cilium.k8s.policy."  # before the keys of what a rule has from its policy
+_FAMILIES = {4: FAMILY_V4, 6: FAMILY_V6}
 _RESERVED_LABELS = {number: reserved.labels.texts() for number, reserved in RESERVED_BY_NUMBER.items()}
 
 
 class Observed:
     """Hubble's getters over the engine's world."""
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+    def __init__(self, engine: Engine, own_netns: int = 0) -> None:
+        """`own_netns` is the cookie of the node's network namespace; 0: no sockets are recorded."""
+        self._engine, self._own_netns = engine, own_netns
+        self._names = FrontendNames()
+        self._indexed: Map[int, Endpoint] = Map()
+        self._by_netns: dict[int, Endpoint] = {}
 
     @property
     def revision(self) -> int:
@@ -49,7 +58,7 @@ class Observed:
 
     def endpoint_by_address(self, family: int, address: bytes) -> EndpointInfo | None:
         """The pod behind an address; `family` is 4 or 6, `address` has 4 or 16 bytes."""
-        key = EndpointKey(FAMILY_V4 if family == 4 else FAMILY_V6, address.ljust(16, b"\0"))
+        key = EndpointKey(_FAMILIES[family], address.ljust(16, b"\0"))
         row = self._engine.desired(LXC).get(key)
         return None if row is None else self.endpoint_by_id(row.lxc_id)
 
@@ -58,12 +67,40 @@ class Observed:
         return {}
 
     def services_at(self, family: int, address: bytes) -> Mapping[tuple[int, int], Service]:
-        """None: an agent translates no service addresses."""
-        return {}
+        """By protocol and port, the services of the address; empty for most addresses."""
+        on_node = self.identity_at(family, address) == Reserved.HOST
+        return self._names.at(self._engine.world.service.frontends, address, on_node=on_node)
 
     def addresses_of_cgroup(self, cgroup: int) -> tuple[bytes, ...]:
         """None: our programs know pods by their devices, so nobody tells an agent of control groups."""
         return ()
+
+    def owner_of_netns(self, cookie: int) -> NetnsOwner | None:
+        """Whose network namespace has this cookie; None for a stranger's."""
+        if not cookie:
+            return None
+        if cookie == self._own_netns:
+            return NetnsOwner(0, Reserved.HOST, self._own_addresses())
+        endpoints = self._engine.world.endpoint.by_id
+        if endpoints is not self._indexed:
+            self._by_netns = {one.netns_cookie: one for one in endpoints.values() if one.netns_cookie}
+            self._indexed = endpoints
+        held = self._by_netns.get(cookie)
+        if held is None:
+            return None
+        return NetnsOwner(held.id, held.identity, tuple(ip_address(one).packed for one in held.addresses))
+
+    def identity_at(self, family: int, address: bytes) -> int:
+        """The identity of exactly this address, local or not; 0 where only prefixes around it are known."""
+        key = IpcacheKey(_FAMILIES[family], address.ljust(16, b"\0"), 8 * len(address))
+        row = self._engine.desired(IPCACHE).get(key)
+        return 0 if row is None else int(row.identity)
+
+    def _own_addresses(self) -> tuple[bytes, ...]:
+        """Of pods' gateways, which every node has."""
+        node = self._engine.world.node
+        routers = (node.ipv4_router, node.ipv6_router) if node is not None else ()
+        return tuple(ip_address(one).packed for one in routers if one)
 
     def interface_name(self, index: int) -> str:
         """Name of the device; empty for an unknown one."""

@@ -86,7 +86,7 @@ async def run(config: AgentConfig) -> None:
                 refused=keeping(refusals, clock),
             )
             telling.started(world)
-            observed = Observed(engine)
+            observed = Observed(engine, datapath.netns_cookie)
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(_until_told, tasks.cancel_scope)
                 tasks.start_soon(engine.run)

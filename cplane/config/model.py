@@ -74,7 +74,10 @@ class HubbleConfig:
     )
     monitor: Literal["medium", "drops", "off"] = field(
         default="medium",
-        metadata={"help": "what the kernel records: new connections and verdicts, drops only, or nothing"},
+        metadata={
+            "help": "what the kernel records: new connections, verdicts and what became of connections to services, "
+            "drops only, or nothing"
+        },
     )
     listen_tcp: str = field(
         default="",

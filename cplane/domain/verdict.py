@@ -13,6 +13,8 @@ class Verdict(IntEnum):
     ERROR = 3
     AUDIT = 4
     REDIRECTED = 5
+    TRACED = 6
+    TRANSLATED = 7
 
 
 class Direction(IntEnum):

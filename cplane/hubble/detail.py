@@ -35,7 +35,8 @@ class Igmp(NamedTuple):
 class Detail:
     """Beyond what every flow has. Numbers are 0 and texts empty where there is nothing to say.
 
-    `source_xlated` is the source address that the packet had in place of the flow's one.
+    `source_xlated` is the source address that the packet had in place of the flow's one. `socket_base` are the upper
+    32 bits of a socket's cookie, in their place; the lower ones stand in the row.
     """
 
     tunnel: Tunnel | None = None
@@ -46,7 +47,7 @@ class Detail:
     nonce_sum: bool = False  # the ninth TCP flag
     auth_type: int = 0
     trace_id: int = 0
-    socket_cookie: int = 0
+    socket_base: int = 0
     cgroup_id: int = 0
 
 

@@ -1,7 +1,7 @@
 """Flows to GetFlowsResponse messages, framed for gRPC, many at a time.
 
-What flows of one kind share is encoded once and kept (a *tail*); what differs (times, uuid, position, ports)
-has a fixed width and is written for a whole batch with numpy (a *head*). Widths are fixed by varints with
+What flows of one kind share is encoded once and kept (a *tail*); what differs (times, uuid, position, ports, cookies of
+sockets) has a fixed width and is written for a whole batch with numpy (a *head*). Widths are fixed by varints with
 superfluous continuation bytes, which every decoder reads. The result parses to what `FlowBuilder` makes.
 """
 
@@ -19,6 +19,7 @@ from cplane.hubble.ring import Loss, Span
 from cplane.hubble.store import FlowStore
 from cplane.pb.flow import flow_pb2
 from cplane.pb.observer import observer_pb2
+from datapath.notify.records import RecordType
 
 BATCH: Final = 1024  # flows encoded and sent at a time
 TAILS_MAX: Final = 1 << 12  # kinds of flows remembered; all are forgotten beyond that
@@ -30,12 +31,13 @@ Where = Rows | slice
 _FLOW = flow_pb2.Flow.DESCRIPTOR.fields_by_name
 _RESPONSE = observer_pb2.GetFlowsResponse.DESCRIPTOR.fields_by_name
 _L4 = flow_pb2.Layer4.DESCRIPTOR.fields_by_name
-_HEAD_FIELDS: Final = ("time", "uuid", "l4", "extensions")
+_HEAD_FIELDS: Final = ("time", "uuid", "l4", "extensions", "socket_cookie")
 _FRAME: Final = 5  # bytes before a gRPC message: no compression, length
 _LENGTH_WIDTH: Final = 3  # of a flow's length as a varint: up to 2 MiB
 _PORTS_WIDTH: Final = 4 + 4 + 4  # l4 and its length, protocol and its length; two ports with their tags
 _ORIGIN_WIDTH: Final = 8  # 56 bits
 _NS: Final = 1_000_000_000
+_VARINT_MAX: Final = 10  # bytes of any number
 
 
 def varint(value: int) -> bytes:
@@ -50,6 +52,10 @@ def varint(value: int) -> bytes:
 
 def _tag(number: int, wire_type: int = 2) -> bytes:
     return varint(number << 3 | wire_type)
+
+
+_SOCKET_TAG: Final = _tag(_FLOW["socket_cookie"].number, 0)
+_SOCKET_WIDTH: Final = len(_SOCKET_TAG) + _VARINT_MAX
 
 
 def _spread(numbers: npt.NDArray[np.uint64]) -> None:
@@ -107,6 +113,7 @@ class Layout:
             parts += bytes(_ORIGIN_WIDTH)
         self.without_ports = len(parts)  # they are the last, because not every flow has them
         self.wants_ports = "l4" in wanted
+        self.wants_socket = "socket_cookie" in wanted
         gaps["layer"] = ("<u4", len(parts))
         gaps["ports"] = ("<u8", len(parts) + 4)
         parts += bytes(_PORTS_WIDTH)
@@ -213,6 +220,8 @@ class Encoder:
         over = self._heads[index]
         ported = over != 0
         sizes = self._tail_sizes[index] + np.where(ported, layout.width, layout.without_ports)
+        sockets = self._sockets(span, where)
+        sizes[sockets] += _SOCKET_WIDTH
         matrix = np.empty((len(index), layout.width), np.uint8)
         matrix[:] = layout.bytes
         heads = matrix.view(layout.head).reshape(-1)
@@ -242,9 +251,32 @@ class Encoder:
         if layout.origin:
             heads["origin"] = spread[4] | _ORIGIN
         found: list[bytes] = matrix.view(f"V{layout.width}").reshape(-1).tolist()
+        at = layout.without_ports
         for row in np.flatnonzero(~ported).tolist():
-            found[row] = found[row][: layout.without_ports]
+            found[row] = found[row][:at]
+        for row, cookie in zip(sockets.tolist(), self._cookies(span, where, sockets), strict=True):
+            found[row] = found[row][:at] + cookie + found[row][at:]
         return found
+
+    def _sockets(self, span: Span, where: Where) -> Rows:
+        """Which of the rows are of sockets, whose cookies stand before the ports."""
+        if not self._layout.wants_socket:
+            return np.zeros(0, np.intp)
+        return np.flatnonzero(span["type"][where] == RecordType.SOCKET)
+
+    def _cookies(self, span: Span, where: Where, sockets: Rows) -> list[bytes]:
+        """The field of each, of the same width for all."""
+        if not len(sockets):
+            return []
+        bases = [self._store.details[number].socket_base for number in span["detail"][where][sockets].tolist()]
+        cookies = np.array(bases, np.uint64) | span["cookie"][where][sockets]
+        field = np.empty((len(sockets), _SOCKET_WIDTH), np.uint8)
+        field[:, : len(_SOCKET_TAG)] = np.frombuffer(_SOCKET_TAG, np.uint8)
+        for byte, shift in enumerate(range(0, 64, 7), len(_SOCKET_TAG)):
+            field[:, byte] = (cookies >> np.uint64(shift)).astype(np.uint8) | 0x80
+        field[:, -1] &= 0x7F
+        out: list[bytes] = field.view(f"V{_SOCKET_WIDTH}").reshape(-1).tolist()
+        return out
 
     def _response(self, span: Span, row: int) -> observer_pb2.GetFlowsResponse:
         flow = self._builder.flow(span, row)

@@ -21,8 +21,8 @@ from cplane.pb.cplane.flow.v1 import extension_pb2
 from cplane.pb.flow import flow_pb2
 from datapath.notify.records import RecordType
 
-VARYING: Final = ("time_ns", "origin", "sport", "dport")
-_NOT_SHOWN: Final = ("src_identity", "dst_identity", "cookie")  # identities stand in the ends
+VARYING: Final = ("time_ns", "origin", "sport", "dport", "cookie")
+_NOT_SHOWN: Final = ("src_identity", "dst_identity")  # they stand in the ends
 KEY: Final = np.dtype([(n, kind) for n, kind in COLUMNS.items() if n not in (*VARYING, *_NOT_SHOWN)])
 ICMP4: Final = 1
 TCP: Final = 6
@@ -76,6 +76,7 @@ class Varying(NamedTuple):
     sport: int
     dport: int
     uuid: str
+    cookie: int = 0
 
 
 def gather(span: Span, rows: "npt.NDArray[np.intp] | slice") -> npt.NDArray[np.void]:
@@ -103,9 +104,9 @@ class FlowBuilder:
         """The complete flow of one row, relative to the span."""
         one = slice(row, row + 1)
         key = key_of(gather(span, one).tobytes())
-        time_ns, origin, sport, dport = (int(span[name][row]) for name in VARYING)
+        time_ns, origin, sport, dport, cookie = (int(span[name][row]) for name in VARYING)
         uuid = self._store.ids.text(span.start + row)
-        return self.complete(key, Varying(time_ns, origin, sport, dport, uuid))
+        return self.complete(key, Varying(time_ns, origin, sport, dport, uuid, cookie))
 
     def complete(self, key: Key, varying: Varying) -> flow_pb2.Flow:
         """The flow of a key with what varies."""
@@ -115,12 +116,14 @@ class FlowBuilder:
         if key.protocol in PORTS and key.ip_version:
             l4 = getattr(flow.l4, flow.l4.WhichOneof("protocol") or "")
             l4.source_port, l4.destination_port = varying.sport, varying.dport
+        if key.type == RecordType.SOCKET:
+            flow.socket_cookie = self._store.details[key.detail].socket_base | varying.cookie
         flow.extensions.type_url = TYPE_URL
         flow.extensions.value = extension_pb2.Origin(position=varying.origin).SerializeToString()
         return flow
 
     def shared(self, key: Key) -> flow_pb2.Flow:
-        """What all flows of a key have in common: no time, no uuid, no ports, no extension."""
+        """What all flows of a key have in common: no time, no uuid, no ports, no socket, no extension."""
         flow = flow_pb2.Flow(
             verdict=key.verdict,  # type: ignore[arg-type]  # enumerations are open: any number goes
             Type=flow_pb2.SOCK if key.type == RecordType.SOCKET else flow_pb2.L3_L4,
@@ -200,7 +203,7 @@ def _end(message: flow_pb2.Endpoint, meta: EndpointMeta) -> None:
 
 
 def _tell(flow: flow_pb2.Flow, detail: Detail) -> None:
-    flow.socket_cookie, flow.cgroup_id = detail.socket_cookie, detail.cgroup_id
+    flow.cgroup_id = detail.cgroup_id
     flow.auth_type = detail.auth_type  # type: ignore[assignment]
     if flow.HasField("IP"):
         flow.IP.encrypted, flow.IP.source_xlated = detail.encrypted, detail.source_xlated

@@ -24,7 +24,8 @@ class MonitorFlags(IntFlag):
     DROP = 1
     VERDICT = 2
     TRACE = 4
-    ALL = 7
+    SOCKET = 8
+    ALL = 15
 
 
 KEY: Final = Layout("state_key", (Field("slot", "u32"),))

@@ -14,7 +14,7 @@ from datapath.maps import catalog, conntrack, endpoints, ipcache, lb, metrics, p
 from datapath.maps.conntrack import CtFlags
 from datapath.maps.metrics import MetricsDirection
 from datapath.maps.state import MonitorFlags, StateSlot
-from datapath.notify.records import RecordFlags, RecordType, TracePoint, TraceReason
+from datapath.notify.records import RecordFlags, RecordType, SocketPoint, TracePoint, TraceReason
 from datapath.source.defines import DEFAULTS
 
 _TEXT = "\n".join(path.read_text() for path in sorted(source_root().rglob("*.[ch]")))
@@ -51,6 +51,8 @@ def test_record_types_flags_and_trace_numbers_are_the_same() -> None:
     reasons = {member.name: member.value for member in TraceReason}
     for name, number in named("TRACE_").items():
         assert number == (points if name.startswith(("TO_", "FROM_")) else reasons)[name], name
+    for name, number in named("XLATE_").items():
+        assert SocketPoint[name] == number, name
 
 
 def test_debug_records_have_the_numbers_of_the_original() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from datapath.kernel.compile import source_root
 from datapath.maps import catalog
-from datapath.notify.records import RECORD
+from datapath.notify.records import RECORD, SOCKET_RECORD
 
 pytestmark = pytest.mark.clang
 
@@ -32,7 +32,7 @@ def compiled(text: str, tmp_path: Path) -> subprocess.CompletedProcess[str]:
 
 
 def test_every_layout_is_the_compilers(tmp_path: Path) -> None:
-    done = compiled(INCLUDES + catalog.proofs(RECORD), tmp_path)
+    done = compiled(INCLUDES + catalog.proofs(RECORD, SOCKET_RECORD), tmp_path)
     assert done.returncode == 0, done.stderr
 
 
@@ -44,6 +44,6 @@ def test_every_layout_is_the_compilers(tmp_path: Path) -> None:
     ],
 )
 def test_a_wrong_layout_does_not_compile(tmp_path: Path, right: str, wrong: str) -> None:
-    text = catalog.proofs(RECORD)
+    text = catalog.proofs(RECORD, SOCKET_RECORD)
     assert right in text
     assert compiled(INCLUDES + text.replace(right, wrong), tmp_path).returncode != 0

@@ -6,9 +6,11 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tests.support import asking
 from tests.support.cgroup import SubGroup, subgroup
 from tests.support.clients import SocketClient, socket_client
 from tests.support.site import NODE4, WORLD4, Site, policy, site
@@ -300,3 +302,28 @@ def test_a_pod_that_others_are_redirected_to_reaches_the_service(served: Served)
         served.site.agent.cplane("service", "apply", "-f", "-", "--wait", given=redirect)
         assert {who(served.pod, "tcp", VIP4) for _ in range(24)} == expected
         assert {who(served.host, "tcp", VIP4) for _ in range(24)} == cache
+
+
+def test_what_a_connection_asked_for_and_what_it_got_are_flows(served: Served) -> None:
+    port = 8088  # no other test's
+    served.upsert("shop/web", f"{VIP4}:{port}", backends=("one",))
+    served.pod.ask("tcp", address=VIP4, port=port)
+
+    def told() -> list[dict[str, Any]]:
+        found = served.site.agent.flows("--type", "trace-sock", "--pod", "demo/client")
+        asked = {"TCP": {"destination_port": port}}
+        sockets = {one["socket_cookie"] for one in found if one["l4"] == asked}
+        return [one for one in found if one["socket_cookie"] in sockets]
+
+    asking.until(lambda: len(told()) == 2, "both are seen")
+    before, after = told()
+    assert (before["verdict"], after["verdict"]) == ("TRACED", "TRANSLATED")
+    assert before["IP"]["destination"] == VIP4
+    assert before["destination_service"] == {"name": "web", "namespace": "shop"}
+    assert after["destination"]["pod_name"] == "one"
+    assert after["l4"] == {"TCP": {"destination_port": 8080}}
+    assert before["source"] == after["source"]
+    assert before["source"]["pod_name"] == "client"
+    lines = served.site.agent.hubble("observe", "--type", "trace-sock", "--last", "2").stdout
+    assert "pre-xlate-fwd TRACED" in lines
+    assert "post-xlate-fwd TRANSLATED" in lines

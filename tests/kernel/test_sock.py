@@ -11,12 +11,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from datapath.kernel.datapath import KernelDatapath, remove
 from datapath.maps import lb
 from datapath.maps.lb import LbFlags, LbKind, MemberKey, Present, ServiceKey, SkipKey, SlotKey
+from datapath.maps.state import MonitorFlags, StateSlot
 from datapath.netlink.netns import own_cookie
+from datapath.notify.records import SOCKET_DTYPE, RecordFlags, RecordType, SocketPoint
 from tests.support.balancer import NODE4, NODE6, TCP, UDP, Balancer, balancer, padded
 from tests.support.cgroup import SubGroup, subgroup
 from tests.support.clients import SocketClient
@@ -469,3 +472,45 @@ def _client_of(net: Balancer, group: SubGroup) -> Iterator[SocketClient]:
         yield client
     finally:
         client.close()
+
+
+# Records
+
+
+@FAMILIES
+def test_a_connect_that_was_translated_is_recorded(net: Balancer, vip: str, mapped: bool) -> None:
+    net.service(vip, 80, [8081])
+    net.datapath.set_monitor(MonitorFlags.SOCKET)
+    net.datapath.set_position(42)
+    kept = net.pod.ask("open", address=vip, port=80, mapped=mapped)["number"]
+    (row,) = net.datapath.peers.of_protocol(TCP)
+    net.pod.ask("tcp", address=NODE4, port=8081)
+    (record,) = net.datapath.ring.drain(16).view(SOCKET_DTYPE)
+    six = vip == VIP6
+    assert (record["type"], record["subtype"], record["position"]) == (RecordType.SOCKET, SocketPoint.POST_FWD, 42)
+    assert RecordFlags(int(record["flags"])) == RecordFlags.EGRESS | (RecordFlags.IPV6 if six else RecordFlags(0))
+    assert (record["saddr"].tobytes(), record["sport"]) == (padded(vip)[1], 80)
+    assert (record["daddr"].tobytes(), record["dport"]) == (padded(NODE6 if six else NODE4)[1], 8081)
+    assert (record["protocol"], record["socket_cookie"]) == (TCP, row["cookie"])
+    assert record["netns_cookie"] == row["netns_cookie"]
+    assert record["netns_cookie"] not in {0, net.datapath.numbers[StateSlot.NETNS]}
+    assert record["cgroup_id"] != 0
+    rest = np.frombuffer(record.tobytes(), np.uint8)[60:104]
+    assert not rest.any()
+    net.pod.ask("shut", number=kept)
+
+
+def test_records_of_sockets_are_made_for_who_wants_them_and_once_for_a_connect(net: Balancer) -> None:
+    net.service(VIP4, 80, [8081])
+    net.service(VIP4, 53, [8081], number=2, protocol=UDP)
+    answer(net.pod, "tcp", VIP4)
+    net.datapath.set_monitor(MonitorFlags.ALL & ~MonitorFlags.SOCKET)
+    answer(net.pod, "tcp", VIP4)
+    assert not net.datapath.ring.drain(16).size
+    net.datapath.set_monitor(MonitorFlags.ALL)
+    answer(net.pod, "udp", VIP4, 53)
+    answer(net.pod, "cudp", VIP4, 53)
+    answer(net.node, "tcp", VIP4)
+    found = net.datapath.ring.drain(16).view(SOCKET_DTYPE)
+    assert [int(one["protocol"]) for one in found] == [UDP, TCP]
+    assert found[1]["netns_cookie"] == net.datapath.numbers[StateSlot.NETNS]

@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from cplane.hubble.attribution import NO_POLICY, Attribution, PolicyMeta
 from cplane.hubble.encode import Encoder, frames
 from cplane.hubble.endpoint import Service, Workload
-from cplane.hubble.parser.getters import EndpointInfo
+from cplane.hubble.parser.getters import EndpointInfo, NetnsOwner
 from cplane.hubble.parser.threefour import Parser
 from cplane.hubble.store import FlowStore
 from cplane.pb.cplane.flow.v1 import extension_pb2
 from cplane.pb.observer import observer_pb2
-from datapath.notify.records import DTYPE, EMITTED, RecordFlags, RecordType
+from datapath.notify.records import DTYPE, EMITTED, SOCKET_DTYPE, RecordFlags, RecordType
 
 START_NS = 1_721_815_331_000_000_000  # 2024-07-24T10:02:11Z
 SEED = "0123456789abcdef0123456789abcdef"
@@ -40,6 +40,11 @@ ADDRESSES = {
     "10.244.0.13": 13,
     "fd00::11": 11,
     "fd00::12": 12,
+}
+NETNS = {
+    1: NetnsOwner(0, 1, (ip_address("10.244.0.1").packed,)),
+    5011: NetnsOwner(11, WEB, (ip_address("10.244.0.11").packed, ip_address("fd00::11").packed)),
+    5012: NetnsOwner(12, API, (ip_address("10.244.0.12").packed,)),
 }
 
 ALLOW_WEB = Attribution(
@@ -68,6 +73,8 @@ class World:
     names: dict[str, dict[int, tuple[str, ...]]] = field(default_factory=dict)
     services: dict[str, dict[tuple[int, int], Service]] = field(default_factory=dict)
     cgroups: dict[int, tuple[bytes, ...]] = field(default_factory=dict)
+    netns: dict[int, NetnsOwner] = field(default_factory=lambda: dict(NETNS))
+    identities: dict[str, int] = field(default_factory=lambda: {"10.244.0.13": DB})
     denying: frozenset[int] = frozenset({11, 12})
     revision: int = 0
     asked: int = 0
@@ -95,6 +102,13 @@ class World:
 
     def addresses_of_cgroup(self, cgroup: int) -> tuple[bytes, ...]:
         return self.cgroups.get(cgroup, ())
+
+    def owner_of_netns(self, cookie: int) -> NetnsOwner | None:
+        self.asked += 1
+        return self.netns.get(cookie)
+
+    def identity_at(self, family: int, address: bytes) -> int:
+        return self.identities.get(str(ip_address(address)), 0)
 
     def interface_name(self, index: int) -> str:
         return self.devices.get(index, "")
@@ -141,7 +155,8 @@ def records(*rows: Mapping[str, Any]) -> np.ndarray:
                 if len(packed) == 16:
                     row["flags"] |= RecordFlags.IPV6
         for name, value in row.items():
-            out[number][name] = np.void(value) if isinstance(value, bytes) else value
+            kind = out if name in DTYPE.fields else out.view(SOCKET_DTYPE)
+            kind[number][name] = np.void(value) if isinstance(value, bytes) else value
     return out
 
 
@@ -173,6 +188,13 @@ _V6 = ["fd00::11", "fd00::12", "2001:db8::7", "::"]
 @st.composite
 def record_batches(draw: st.DrawFn, max_size: int = 12) -> np.ndarray:
     """Any records that the kernel might write, about few endpoints, so that some have much in common."""
+
+    def socket() -> dict[str, Any]:
+        return {
+            "socket_cookie": draw(st.sampled_from([0, 1, 4242, 2**32, 2**64 - 1])),
+            "cgroup_id": draw(st.sampled_from([0, 7, 2**63])),
+            "netns_cookie": draw(st.sampled_from([1, 5011, 5012])),
+        }
 
     def row() -> dict[str, Any]:
         addresses = draw(st.sampled_from([_V4, _V6]))
@@ -207,7 +229,7 @@ def record_batches(draw: st.DrawFn, max_size: int = 12) -> np.ndarray:
             "icmp_type": draw(st.sampled_from([0, 3, 8, 128, 135, 200])),
             "icmp_code": draw(st.sampled_from([0, 1, 4, 77])),
             "smac": draw(st.sampled_from([bytes(6), bytes.fromhex("020000000b00")])),
-        }
+        } | (socket() if kind == RecordType.SOCKET else {})
 
     return records(*(row() for _ in range(draw(st.integers(1, max_size)))))
 

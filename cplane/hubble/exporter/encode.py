@@ -21,6 +21,7 @@ from cplane.hubble.ring import Loss, Span
 from cplane.hubble.store import FlowStore
 from cplane.pb.flow import flow_pb2
 from cplane.pb.observer import observer_pb2
+from datapath.notify.records import RecordType
 
 TEMPLATES_MAX: Final = 1 << 12  # kinds of flows remembered; all are forgotten beyond that
 _NS: Final = 1_000_000_000
@@ -73,9 +74,10 @@ class LineEncoder:
         return "".join(lines).encode()
 
     def _has_default(self, span: Span, rows: Rows) -> npt.NDArray[np.bool_]:
-        """Rows with a gap whose value JSON leaves out: they must be written as a whole."""
+        """Rows with a gap whose value JSON leaves out, or for which there is none: they must be written as a whole."""
         zero = (span["sport"][rows] == 0) | (span["dport"][rows] == 0)
         found: npt.NDArray[np.bool_] = zero & _PORTED[span["protocol"][rows]]
+        found |= span["type"][rows] == RecordType.SOCKET  # each has another cookie
         return found
 
     def loss(self, loss: Loss) -> bytes:

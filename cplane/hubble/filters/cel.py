@@ -76,8 +76,11 @@ _VARYING: Final[Mapping[str, tuple[str, ...]]] = {
     "l4": ("sport", "dport"),
     "time": ("time_ns",),
     "uuid": (_ORIGIN,),
+    "socket_cookie": ("cookie",),
 }
-_KIND: Final = np.dtype([*KEY.descr, ("sport", "u2"), ("dport", "u2"), ("time_ns", "u8"), (_ORIGIN, "u8")])
+_KIND: Final = np.dtype(
+    [*KEY.descr, ("sport", "u2"), ("dport", "u2"), ("cookie", "u4"), ("time_ns", "u8"), (_ORIGIN, "u8")]
+)
 
 _Tree = dict[str, "_Tree"]
 Value = Any  # what a field is to the library: numbers, texts, lists, mappings, None, times
@@ -209,7 +212,8 @@ class Expressions:
         data = kind.ljust(_KIND.itemsize, b"\0")
         row = np.frombuffer(data, _KIND)[0]
         uuid = self._store.ids.text(int(row[_ORIGIN]))
-        varying = Varying(int(row["time_ns"]), 0, int(row["sport"]), int(row["dport"]), uuid)
+        time_ns, sport, dport, cookie = (int(row[name]) for name in ("time_ns", "sport", "dport", "cookie"))
+        varying = Varying(time_ns, 0, sport, dport, uuid, cookie)
         flow = self._builder.complete(key_of(data[: KEY.itemsize]), varying)
         return any(self._is_true(one, flow) for one in self._expressions)
 

@@ -10,15 +10,12 @@ import numpy.typing as npt
 
 from cplane.domain.labels import CLUSTER_KEY, NAMESPACE_KEY
 from cplane.hubble.endpoint import EndpointMeta, Service
+from cplane.hubble.parser.distinct import distinct
 from cplane.hubble.parser.getters import ANY_PROTOCOL, EndpointInfo, Getters
 from cplane.hubble.store import FlowStore
 
 _KNOWN_MAX: Final = 1 << 16  # ends remembered; all are forgotten beyond that
 _V4, _V6 = 1, 2  # flow.IPVersion
-# odd numbers with well-spread bits, to make one number of an end
-_MIX: Final = tuple(
-    np.uint64(n) for n in (0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9, 0x27D4EB2F165667C5)
-)
 
 
 class Ends(NamedTuple):
@@ -67,7 +64,7 @@ class EndResolver:
         if revision != self._revision or max(len(self._known), len(self._called)) > _KNOWN_MAX:
             self.forget()
             self._revision = revision
-        first, inverse = _distinct(ends)
+        first, inverse = distinct(*ends)
         found = [self._find(end) for end in zip(*(column[first].tolist() for column in ends), strict=True)]
         numbers = np.fromiter((one.number for one in found), np.uint32, len(found))
         seen = [self._store.endpoints[n] for n in set(numbers.tolist())]
@@ -130,24 +127,6 @@ def _address(ip_version: int, hi: int, lo: int) -> tuple[int, bytes] | None:
     if ip_version == _V4:
         return 4, (hi >> 32).to_bytes(4, "big")
     return (6, (hi << 64 | lo).to_bytes(16, "big")) if ip_version == _V6 else None
-
-
-def _distinct(ends: Ends) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
-    """Rows that stand for the distinct ends, and which of them each row equals.
-
-    Sorting one mixed number is several times faster than sorting rows. Different ends with the same number are
-    possible on purpose only; then the rows themselves are sorted.
-    """
-    kind = ends.identity.astype(np.uint64) << np.uint64(24)
-    kind |= ends.lxc.astype(np.uint64) << np.uint64(8) | ends.ip_version
-    mixed = (ends.hi * _MIX[0]) ^ (ends.lo * _MIX[1] + _MIX[2]) ^ (kind * _MIX[3])
-    mixed ^= mixed >> np.uint64(29)
-    _, first, inverse = np.unique(mixed, return_index=True, return_inverse=True)
-    if all(np.array_equal(column[first][inverse], column) for column in ends):
-        return first, inverse
-    rows = np.stack([column.astype(np.uint64) for column in ends], axis=1)
-    _, first, inverse = np.unique(rows, axis=0, return_index=True, return_inverse=True)
-    return first, inverse.reshape(-1)
 
 
 def _value(labels: tuple[str, ...], key: str) -> str:

@@ -22,6 +22,18 @@ class EndpointInfo:
     identity: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class NetnsOwner:
+    """Whose network namespace it is: a local endpoint, or with `endpoint_id` 0 the node itself.
+
+    `addresses` have 4 or 16 bytes.
+    """
+
+    endpoint_id: int
+    identity: int
+    addresses: tuple[bytes, ...] = ()
+
+
 class Getters(Protocol):
     """Lookups in the state of now. They must be cheap and never wait."""
 
@@ -52,6 +64,14 @@ class Getters(Protocol):
 
     def addresses_of_cgroup(self, cgroup: int) -> tuple[bytes, ...]:
         """Addresses (4 or 16 bytes) of the pod that a control group belongs to; none for an unknown one."""
+        ...
+
+    def owner_of_netns(self, cookie: int) -> NetnsOwner | None:
+        """Whose network namespace has this cookie; None for a stranger's."""
+        ...
+
+    def identity_at(self, family: int, address: bytes) -> int:
+        """The identity of exactly this address, local or not; 0 where only prefixes around it are known."""
         ...
 
     def interface_name(self, index: int) -> str:

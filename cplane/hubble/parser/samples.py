@@ -13,6 +13,7 @@ from cplane.hubble.parser.debug import DebugParser
 from cplane.hubble.parser.getters import Getters
 from cplane.hubble.parser.headers import DEBUG, SOCKET, TRACE, Headers, header_sizes
 from cplane.hubble.parser.packets import IGMP, VRRP, Bools, Bytes, Ints, Samples, inner, read
+from cplane.hubble.parser.sockets import split_cookie
 from cplane.hubble.parser.threefour import Parser
 from cplane.hubble.ring import Array, Reply
 from cplane.hubble.store import FlowStore
@@ -67,7 +68,7 @@ class SampleParser:
         records, own = batch.records(), batch.columns()
         self._parser.collect()
         own["detail"] = self._details(batch)
-        taken = self._parser.take(records[known], 0, {name: column[known] for name, column in own.items()})
+        taken = self._parser.take(records[known], {name: column[known] for name, column in own.items()}, 0)
         return taken + int(np.count_nonzero(said))
 
     def _details(self, batch: "_Batch") -> npt.NDArray[np.uint32]:
@@ -230,7 +231,12 @@ class _Batch:
             "reply": self._replies(),
             "trace_reason": np.where(self.is_trace, _REASONS[np.minimum(self.reason, len(_REASONS) - 1)], 0),
             "proxy_port": np.clip(port, 0, 0xFFFF),
+            "cookie": self._cookies(),
         }
+
+    def _cookies(self) -> Array:
+        of_sockets = split_cookie(self.headers.gather("cookie", self.is_socket).astype(np.uint64))[1]
+        return self.headers.gather("cookie", self.is_judged).astype(np.uint32) | of_sockets
 
     def _directions(self) -> Array:
         """Of the connection; a reply that leaves an endpoint belongs to one that came in."""
@@ -271,7 +277,7 @@ class _Batch:
             nonce_sum=bool(packets.nonce_sum[row]),
             auth_type=int(self.auth[row]),
             trace_id=int(self.trace_id[row]) & _U64,
-            socket_cookie=int(socket["cookie"]) if socket is not None else 0,
+            socket_base=int(split_cookie(socket["cookie"])[0]) if socket is not None else 0,
             cgroup_id=int(socket["cgroup"]) if socket is not None else 0,
         )
 

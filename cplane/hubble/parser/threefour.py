@@ -13,6 +13,7 @@ from cplane.hubble.parser.attribution import AttributionResolver
 from cplane.hubble.parser.debug import DebugParser
 from cplane.hubble.parser.ends import Around, EndResolver, Ends
 from cplane.hubble.parser.getters import Getters
+from cplane.hubble.parser.sockets import SocketResolver
 from cplane.hubble.ring import Array, Reply
 from cplane.hubble.store import FlowStore
 from datapath.notify.records import DTYPE, EMITTED, RecordFlags, RecordType
@@ -20,6 +21,8 @@ from datapath.notify.records import DTYPE, EMITTED, RecordFlags, RecordType
 _INGRESS, _EGRESS = 1, 2  # flow.TrafficDirection
 # flow.TraceReason of each number that the kernel writes; one more is for all that are unknown
 _TRACE_REASONS: Final = np.array([1, 2, 3, 4, 5, 0], np.uint8)
+# verdicts at each SocketPoint, and at those that there are not
+_POINT_VERDICTS: Final = np.array([0, *(Verdict.TRACED, Verdict.TRANSLATED) * 2, 0], np.uint8)
 _TYPES: Final = np.zeros(256, np.bool_)
 _TYPES[list(EMITTED)] = True
 _COPIED: Final = ("protocol", "tcp_flags", "icmp_type", "icmp_code", "file", "line", "cookie", "sport", "dport")
@@ -36,12 +39,18 @@ class Parser:
         self._debug = DebugParser(debug_events, getters) if debug_events is not None else None
         self._ends = EndResolver(store, getters)
         self._attributions = AttributionResolver(store, getters)
+        self._sockets = SocketResolver(store, getters)
         self._links: dict[int, int] = {}
         self._revision: int | None = None
         self.malformed = 0  # records of no known type, which are left out
 
+    @property
+    def skipped(self) -> int:
+        """Records of sockets about which there is nothing to say."""
+        return self._sockets.skipped
+
     def ingest(self, records: npt.NDArray[np.void], offset_ns: int) -> int:
-        """The records (of `datapath.notify.records.DTYPE`) are flows of the store; how many.
+        """The records (of `datapath.notify.records.DTYPE`) are flows of the store, those of sockets two each; how many.
 
         `offset_ns` is UTC minus the kernel's boot clock. Nobody is woken.
         """
@@ -54,9 +63,9 @@ class Parser:
             self.malformed += int(len(records) - np.count_nonzero(known | said))
             records = records[known]
         self.collect()
-        return self.take(records, offset_ns, {})
+        return self.take(*self._sockets.resolve(records), offset_ns)
 
-    def take(self, records: npt.NDArray[np.void], offset_ns: int, own: Mapping[str, Array]) -> int:
+    def take(self, records: npt.NDArray[np.void], own: Mapping[str, Array], offset_ns: int) -> int:
         """As `ingest`, of records of any type whose columns `own` are known otherwise than from the record.
 
         Frees nothing, so that numbers in `own` keep their meaning: see `collect`.
@@ -99,7 +108,7 @@ class Parser:
 def _columns(records: npt.NDArray[np.void], offset_ns: int) -> dict[str, Array]:
     """Every column but the numbers of ends, devices and attributions."""
     kind, flags = records["type"], records["flags"]
-    drop, trace = kind == RecordType.DROP, kind == RecordType.TRACE
+    drop, trace, socket = kind == RecordType.DROP, kind == RecordType.TRACE, kind == RecordType.SOCKET
     judged = kind == RecordType.POLICY_VERDICT
     verdict = records["verdict"]
     replied, audited = (flags & RecordFlags.REPLY) != 0, (flags & RecordFlags.AUDITED) != 0
@@ -118,10 +127,12 @@ def _columns(records: npt.NDArray[np.void], offset_ns: int) -> dict[str, Array]:
         "macs": _macs(records),
         "type": kind,
         "subtype": np.where(judged, 0, records["subtype"]),
-        "verdict": _verdicts(drop, trace, verdict, audited),
+        "verdict": np.where(socket, _of_points(records["subtype"]), _verdicts(drop, trace, verdict, audited)),
         "reason": np.where(drop, records["subtype"], np.where(judged & ~audited, np.clip(-verdict, 0, 255), 0)),
         # of the connection: a reply that comes in belongs to a connection that goes out
-        "direction": np.where(((flags & RecordFlags.EGRESS) != 0) ^ (trace & replied), _EGRESS, _INGRESS),
+        "direction": np.where(
+            socket, 0, np.where(((flags & RecordFlags.EGRESS) != 0) ^ (trace & replied), _EGRESS, _INGRESS)
+        ),
         "reply": _replies(flags, replied, trace | (judged & (audited | (verdict >= 0)))),
         "match_type": np.where(judged, records["match_type"], 0),
         "trace_reason": np.where(trace, _TRACE_REASONS[np.minimum(records["trace_reason"], 5)], 0),
@@ -151,6 +162,11 @@ def _verdicts(drop: Array, trace: Array, verdict: Array, audited: Array) -> Arra
         Verdict.FORWARDED,
     )
     return np.where(drop, Verdict.DROPPED, np.where(trace, Verdict.FORWARDED, of_policy))
+
+
+def _of_points(points: Array) -> Array:
+    """Of sockets: what was looked at before it was translated, or is what came of it."""
+    return _POINT_VERDICTS[np.minimum(points, len(_POINT_VERDICTS) - 1)]
 
 
 def _replies(flags: Array, replied: Array, let_through: Array) -> Array:

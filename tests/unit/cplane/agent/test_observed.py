@@ -6,12 +6,21 @@ import pytest
 
 from cplane.agent.observed import Observed
 from cplane.deciders.config import ChangeOptions
+from cplane.deciders.endpoint import DeleteEndpoint
+from cplane.deciders.node import SetNodeAddresses
 from cplane.deciders.policy import ApplyPolicies
+from cplane.deciders.service import ApplyServices, DeleteServices
+from cplane.deciders.world import Command
 from cplane.domain.policy.parse import AUDIT_ANNOTATION
+from cplane.domain.ports import Protocol
+from cplane.domain.service import Frontend, FrontendKind, Service, ServiceName
 from cplane.hubble.attribution import NO_POLICY, POLICIES_MAX, Attribution
+from cplane.hubble.endpoint import Service as Named
+from cplane.hubble.parser.getters import NetnsOwner
 from cplane.projections.tables import POLICY
 from tests.support.builders import Document, ccnp, cnp, ports, selector
 from tests.support.engine import ListEngine
+from tests.support.packets import packed
 from tests.support.scenario import pod
 
 WEB, CLIENT = 1, 2  # endpoints
@@ -137,3 +146,67 @@ def test_a_flow_names_no_more_policies_than_fit():
     found = Observed(engine).decided_by(cookie(engine))
     assert names(found) == [f"CiliumNetworkPolicy shop/p{number:03}" for number in range(POLICIES_MAX)]
     assert len(found.log) == POLICIES_MAX
+
+
+OWN, WEB_NETNS = 1, 5011
+
+
+def about_sockets(*commands: Command) -> Observed:
+    pods = (pod("web", "k8s:app=web", ifindex=10, netns_cookie=WEB_NETNS), pod("client", ifindex=11))
+    return Observed(ListEngine(*pods, *commands), OWN)  # type: ignore[arg-type]
+
+
+def test_a_network_namespace_is_an_endpoints_or_the_nodes_or_nobodys():
+    observed = about_sockets()
+    own = observed.owner_of_netns(WEB_NETNS)
+    assert own is not None
+    assert own.endpoint_id == WEB
+    assert own.addresses == (packed("10.244.0.2"), packed("fd00:10:244::2"))
+    assert own.identity == observed.endpoint_by_id(WEB).identity
+    host = observed.owner_of_netns(OWN)
+    assert host == NetnsOwner(0, 1, (packed("10.244.0.1"), packed("fd00:10:244::1")))
+    assert observed.owner_of_netns(77) is None
+    assert observed.owner_of_netns(0) is None, "endpoints of which it is not known have 0"
+
+
+def test_an_endpoint_that_is_gone_owns_nothing():
+    engine = ListEngine(pod("web", netns_cookie=WEB_NETNS))
+    observed = Observed(engine)
+    assert observed.owner_of_netns(WEB_NETNS) is not None
+    engine.execute(DeleteEndpoint(container_id="c-web", container_interface="eth0"), actor="test")
+    assert observed.owner_of_netns(WEB_NETNS) is None
+
+
+def test_the_identity_of_an_address_is_not_that_of_a_prefix_around_it():
+    observed = about_sockets()
+    assert observed.identity_at(4, packed("10.244.0.2")) == observed.endpoint_by_id(WEB).identity
+    assert observed.identity_at(6, packed("fd00:10:244::2")) == observed.endpoint_by_id(WEB).identity
+    assert observed.identity_at(4, packed("192.0.2.1")) == 0
+
+
+def service(name: str, *frontends: Frontend) -> Command:
+    return ApplyServices(services=(Service(name=ServiceName("shop", name), frontends=frontends),))
+
+
+def test_frontends_are_found_by_their_address_and_those_of_all_addresses_at_the_nodes():
+    cluster = Frontend("10.96.0.10", 80, Protocol.TCP, FrontendKind.CLUSTER_IP)
+    six = Frontend("fd00:96::10", 80, Protocol.TCP, FrontendKind.CLUSTER_IP)
+    ported = Frontend("0.0.0.0", 30080, Protocol.TCP, FrontendKind.NODE_PORT)
+    here = cluster._replace(kind=FrontendKind.LOCAL_REDIRECT)
+    node = SetNodeAddresses(addresses=("192.0.2.10", "2001:db8::10"))
+    observed = about_sockets(node, service("web", cluster, six, ported), service("cache", here))
+    assert observed.services_at(4, packed("10.96.0.10")) == {(6, 80): Named("cache", "shop")}
+    assert observed.services_at(6, packed("fd00:96::10")) == {(6, 80): Named("web", "shop")}
+    assert observed.services_at(4, packed("192.0.2.10")) == {(6, 30080): Named("web", "shop")}
+    assert observed.services_at(4, packed("10.244.0.2")) == {}, "a pod's"
+    assert observed.services_at(6, packed("2001:db8::10")) == {}, "of another family"
+
+
+def test_services_that_change_are_found_as_they_are():
+    engine = ListEngine()
+    observed = Observed(engine)
+    assert observed.services_at(4, packed("10.96.0.10")) == {}
+    engine.execute(service("web", Frontend("10.96.0.10", 80, Protocol.TCP, FrontendKind.CLUSTER_IP)), actor="test")
+    assert observed.services_at(4, packed("10.96.0.10")) == {(6, 80): Named("web", "shop")}
+    engine.execute(DeleteServices(names=(ServiceName("shop", "web"),)), actor="test")
+    assert observed.services_at(4, packed("10.96.0.10")) == {}

@@ -27,6 +27,8 @@ MASKS = [
     ["no.such", "verdict.deeper", "labels"],
     ["ingress_allowed_by", "egress_denied_by", "policy_log"],
     ["uuid", "ingress_denied_by.name"],
+    ["socket_cookie", "sock_xlate_point"],
+    ["socket_cookie.deeper", "cgroup_id"],
     [*(field.name for field in flow_pb2.Flow.DESCRIPTOR.fields)],
 ]
 

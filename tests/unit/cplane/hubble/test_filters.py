@@ -27,10 +27,10 @@ Filter = flow_pb2.FlowFilter
 )
 def test_columns_and_messages_agree(batch: np.ndarray, whitelist: list[Filter], blacklist: list[Filter]) -> None:
     store = store_of(batch)
-    span = store.ring.span(0, len(batch))
+    span = store.ring.span(0, store.ring.written)
     predicate = compile_filters(whitelist, blacklist, store)
-    found = list(range(len(batch))) if predicate is None else rows_matching(predicate(span).tolist())
-    flows = [FlowBuilder(store).flow(span, row) for row in range(len(batch))]
+    found = list(range(len(span))) if predicate is None else rows_matching(predicate(span).tolist())
+    flows = [FlowBuilder(store).flow(span, row) for row in range(len(span))]
     assert found == [row for row, flow in enumerate(flows) if selected(flow, whitelist, blacklist)]
 
 

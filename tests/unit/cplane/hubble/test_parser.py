@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 
 from cplane.hubble.flow import FlowBuilder
-from cplane.hubble.parser import ends
+from cplane.hubble.parser import distinct
 from cplane.hubble.parser.threefour import Parser
 from cplane.hubble.store import FlowStore
 from cplane.pb.cplane.flow.v1 import extension_pb2
@@ -208,12 +208,13 @@ def test_tables_are_bounded_by_what_the_ring_holds() -> None:
 def test_ends_are_told_apart_also_when_their_numbers_collide(batch: np.ndarray) -> None:
     plain = store_of(batch)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ends, "_MIX", (np.uint64(0),) * 4)
+        patch.setattr(distinct, "_MIX", (np.uint64(0),) * 4)
         colliding = store_of(batch)
     for store in (plain, colliding):
-        span = store.ring.span(0, len(batch))
+        span = store.ring.span(0, store.ring.written)
         found = [FlowBuilder(store).flow(span, row) for row in range(len(span))]
-        assert found == [FlowBuilder(plain).flow(plain.ring.span(0, len(batch)), row) for row in range(len(batch))]
+        whole = plain.ring.span(0, plain.ring.written)
+        assert found == [FlowBuilder(plain).flow(whole, row) for row in range(len(whole))]
 
 
 def test_namespaces_are_those_of_the_last_hour() -> None:

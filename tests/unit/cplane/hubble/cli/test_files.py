@@ -164,9 +164,9 @@ def test_filters_select_what_their_literal_reading_selects(
     batch: np.ndarray, whitelist: list[Filter], blacklist: list[Filter]
 ):
     store = store_of(batch)
-    span = store.ring.span(0, len(batch))
+    span = store.ring.span(0, store.ring.written)
     test = chosen(whitelist, blacklist)
-    for row in range(len(batch)):
+    for row in range(len(span)):
         flow = FlowBuilder(store).flow(span, row)
         assert test(flow) == selected(flow, whitelist, blacklist)
 
