@@ -1,7 +1,7 @@
 """The datapath that an agent drives: the kernel's, or one in memory; either way the same tables and records."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -22,7 +22,8 @@ from cplane.projections import services
 from cplane.projections.tables import CAPACITY, DEVICES, IPCACHE, LXC, MAPS, POLICY, PROGRAMS
 from cplane.telemetry.clock import SystemClock
 from datapath.errors import DatapathError
-from datapath.gc import conntrack
+from datapath.gc import conntrack, sockets
+from datapath.gc.sockets import Serves, Stale
 from datapath.kernel import probes
 from datapath.kernel.datapath import KernelDatapath
 from datapath.maps import conntrack as conntrack_maps
@@ -48,6 +49,7 @@ from datapath.maps.state import MonitorFlags, StateSlot
 from datapath.netlink.memory import MemoryPlumbing
 from datapath.netlink.netns import own_cookie
 from datapath.netlink.plumbing import VethPlumbing
+from datapath.netlink.sockets import Connected, end_datagrams
 from datapath.targets.map import ByteMap, MapTarget
 from datapath.targets.memory import Judgement, MemoryDatapath
 from datapath.targets.memory import Packet as DatapathPacket
@@ -104,6 +106,8 @@ class Datapath:
     probe: Callable[[Packet], Answer] | None
     debugging: Debugging | None  # None: there are no programs
     netns_cookie: int = 0  # of the node's network namespace, where sockets are served
+    stale_sockets: Callable[[Serves], Stale] = lambda _: {}
+    end_sockets: Callable[[str, Collection[Connected]], int] = lambda *_: 0  # raises DatapathError
 
 
 def open_datapath(config: AgentConfig, name_of: Callable[[int], str], clock: SystemClock) -> Datapath:
@@ -162,6 +166,8 @@ def _kernel(config: AgentConfig, name_of: Callable[[int], str]) -> Datapath:
         probe=None,
         debugging=Debugging(opened, config),
         netns_cookie=opened.numbers[StateSlot.NETNS],
+        stale_sockets=lambda serves: sockets.stale(opened.peers, maps[lb.SOCKS.name], serves),
+        end_sockets=end_datagrams,
     )
 
 

@@ -21,6 +21,7 @@ from cplane.agent.observed import Observed
 from cplane.agent.refusing import keeping
 from cplane.agent.remembering import remember_often
 from cplane.agent.retaining import retain_often
+from cplane.agent.stale import StaleSockets
 from cplane.agent.told import Telling
 from cplane.api.cni.service import CniService
 from cplane.api.errors import refuse
@@ -28,7 +29,7 @@ from cplane.api.ports import Agent, Monitor, Verified
 from cplane.api.server import admin_services
 from cplane.config.model import AgentConfig
 from cplane.deciders.world import World
-from cplane.engine.engine import Engine, replay
+from cplane.engine.engine import Engine, Turn, replay
 from cplane.engine.ports import EventLog
 from cplane.errors import Unavailable
 from cplane.eventlog.memory import MemoryLog
@@ -75,6 +76,12 @@ async def run(config: AgentConfig) -> None:
         try:
             agree(config, event_log.head, datapath.position())
             telling, refusals = Telling(config, clock), Refusals(_refusals_place(config))
+            stale = StaleSockets(datapath)
+
+            def told(turn: Turn) -> None:
+                telling.turn(turn)
+                stale.turn(turn)
+
             engine = Engine(
                 event_log,
                 datapath.targets,
@@ -82,7 +89,7 @@ async def run(config: AgentConfig) -> None:
                 started=world,
                 tables=tables,
                 capacity=datapath.capacity,
-                told=telling.turn,
+                told=told,
                 refused=keeping(refusals, clock),
             )
             telling.started(world)
@@ -95,6 +102,7 @@ async def run(config: AgentConfig) -> None:
                 memory.started()
                 tasks.start_soon(engine.drive)
                 tasks.start_soon(telling.agent_events.follow, engine)
+                tasks.start_soon(stale.run, engine)
                 flows = history.store
                 past = partial(_history, config, opened, refusals)
                 await _serve(config, engine, datapath, history, past, clock, tasks)

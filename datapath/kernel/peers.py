@@ -44,6 +44,12 @@ class Peers:
         found: npt.NDArray[np.void] = rows[there]
         return found
 
+    def settled(self, rows: npt.NDArray[np.void]) -> npt.NDArray[np.void]:
+        """Those that are what they were, so that nobody was writing them while they were read."""
+        now: npt.NDArray[np.void] = self._rows[rows["cookie"] % np.uint64(lb.PEERS_MAX)]
+        same: npt.NDArray[np.void] = rows[rows == now]
+        return same
+
     def cookies(self) -> list[int]:
         """Of all sockets that are there."""
         found: list[int] = self._rows["cookie"][self._rows["cookie"] != 0].tolist()

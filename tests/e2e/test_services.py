@@ -327,3 +327,19 @@ def test_what_a_connection_asked_for_and_what_it_got_are_flows(served: Served) -
     lines = served.site.agent.hubble("observe", "--type", "trace-sock", "--last", "2").stdout
     assert "pre-xlate-fwd TRACED" in lines
     assert "post-xlate-fwd TRANSLATED" in lines
+
+
+def test_sockets_that_would_send_to_a_backend_that_left_are_ended(served: Served) -> None:
+    served.upsert("shop/dns", f"{VIP4}:53/UDP", backends=("one",))
+    kept = {}
+    for name, client in (("pod", served.pod), ("node", served.host)):
+        kept[name] = client.ask("uopen")["number"]
+        client.ask("turn", number=kept[name], address=VIP4, port=53)
+        assert client.ask("talk", number=kept[name]) == {"answer": "one hello"}
+    itself = served.pod.ask("uopen")["number"]
+    served.pod.ask("turn", number=itself, address=served.site["one"].ipv4, port=8080)
+    served.upsert("shop/dns", f"{VIP4}:53/UDP", backends=("two",))
+    for name, client in (("pod", served.pod), ("node", served.host)):
+        asking.until(lambda c=client, n=kept[name]: "errno" in c.ask("talk", number=n), f"that of the {name} is ended")
+        assert who(client, "cudp", VIP4, 53) == "two"
+    assert served.pod.ask("talk", number=itself) == {"answer": "one hello"}, "it never asked for the service"

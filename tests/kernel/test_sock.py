@@ -14,11 +14,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from datapath.gc import sockets
 from datapath.kernel.datapath import KernelDatapath, remove
 from datapath.maps import lb
 from datapath.maps.lb import LbFlags, LbKind, MemberKey, Present, ServiceKey, SkipKey, SlotKey
 from datapath.maps.state import MonitorFlags, StateSlot
 from datapath.netlink.netns import own_cookie
+from datapath.netlink.sockets import Connected, Remote, end_datagrams
 from datapath.notify.records import SOCKET_DTYPE, RecordFlags, RecordType, SocketPoint
 from tests.support.balancer import NODE4, NODE6, TCP, UDP, Balancer, balancer, padded
 from tests.support.cgroup import SubGroup, subgroup
@@ -346,6 +348,8 @@ def test_the_younger_of_two_sockets_has_the_place_and_the_older_one_a_row(net: B
         ((key, value),) = net.maps[lb.SOCKS.name].dump().items()
         assert lb.SOCK_KEY.unpack(key) == (7, padded(NODE4)[1], 8082, 1, UDP)
         assert lb.SOCK_VALUE.unpack(value) == (padded(OTHER4)[1], 53, 2, 8082, 1)
+        stale = sockets.stale(net.datapath.peers, net.maps[lb.SOCKS.name], lambda *_: False)
+        assert Connected(7, Remote(padded(NODE4)[1][:4], 8082)) in stale[sockets.ANYWHERE]
         net.pod.ask("shut", number=number)
         assert not len(net.datapath.peers.of_protocol(TCP))
     finally:
@@ -472,6 +476,53 @@ def _client_of(net: Balancer, group: SubGroup) -> Iterator[SocketClient]:
         yield client
     finally:
         client.close()
+
+
+# Datagrams to who is gone
+
+
+@FAMILIES
+def test_connected_sockets_of_a_backend_that_left_are_ended(net: Balancer, vip: str, mapped: bool) -> None:
+    own = NODE6 if vip == VIP6 else NODE4
+    net.service(vip, 53, [8081], protocol=UDP)
+    net.service(vip, 54, [8082], number=2, protocol=UDP)
+    kept = {}
+    for name, address, port in (("gone", vip, 53), ("stays", vip, 54), ("itself", own, 8081)):
+        kept[name] = net.pod.ask("uopen", address=vip, mapped=mapped)["number"]
+        net.pod.ask("turn", number=kept[name], address=address, port=port, mapped=mapped)
+    free = net.pod.ask("uopen", address=vip, mapped=mapped)["number"]
+    net.pod.ask("send", number=free, address=vip, port=53, mapped=mapped)
+
+    stale = sockets.stale(net.datapath.peers, net.maps[lb.SOCKS.name], lambda _, backend: backend != 8081)
+    (found,) = stale.values()
+    assert {one.remote for one in found} == {Remote(padded(own)[1][: 16 if ":" in own else 4], 8081)}
+    assert end_datagrams(net.node_netns.path, found) == 0, "they are the pod's"
+    assert end_datagrams(net.pod_netns.path, found) == 1, "one that is not connected has nothing to be told"
+    assert end_datagrams(net.pod_netns.path, found) == 0
+    assert net.pod.ask("talk", number=kept["gone"])["errno"] in {errno.ECONNABORTED, errno.EDESTADDRREQ}
+    assert net.pod.ask("talk", number=kept["stays"]) == {"answer": "b8082 hello"}
+    assert net.pod.ask("talk", number=kept["itself"]) == {"answer": "b8081 hello"}
+    assert net.pod.ask("send", number=free, address=vip, port=53, mapped=mapped)["answer"] == "b8081 hello"
+    for number in (*kept.values(), free):
+        net.pod.ask("shut", number=number)
+
+
+def test_only_the_very_socket_is_ended(net: Balancer) -> None:
+    net.service(VIP4, 53, [8081], protocol=UDP)
+    number = net.pod.ask("uopen")["number"]
+    net.pod.ask("turn", number=number, address=VIP4, port=53)
+    peers = net.datapath.peers
+    rows = peers.of_protocol(UDP)
+    assert len(peers.settled(rows)) == len(rows) == 1
+    cookie = int(rows["cookie"][0])
+    remote = Remote(padded(NODE4)[1][:4], 8081)
+    others = [Connected(cookie + 1, remote), Connected(cookie, remote._replace(port=8082))]
+    assert end_datagrams(net.pod_netns.path, others) == 0
+    assert net.pod.ask("talk", number=number) == {"answer": "b8081 hello"}
+    net.pod.ask("turn", number=number, address=NODE4, port=8081)
+    assert not len(peers.of_protocol(UDP)), "it speaks with the backend itself now"
+    assert not len(peers.settled(rows))
+    net.pod.ask("shut", number=number)
 
 
 # Records
