@@ -1,9 +1,11 @@
 """Backends are tried from time to time: one that does not answer gets no new connections until it does again."""
 
-from collections.abc import Awaitable, Callable, Iterator
+import re
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Final, NamedTuple
 
 import anyio
+from anyio.abc import ByteStream
 
 from cplane.deciders.service import SetBackendState
 from cplane.deciders.servicestate import BackendKey, ServiceState
@@ -17,39 +19,85 @@ ACTOR: Final = "agent"
 FAILURES_MAX: Final = 3  # in a row; then it is quarantined
 TIMEOUT_S: Final = 2.0
 AT_ONCE: Final = 64  # connections that are being made; others wait for their turn
+_STATUS_LINE_MAX: Final = 1024  # bytes in which the status must have been said
+_STATUS: Final = re.compile(rb"HTTP/1\.[01] ([1-5][0-9]{2})[ \r\n]")
 
-Answers = Callable[[str, int], Awaitable[bool]]
-"""Whether somebody accepts connections at an address and port."""
+Answers = Callable[[str, int, str], Awaitable[bool]]
+"""Whether a backend is well at an address and port: by the answer to GET of a path, or without one by accepting."""
 
 log = logger("services")
 
 
 class Checked(NamedTuple):
-    """A backend that is tried: one that takes connections, or was quarantined."""
+    """A backend that is tried: one that takes connections, or was quarantined.
+
+    `paths` are those that its services want to be asked for, each once; none: a connection is enough for all of them.
+    """
 
     key: BackendKey
     quarantined: bool
+    paths: tuple[str, ...] = ()
 
 
 def checked(state: ServiceState) -> Iterator[Checked]:
     """All of them, each once: those of TCP that are neither ending nor being worked on."""
     excused = {one.id for one in state.records() if one.state != BackendState.ACTIVE}
+    paths = _paths(state)
     for key, number in sorted(state.backends_by_key.items()):
         held = state.states.get(number, BackendState.ACTIVE)
         if key.protocol == Protocol.TCP.name and held is not BackendState.MAINTENANCE and number not in excused:
-            yield Checked(key, held is BackendState.QUARANTINED)
+            yield Checked(key, held is BackendState.QUARANTINED, tuple(sorted(paths.get(number, ()))))
 
 
-async def answers(address: str, port: int) -> bool:
-    """Whether a connection is accepted in time."""
+def _paths(state: ServiceState) -> Mapping[int, set[str]]:
+    """By backend, what its services want it to be asked for; few services want anything."""
+    found: dict[int, set[str]] = {}
+    for name, service in state.services.items():
+        if service.health_path:
+            for one in state.backends(name):
+                found.setdefault(one.id, set()).add(service.health_path)
+    return found
+
+
+async def answers(address: str, port: int, path: str) -> bool:
+    """Whether a connection is accepted in time, and where there is a path, it is found there (200 to 399)."""
     with anyio.move_on_after(TIMEOUT_S):
         try:
-            stream = await anyio.connect_tcp(address, port)
-        except OSError:
+            async with await anyio.connect_tcp(address, port) as stream:
+                return not path or await _finds(stream, address, port, path)
+        except (OSError, anyio.BrokenResourceError):
             return False
-        await stream.aclose()
-        return True
     return False
+
+
+async def _finds(stream: ByteStream, address: str, port: int, path: str) -> bool:
+    await stream.send(request(address, port, path))
+    head = b""
+    while len(head) < _STATUS_LINE_MAX and b"\n" not in head:
+        try:
+            head += await stream.receive(_STATUS_LINE_MAX)
+        except anyio.EndOfStream:
+            break
+    return 200 <= status(head) < 400
+
+
+def request(address: str, port: int, path: str) -> bytes:
+    """GET of a path, as a client that asks once (RFC 9112, section 3)."""
+    host = f"[{address}]" if ":" in address else address
+    lines = (
+        f"GET {path} HTTP/1.1",
+        f"Host: {host}:{port}",
+        "User-Agent: cplane-health",
+        "Accept: */*",
+        "Connection: close",
+    )
+    return "".join(f"{line}\r\n" for line in (*lines, "")).encode("ascii")
+
+
+def status(head: bytes) -> int:
+    """The status of an answer of HTTP/1 that begins so; 0 where it is none."""
+    found = _STATUS.match(head)
+    return int(found[1]) if found else 0
 
 
 class Checking:
@@ -71,7 +119,9 @@ class Checking:
 
     async def _check(self, one: Checked) -> None:
         async with self._turns:
-            alive = await self._ask(one.key.address, one.key.port)
+            alive = True
+            for path in one.paths or ("",):
+                alive = alive and await self._ask(one.key.address, one.key.port, path)
         if alive:
             self._failures.pop(one.key, None)
             if one.quarantined:

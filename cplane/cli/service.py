@@ -72,6 +72,12 @@ def emit_applied(output: str, answer: "pb.ApplyServicesResponse") -> None:
 @click.option("--algorithm", type=click.Choice(["random", "maglev"]), help="By default the node's.")
 @click.option("--forwarding", type=click.Choice(["snat", "dsr"]), help="By default the node's.")
 @click.option("--drop", is_flag=True, help="Without backends packets are dropped in silence.")
+@click.option(
+    "--health-path",
+    default="",
+    metavar="PATH",
+    help="What backends are asked for by HTTP where they are tried.",
+)
 @wait_options
 @output_option
 @click.pass_obj
@@ -89,6 +95,7 @@ def upsert(
     algorithm: str | None,
     forwarding: str | None,
     drop: bool,
+    health_path: str,
     wait: bool,
     timeout_s: float,
     output: str,
@@ -113,6 +120,7 @@ def upsert(
         algorithm=Algorithm(algorithm or ""),
         forwarding=Forwarding(forwarding or ""),
         drop=drop,
+        health_path=health_path,
     )
     data = encode({"services": [described], "backends": [Backends(full, _SOURCE, made)]})
     emit_applied(output, send(session, data, wait=wait, timeout_s=timeout_s))

@@ -261,8 +261,8 @@ class LbConfig:
     health_interval_s: int = field(
         default=0,
         metadata={
-            "help": "seconds between two tries to connect to each TCP backend, which gets no new connections after "
-            "three failures; 0: none is tried"
+            "help": "seconds between two tries to connect to each TCP backend, or to get the path that its service has "
+            "for this, after three failures of which it gets no new connections; 0: none is tried"
         },
     )
     zone: str | None = field(

@@ -298,6 +298,7 @@ class _Frontends:
             topology=service.topology,
             drop=service.drop,
             skip_backends=service.skip_backends,
+            health_path=service.health_path,
         )
         return None if event == held else event
 

@@ -150,6 +150,7 @@ def service_of(event: ServiceUpserted) -> Service:
         topology=event.topology,
         drop=event.drop,
         skip_backends=event.skip_backends,
+        health_path=event.health_path,
     )
 
 

@@ -15,6 +15,8 @@ FRONTENDS_MAX: Final = 65_535  # sixteen bits in every map
 BACKENDS_MAX: Final = 65_535  # of one frontend: slots have sixteen bits
 AFFINITY_MAX_S: Final = 0xFFFFFF
 WEIGHT_MAX: Final = 255
+PATH_MAX: Final = 1024  # characters of a path that backends are asked for
+_PATH_SHOWN: Final = 64  # ... and of a wrong one, in an error
 MAGLEV_SIZES: Final = (251, 509, 1021, 2039, 4093, 8191, 16381, 32749, 65521, 131071)
 MAGLEV_SIZE: Final = 16_381
 MAGLEV_SEED: Final = "JLfvgnHc2kaSUFaI"
@@ -139,6 +141,7 @@ class Service:
     `ranges_deny` those to which they do not. With `topology` backends are used by zone, with `drop` packets to a
     service without backends are dropped in silence. `health_check_port` says whether this node has backends.
     With `skip_backends` a pod that is a backend is not redirected to this node's, but reaches what was meant.
+    Backends of TCP that are tried are asked for `health_path` by HTTP; without one it is enough that they accept.
     """
 
     name: ServiceName
@@ -156,6 +159,7 @@ class Service:
     topology: bool = False
     drop: bool = False
     skip_backends: bool = False
+    health_path: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -267,6 +271,8 @@ def wrong_services(services: tuple[Service, ...]) -> Iterator[tuple[str, str, st
             yield whose, "session affinity", f"{service.affinity_s} s is not between 0 and {AFFINITY_MAX_S}"
         if not 0 <= service.health_check_port <= PORT_MAX:
             yield whose, "health check port", f"{service.health_check_port} is not a port"
+        if wrong := wrong_path(service.health_path):
+            yield whose, "health path", wrong
         for text in service.source_ranges:
             if not _is_prefix(text):
                 yield whose, "source ranges", f"{text!r} is not a prefix like 10.0.0.0/8"
@@ -279,6 +285,15 @@ def wrong_services(services: tuple[Service, ...]) -> Iterator[tuple[str, str, st
             seen.add(key)
             if wrong:
                 yield whose, f"frontend {one.address}:{one.port}", wrong
+
+
+def wrong_path(path: str) -> str:
+    """What is wrong with a path that backends are asked for; empty where nothing is, or there is none."""
+    if not path:
+        return ""
+    if not path.startswith("/") or not all("!" <= one <= "~" and one != "#" for one in path):
+        return f"{path[:_PATH_SHOWN]!r} is not a path of a URL such as /healthz, with all else than ASCII in %XX"
+    return f"{len(path)} characters are more than {PATH_MAX}" if len(path) > PATH_MAX else ""
 
 
 def wrong_backends(given: tuple[Backends, ...]) -> Iterator[tuple[str, str, str]]:

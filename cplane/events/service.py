@@ -33,6 +33,7 @@ class ServiceUpserted(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_
     topology: bool = False
     drop: bool = False
     skip_backends: bool = False
+    health_path: str = ""
 
 
 class ServiceDeleted(msgspec.Struct, frozen=True, kw_only=True, gc=False):

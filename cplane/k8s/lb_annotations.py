@@ -6,11 +6,14 @@ from typing import Final, NamedTuple
 from cplane.domain.labels import K8S, Label, LabelSet
 from cplane.domain.policy.document import Place, did_you_mean, shown
 from cplane.domain.selectors import parse_selector
+from cplane.domain.service import wrong_path
 from cplane.k8s.lb_reading import CILIUM_PREFIX, Here, Notes, note
 
 _TOPOLOGY: Final = ("service.kubernetes.io/topology-aware-hints", "service.kubernetes.io/topology-mode")
 _RANGES: Final = "service.beta.kubernetes.io/load-balancer-source-ranges"
 _ADDRESSES: Final = ("lbipam.cilium.io/", "io.cilium/lb-ipam-")
+_OURS: Final = "service.cplane.io/"
+HEALTH_PATH: Final = f"{_OURS}health-path"
 _ALONE: Final = "it is about several clusters, and here is one: no effect"
 _NO_EFFECT: Final = {
     "affinity": _ALONE,
@@ -32,11 +35,12 @@ class Said(NamedTuple):
     forwarding: str
     ranges_deny: bool
     topology: bool
+    health_path: str
     source_ranges: Iterable[tuple[Place, str]]
 
 
 def read_annotations(place: Place | None, types: Collection[str], here: Here, notes: Notes) -> Said:
-    """What the annotations of a service say; those that nobody knows are refused where they look like Cilium's."""
+    """What the annotations of a service say; unknown ones are refused where they look like Cilium's or ours."""
     found: dict[str, tuple[Place, str]] = {}
     for key, one in place.entries() if place is not None else ():
         value = one.text()
@@ -53,6 +57,7 @@ def read_annotations(place: Place | None, types: Collection[str], here: Here, no
         forwarding=_one_of(ours.get("forwarding-mode"), ("snat", "dsr"), str.lower),
         ranges_deny=_one_of(ours.get("src-ranges-policy"), ("allow", "deny"), str.lower) == "deny",
         topology=topology not in {"", "disabled", "Disabled"},
+        health_path=_path(found.get(HEALTH_PATH)),
         source_ranges=[(ranges[0], one) for one in ranges[1].split(",") if one.strip()] if ranges else (),
     )
 
@@ -60,6 +65,8 @@ def read_annotations(place: Place | None, types: Collection[str], here: Here, no
 def _look(key: str, place: Place, notes: Notes) -> None:
     if key.startswith(_ADDRESSES):
         note(notes, place, "addresses are not given here: status.loadBalancer.ingress is what counts")
+    if key.startswith(_OURS) and key != HEALTH_PATH:
+        place.refuse(f"unknown annotation{did_you_mean(key, (HEALTH_PATH,))}")
     if not key.startswith(CILIUM_PREFIX):
         return
     short = key.removeprefix(CILIUM_PREFIX)
@@ -77,6 +84,16 @@ def _one_of(held: tuple[Place, str] | None, options: Collection[str], spell: Cal
         return spell(written)
     place.refuse(f"unknown value {shown(written)}{did_you_mean(written, options)}; write {', '.join(options)}")
     return ""
+
+
+def _path(held: tuple[Place, str] | None) -> str:
+    if held is None:
+        return ""
+    place, written = held
+    if wrong := wrong_path(written):
+        place.refuse(wrong)
+        return ""
+    return written
 
 
 def _is_here(ours: dict[str, tuple[Place, str]], here: Here, notes: Notes) -> bool:

@@ -94,6 +94,7 @@ def read_service(name: ServiceName, place: Place, here: Here, notes: Notes) -> R
         forwarding=Forwarding(said.forwarding),
         health_check_port=_health_check_port(spec, frontends.type, external),
         topology=(_distributes(spec, notes) or said.topology) and internal != "Local",
+        health_path=said.health_path,
     )
     return ReadService(made, flag(spec.get("publishNotReadyAddresses"), default=False))
 

@@ -2,8 +2,11 @@
 
 import errno
 import os
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +16,7 @@ import pytest
 from tests.support import asking
 from tests.support.cgroup import SubGroup, subgroup
 from tests.support.clients import SocketClient, socket_client
+from tests.support.pods import Pod
 from tests.support.site import NODE4, WORLD4, Site, policy, site
 
 pytestmark = [
@@ -265,6 +269,61 @@ def test_policies_name_addresses_by_a_service_without_a_selector(served: Served)
         assert f"cidr:{WORLD4}/32" not in cplane("identity", "list").stdout
     finally:
         served.site.lift()
+
+
+@contextmanager
+def _web(pod: Pod, folder: Path) -> Iterator[int]:
+    """Files of the folder are served over HTTP at a port of the pod."""
+    port = 8081
+    command = [sys.executable, "-u", "-m", "http.server", str(port), "--directory", str(folder)]
+    process = subprocess.Popen(
+        ["nsenter", f"--net={pod.netns.path}", "--", *command],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith("Serving HTTP")
+        yield port
+    finally:
+        process.kill()
+        process.wait(10)
+        process.stdout.close()
+
+
+def test_backends_that_have_not_what_they_are_asked_for_get_no_new_connections(
+    programs: Path, tmp_path_factory: pytest.TempPathFactory, tmp_path: Path
+) -> None:
+    with (
+        subgroup(f"cpe{os.getpid():x}svc-health") as group,
+        _site(programs, tmp_path_factory, group, "--lb-health-interval-s", "1") as made,
+        socket_client(made["client"].netns, group) as client,
+    ):
+        made.pods.add("one", serve=False).serve(named=True)
+        web = made.pods.add("web", serve=False)
+        with _web(web, tmp_path) as port:
+            healthz = tmp_path / "healthz"
+            healthz.write_text("well\n")
+            places = (f"{made['one'].ipv4}:8080", f"{web.ipv4}:{port}")
+            backends = [f"--backend={one}" for one in places]
+
+            def quarantined() -> list[str]:
+                said = made.agent.cplane("service", "list").stdout
+                return [place for place in places if f"{place}/TCP (quarantined)" in said]
+
+            made.agent.cplane("service", "upsert", "shop/echo", f"--frontend={VIP4}:81", backends[0], "--wait")
+            asked = ("service", "upsert", "shop/web", f"--frontend={VIP4}:80", *backends, "--health-path=/healthz")
+            made.agent.cplane(*asked, "--wait")
+            asking.until(lambda: quarantined() == [places[0]], "who accepts, but has no such path, is not well", 30)
+            assert client.ask("tcp", address=VIP4, port=81)["errno"] == errno.ECONNREFUSED, "for others neither"
+            assert client.ask("open", address=VIP4, port=80)["peer"] == f"{VIP4} 80"
+            healthz.unlink()
+            asking.until(lambda: quarantined() == [*places], "what is missing was noticed", 30)
+            assert client.ask("open", address=VIP4, port=80)["errno"] == errno.ECONNREFUSED
+            healthz.write_text("well\n")
+            asking.until(lambda: quarantined() == [places[0]], "it is there again", 30)
+            assert made.agent.cplane("log", "-o", "json").stdout.count('"health check"') == 3
 
 
 REDIRECT = """

@@ -140,6 +140,8 @@ def test_a_place_belongs_to_one_service() -> None:
         (apply(Service(name=WEB, frontends=(Frontend("10.0.0.1", 0, Protocol.TCP),))), "port 0 is not between 1"),
         (apply(Service(name=WEB, frontends=(Frontend("10.0.0.1", 80, Protocol.ICMP),))), "ICMP is none of TCP"),
         (apply(service(WEB, "10.96.0.1", affinity_s=1 << 24)), "is not between 0 and 16777215"),
+        (apply(service(WEB, "10.96.0.1", health_path="healthz")), "health path: 'healthz' is not a path of a URL"),
+        (apply(service(WEB, "10.96.0.1", health_path="/é")), "health path: '/é' is not a path of a URL"),
         (apply(service(WEB, "10.96.0.1", source_ranges=("10.0.0.1/8",))), "'10.0.0.1/8' is not a prefix"),
         (apply(service(WEB, "10.96.0.1"), backends=(backends(WEB, "fd00::1"),)), "no IPv6 frontend"),
         (apply(backends=(backends(WEB, "10.1.0.1", weight=256),)), "weight 256 is not between 0 and 255"),

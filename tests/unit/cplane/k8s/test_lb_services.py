@@ -129,6 +129,7 @@ def test_a_service_has_its_labels_and_selector():
         ({"trafficDistribution": "PreferSameZone"}, "topology", True),
         ({"trafficDistribution": "PreferClose", "internalTrafficPolicy": "Local"}, "topology", False),
         ({"annotations": {"service.kubernetes.io/topology-mode": "Auto"}}, "topology", True),
+        ({"annotations": {"service.cplane.io/health-path": "/healthz?a=%20"}}, "health_path", "/healthz?a=%20"),
         ({"annotations": {"service.kubernetes.io/topology-aware-hints": "disabled"}}, "topology", False),
     ],
 )
@@ -253,6 +254,10 @@ def test_the_labels_of_the_node_are_those_of_its_manifest():
         ({"annotations": {"service.cilium.io/type": "ExternalName"}}, "write ClusterIP, NodePort, LoadBalancer"),
         ({"annotations": {"service.cilium.io/node-selector": "a in b"}}, "'a in b' is not a label selector"),
         ({"annotations": {"service.beta.kubernetes.io/load-balancer-source-ranges": "x"}}, "'x' is not a prefix"),
+        ({"annotations": {"service.cplane.io/health-path": "healthz"}}, "'healthz' is not a path of a URL"),
+        ({"annotations": {"service.cplane.io/health-path": "/a b"}}, "'/a b' is not a path of a URL"),
+        ({"annotations": {"service.cplane.io/health-path": "/" * 1025}}, "1025 characters are more than 1024"),
+        ({"annotations": {"service.cplane.io/healthpath": "/a"}}, "did you mean 'service.cplane.io/health-path'?"),
         ({"annotations": {"a": 1}}, "metadata.annotations.a: expected a string"),
     ],
 )
