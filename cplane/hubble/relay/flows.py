@@ -31,7 +31,7 @@ from cplane.transport.client import ClientChannel
 
 Send = Callable[[bytes], Awaitable[None]]
 
-_HELD_MAX: Final = 128 << 10  # bytes of a peer beyond which no more is taken from it
+_HELD_MAX: Final = 256 << 10  # bytes of a peer beyond which no more is taken from it
 _WRITTEN: Final = 512  # messages in one write
 _FEW: Final = 64  # messages that are not worth a write of their own, if more come within the pause
 _PAUSE_S: Final = 0.002
