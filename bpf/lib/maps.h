@@ -108,6 +108,14 @@ static __always_inline struct lb_backend *lb_backends_map(u32 id)
 	return map_lookup_elem(MAP(SLOT_LB_BACKENDS), &key);
 }
 
+/* Hash: piece of a frontend's Maglev table. Written by the agent. */
+static __always_inline struct lb_maglev *lb_maglev_map(u32 service_id, u32 chunk)
+{
+	struct lb_maglev_key key = { .service_id = service_id, .chunk = chunk };
+
+	return map_lookup_elem(MAP(SLOT_LB_MAGLEV), &key);
+}
+
 /* Hash: (frontend, backend) -> clients may stay with it. Written by the agent. */
 static __always_inline bool lb_members_map(u32 service_id, u32 backend_id)
 {

@@ -342,6 +342,53 @@ struct lb_sock {
 	u32 state;		/* LB_PEER_* */
 };
 
+/* Connections that are translated packet by packet: what a packet that reads so becomes. Each has two, one for
+ * either direction.
+ */
+struct lb_flow_key {
+	struct addr saddr;
+	struct addr daddr;
+	__be16 sport;
+	__be16 dport;
+	u8 protocol;
+	u8 family;
+	u16 pad;
+};
+
+struct lb_flow {
+	struct addr saddr;
+	struct addr daddr;
+	__be16 sport;
+	__be16 dport;
+	u32 lifetime;		/* s of CLOCK_MONOTONIC; from then on the entry does not exist */
+	u32 backend_id;
+	u16 service_id;
+	u8 flags;		/* LB_FLOW_* */
+	u8 pad;
+};
+
+#define LB_FLOW_REVERSE 1	/* from the backend to the client */
+#define LB_FLOW_SNAT 2		/* the backend sees the node, not the client */
+#define LB_FLOW_DSR 4		/* the backend answers by itself */
+#define LB_FLOW_CLOSING_FWD 8
+#define LB_FLOW_CLOSING_REV 16
+#define LB_FLOW_SEEN_NON_SYN 32
+
+/* Ports of a packet that came in pieces, for the pieces that do not have them. */
+struct lb_fragment_key {
+	struct addr saddr;
+	struct addr daddr;
+	u32 id;
+	u8 protocol;
+	u8 family;
+	u16 pad;
+};
+
+struct lb_fragment {
+	__be16 sport;
+	__be16 dport;
+};
+
 struct record {
 	u64 time_ns;
 	u64 position;
@@ -426,5 +473,7 @@ struct scratch {
 #define SLOT_LB_SOCKS 18
 #define SLOT_LB_PEERS 19
 #define SLOT_LB_SKIPS 20
+#define SLOT_LB_FLOWS 21
+#define SLOT_LB_FRAGMENTS 22
 
 #endif

@@ -18,7 +18,7 @@ from datapath.kernel.links import Links
 from datapath.kernel.maps import KernelMap
 from datapath.kernel.peers import Peers
 from datapath.kernel.pin import Pins
-from datapath.kernel.programs import PROGRAMS
+from datapath.kernel.programs import PROGRAMS, Place
 from datapath.kernel.ringbuf import Ring
 from datapath.kernel.state import State
 from datapath.maps import catalog, lb, metrics, state
@@ -136,6 +136,20 @@ class KernelDatapath:
         with self._changing:
             self._links.detach_cgroup()
 
+    def attach_netdev(self, ifindex: int) -> None:
+        """A device by which the node reaches the outside is served. Idempotent."""
+        with self._changing:
+            self._links.attach(ifindex, self._programs, Place.NETDEV)
+
+    def detach_netdev(self, ifindex: int) -> None:
+        """It is served no more. Idempotent, also without the device."""
+        with self._changing:
+            self._links.detach(ifindex, Place.NETDEV)
+
+    def attached_netdevs(self) -> set[int]:
+        """The devices to the outside that are served."""
+        return self._links.attached(Place.NETDEV)
+
     def attached(self) -> set[int]:
         """The devices that obey us."""
         return self._links.attached()
@@ -219,6 +233,7 @@ def remove(root: Path = DEFAULT_ROOT) -> None:
         links = Links(pins)
         for ifindex in {ifindex for ifindex, _, _ in pins.links()}:
             links.detach(ifindex)
+            links.detach(ifindex, Place.NETDEV)
         links.detach_cgroup()
     pins.remove()
 

@@ -4,11 +4,14 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
 
 from datapath.kernel import pin, syscall
 from datapath.kernel.pin import Pins
 from datapath.kernel.programs import Place, at
-from datapath.kernel.syscall import KernelObjectMissing, KernelRefused, LinkInfo
+from datapath.kernel.syscall import AttachPoint, KernelObjectMissing, KernelRefused, LinkInfo
+
+_XDP_SKB_MODE: Final = 1 << 1  # generic XDP, for devices whose driver has none
 
 
 class Links:
@@ -17,26 +20,26 @@ class Links:
     def __init__(self, pins: Pins) -> None:
         self._pins = pins
 
-    def attach(self, ifindex: int, programs: Mapping[str, int]) -> None:
-        """Every program of pods (name → descriptor) runs on the device. Idempotent; links of ours are updated."""
-        for name, program in at(Place.POD).items():
+    def attach(self, ifindex: int, programs: Mapping[str, int], place: Place = Place.POD) -> None:
+        """Every program of the place (name → descriptor) runs on the device. Idempotent; a link of ours is updated."""
+        for name, program in at(place).items():
             fd = self._open(ifindex, name)
             if fd is not None:
                 with _closing(fd):
                     _update(fd, programs[name], f"{program.point.name} of device {ifindex}")
                 continue
-            fd = syscall.link_create(programs[name], ifindex, program.point, f"device {ifindex}")
+            fd = _link(programs[name], ifindex, program.point)
             with _closing(fd):
                 pin.pin(fd, self._pins.link(ifindex, name))
 
-    def detach(self, ifindex: int) -> None:
-        """None of our programs runs on the device. Idempotent, also when the device is gone."""
-        for name in at(Place.POD):
+    def detach(self, ifindex: int, place: Place = Place.POD) -> None:
+        """None of the place's programs runs on the device. Idempotent, also when the device is gone."""
+        for name in at(place):
             self._remove(self._pins.link(ifindex, name))
 
-    def attached(self) -> set[int]:
-        """Devices on which every program of pods runs."""
-        wanted = at(Place.POD).keys()
+    def attached(self, place: Place = Place.POD) -> set[int]:
+        """Devices on which every program of the place runs."""
+        wanted = at(place).keys()
         running: dict[int, set[str]] = {}
         for ifindex, name, _ in self._pins.links():
             fd = self._open(ifindex, name) if name in wanted else None
@@ -128,6 +131,17 @@ def _opened(path: Path) -> int | None:
         return syscall.obj_get(str(path))
     except KernelObjectMissing:
         return None
+
+
+def _link(program_fd: int, ifindex: int, point: AttachPoint) -> int:
+    """A link on a device; XDP of its driver where it has that."""
+    subject = f"device {ifindex}"
+    try:
+        return syscall.link_create(program_fd, ifindex, point, subject)
+    except KernelRefused:
+        if point is not AttachPoint.XDP:
+            raise
+    return syscall.link_create(program_fd, ifindex, point, subject, _XDP_SKB_MODE)
 
 
 def _info(fd: int) -> LinkInfo:

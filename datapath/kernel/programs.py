@@ -11,6 +11,7 @@ class Place(Enum):
     """What a program is attached to."""
 
     POD = "pod"  # the host side of a pod's interface
+    NETDEV = "netdev"  # a device by which the node reaches the outside
     CGROUP = "cgroup"  # a cgroup2 folder, whose processes it serves
 
 

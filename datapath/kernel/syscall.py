@@ -44,6 +44,7 @@ class ProgramKind(IntEnum):
     """`enum bpf_prog_type`."""
 
     SCHED_CLS = 3
+    XDP = 6
     CGROUP_SOCK = 9
     CGROUP_SOCK_ADDR = 18
 
@@ -62,6 +63,7 @@ class AttachPoint(IntEnum):
     CGROUP_INET4_GETPEERNAME = 29
     CGROUP_INET6_GETPEERNAME = 30
     CGROUP_INET_SOCK_RELEASE = 34
+    XDP = 37
     TCX_INGRESS = 46
     TCX_EGRESS = 47
 
@@ -418,14 +420,14 @@ class _LinkCreate(ctypes.Structure):
     ]
 
 
-def link_create(prog_fd: int, target: int, point: AttachPoint, subject: str) -> int:
+def link_create(prog_fd: int, target: int, point: AttachPoint, subject: str, flags: int = 0) -> int:
     """A descriptor of a new link.
 
     `target` is the number of a device of the calling thread's network namespace, or the descriptor of a cgroup.
     """
     return bpf(
         Command.LINK_CREATE,
-        _LinkCreate(prog_fd, target, int(point), 0, 0, 0, 0),
+        _LinkCreate(prog_fd, target, int(point), flags, 0, 0, 0),
         f"{point.name} of {subject}",
     )
 

@@ -46,6 +46,17 @@ class LbFlags(IntFlag):
     SKIP_BACKENDS = 256  # its own backends are not redirected
 
 
+class FlowFlags(IntFlag):
+    """Of a connection that is translated packet by packet."""
+
+    REVERSE = 1
+    SNAT = 2
+    DSR = 4
+    CLOSING_FWD = 8
+    CLOSING_REV = 16
+    SEEN_NON_SYN = 32
+
+
 def _address(*more: Field) -> tuple[Field, ...]:
     return (Field("addr", "bytes", 16), Field("port", "u16", big_endian=True), *more)
 
@@ -118,6 +129,39 @@ SOCK_KEY: Final = Layout(
 SOCK_VALUE: Final = Layout(
     "lb_sock", _address(Field("service_id", "u16"), Field("backend_id", "u32"), Field("state", "u32"))
 )
+_TUPLE: Final = (
+    Field("saddr", "bytes", 16),
+    Field("daddr", "bytes", 16),
+    Field("sport", "u16", big_endian=True),
+    Field("dport", "u16", big_endian=True),
+)
+FLOW_KEY: Final = Layout("lb_flow_key", (*_TUPLE, Field("protocol", "u8"), Field("family", "u8"), Field("pad", "u16")))
+FLOW_VALUE: Final = Layout(
+    "lb_flow",
+    (
+        *_TUPLE,
+        Field("lifetime", "u32"),
+        Field("backend_id", "u32"),
+        Field("service_id", "u16"),
+        Field("flags", "u8"),
+        Field("pad", "u8"),
+    ),
+)
+FRAGMENT_KEY: Final = Layout(
+    "lb_fragment_key",
+    (
+        Field("saddr", "bytes", 16),
+        Field("daddr", "bytes", 16),
+        Field("id", "u32"),
+        Field("protocol", "u8"),
+        Field("family", "u8"),
+        Field("pad", "u16"),
+    ),
+)
+FRAGMENT_VALUE: Final = Layout(
+    "lb_fragment", (Field("sport", "u16", big_endian=True), Field("dport", "u16", big_endian=True))
+)
+
 _GROWS: Final = MapFlags.NO_PREALLOC
 SERVICES: Final = MapSpec("cplane_lb_svc", 11, MapKind.HASH, SERVICE_KEY, SERVICE_VALUE, ID_MAX, _GROWS)
 SLOTS: Final = MapSpec("cplane_lb_slot", 12, MapKind.HASH, SLOT_KEY, BACKEND_VALUE, 1_048_576, _GROWS)
@@ -129,8 +173,10 @@ RANGES: Final = MapSpec("cplane_lb_rng", 17, MapKind.LPM_TRIE, RANGE_KEY, RANGE_
 SOCKS: Final = MapSpec("cplane_lb_sock", 18, MapKind.LRU_HASH, SOCK_KEY, SOCK_VALUE, 131_072)
 PEERS: Final = MapSpec("cplane_lb_peer", 19, MapKind.ARRAY, PEER_KEY, PEER_VALUE, PEERS_MAX, MapFlags.MMAPABLE)
 SKIPS: Final = MapSpec("cplane_lb_skip", 20, MapKind.HASH, SKIP_KEY, SKIP_VALUE, 65_536, _GROWS)
+FLOWS: Final = MapSpec("cplane_lb_flow", 21, MapKind.LRU_HASH, FLOW_KEY, FLOW_VALUE, 131_072)
+FRAGMENTS: Final = MapSpec("cplane_lb_frag", 22, MapKind.LRU_HASH, FRAGMENT_KEY, FRAGMENT_VALUE, 8_192)
 
-SPECS: Final = (SERVICES, SLOTS, BACKENDS, MAGLEV, AFFINITY, MEMBERS, RANGES, SOCKS, PEERS, SKIPS)
+SPECS: Final = (SERVICES, SLOTS, BACKENDS, MAGLEV, AFFINITY, MEMBERS, RANGES, SOCKS, PEERS, SKIPS, FLOWS, FRAGMENTS)
 
 
 class ServiceKey(NamedTuple):

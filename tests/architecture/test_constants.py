@@ -103,6 +103,7 @@ def test_key_geometry_is_the_same() -> None:
 def test_numbers_of_services_are_the_same() -> None:
     assert named("LB_KIND_") == {kind.name: kind.value for kind in lb.LbKind}
     assert named("LB_FLAG_") == {flag.name: flag.value for flag in lb.LbFlags}
+    assert named("LB_FLOW_") == {flag.name: flag.value for flag in lb.FlowFlags}
     assert _DEFINED["LB_BACKEND_LOCAL"] == lb.BACKEND_LOCAL
     assert _DEFINED["LB_CHUNK"] == lb.CHUNK
     assert _DEFINED["LB_BENEATH"] == lb.BENEATH

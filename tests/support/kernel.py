@@ -38,6 +38,8 @@ SIZES = {
     "cplane_lb_rng": 1024,
     "cplane_lb_sock": 1024,
     "cplane_lb_skip": 1024,
+    "cplane_lb_flow": 1024,
+    "cplane_lb_frag": 1024,
 }
 INGRESS, EGRESS = 0, 1
 PASS, DROP, REDIRECT = 0, 2, 7
