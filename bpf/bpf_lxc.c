@@ -20,6 +20,7 @@
 #include "lib/trace.h"
 #include "lib/drop_notify.h"
 #include "lib/eps.h"
+#include "lib/lifetime.h"
 #include "lib/conntrack.h"
 #include "lib/policy.h"
 #include "lib/policy_log.h"

@@ -3,19 +3,6 @@
 #ifndef CPLANE_CONNTRACK_H
 #define CPLANE_CONNTRACK_H
 
-/* Seconds, with Cilium's defaults. */
-#ifndef CONFIG_ct_tcp_s
-#define CONFIG_ct_tcp_s 8000
-#endif
-#ifndef CONFIG_ct_tcp_syn_s
-#define CONFIG_ct_tcp_syn_s 60
-#endif
-#ifndef CONFIG_ct_tcp_closing_s
-#define CONFIG_ct_tcp_closing_s 10
-#endif
-#ifndef CONFIG_ct_any_s
-#define CONFIG_ct_any_s 60
-#endif
 /* At most one trace record per direction of a live connection in this time, but for TCP flags. */
 #ifndef CONFIG_report_interval_s
 #define CONFIG_report_interval_s 5
@@ -42,7 +29,7 @@ static __always_inline bool conntrack_inner_ports(struct packet_ctx *ctx, u32 of
 {
 	struct icmphdr header;	/* TCP and SCTP begin like UDP, and only 8 bytes are sure to be here */
 
-	if (!l4_is_tracked(protocol, v6) || skb_load_bytes(ctx, offset, &header, sizeof(header)))
+	if (!l4_is_tracked(protocol, v6) || ctx_load(ctx, offset, &header, sizeof(header)))
 		return false;
 	if (protocol == icmp_protocol(v6)) {
 		*ports = icmp_ports(header.type, header.id, v6);
@@ -60,7 +47,7 @@ static __always_inline void conntrack_related4(struct packet_ctx *ctx, struct pa
 	struct l4_ports ports = {};
 	struct iphdr inner;
 
-	if (skb_load_bytes(ctx, offset, &inner, sizeof(inner)) || !ipv4_is_sound(&inner) ||
+	if (ctx_load(ctx, offset, &inner, sizeof(inner)) || !ipv4_is_sound(&inner) ||
 	    ipv4_is_later_fragment(&inner))
 		return;
 	if (!conntrack_inner_ports(ctx, offset + ipv4_header_size(&inner), inner.protocol, &ports, false))
@@ -76,14 +63,14 @@ static __always_inline void conntrack_related6(struct packet_ctx *ctx, struct pa
 	u32 offset = p->l4_offset + sizeof(struct icmphdr);
 	struct l4_ports ports = {};
 	struct ipv6hdr inner;
-	bool fragment = false;
+	struct ipv6_fragment fragment = {};
 	u8 header;
 
-	if (skb_load_bytes(ctx, offset, &inner, sizeof(inner)))
+	if (ctx_load(ctx, offset, &inner, sizeof(inner)))
 		return;
 	offset += sizeof(inner);
 	header = inner.nexthdr;
-	if (ipv6_skip(ctx, &offset, &header, &fragment) || fragment)
+	if (ipv6_skip(ctx, &offset, &header, &fragment) || fragment.later)
 		return;
 	if (!conntrack_inner_ports(ctx, offset, header, &ports, true))
 		return;

@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* The packet context, return codes, kernel helpers and compiler idioms. No kernel header is used: what
+/* Kernel helpers, compiler idioms, and the packet context with its return codes. No kernel header is used: what
  * is declared here is kernel ABI (include/uapi/linux/bpf.h), so bcc and clang compile the same text.
+ *
+ * A packet is met in one of two contexts, whose files have the same functions: ctx_skb.h for programs on tcx, and
+ * ctx_xdp.h for a unit that defines CPLANE_XDP before anything else.
  */
 #ifndef CPLANE_CTX_H
 #define CPLANE_CTX_H
@@ -41,32 +44,6 @@ typedef _Bool bool;
 #define bpf_ntohs(x) bpf_htons(x)
 #define bpf_htonl(x) ((__be32)__builtin_bswap32(x))
 
-/* struct __sk_buff, as far as programs read it. */
-struct packet_ctx {
-	u32 len;
-	u32 pkt_type;
-	u32 mark;
-	u32 queue_mapping;
-	u32 protocol;
-	u32 vlan_present;
-	u32 vlan_tci;
-	u32 vlan_proto;
-	u32 priority;
-	u32 ingress_ifindex;
-	u32 ifindex;
-	u32 tc_index;
-	u32 cb[5];
-	u32 hash;
-	u32 tc_classid;
-	u32 data;
-	u32 data_end;
-};
-
-/* enum tcx_action_base */
-#define CTX_ACT_OK 0
-#define CTX_ACT_DROP 2
-#define CTX_ACT_REDIRECT 7
-
 /* enum bpf_func_id */
 #define HELPER_MAP_UPDATE_ELEM 2
 #define HELPER_SKB_CHANGE_TAIL 38
@@ -74,21 +51,20 @@ struct packet_ctx {
 	static type (*const name)(__VA_ARGS__) __attribute__((unused)) = (void *)id
 HELPER(void *, map_lookup_elem, 1, void *map, const void *key);
 HELPER(long, map_update_elem, HELPER_MAP_UPDATE_ELEM, void *map, const void *key, const void *value, u64 flags);
+HELPER(long, map_delete_elem, 3, void *map, const void *key);
+HELPER(u32, get_prandom_u32, 7, void);
 HELPER(u32, get_smp_processor_id, 8, void);
 HELPER(long, redirect, 23, u32 ifindex, u64 flags);
-HELPER(long, skb_load_bytes, 26, const struct packet_ctx *ctx, u32 offset, void *to, u32 len);
 HELPER(s64, csum_diff, 28, const void *from, u32 from_size, const void *to, u32 to_size, u32 seed);
-HELPER(u32, get_hash_recalc, 34, const struct packet_ctx *ctx);
-HELPER(long, skb_change_tail, HELPER_SKB_CHANGE_TAIL, struct packet_ctx *ctx, u32 len, u64 flags);
-HELPER(long, skb_pull_data, 39, struct packet_ctx *ctx, u32 len);
+HELPER(u64, jiffies64, 118, void);
 HELPER(u64, ktime_get_boot_ns, 125, void);
 HELPER(void *, ringbuf_reserve, 131, void *map, u64 size, u64 flags);
 HELPER(void, ringbuf_submit, 132, void *record, u64 flags);
 HELPER(u64, ringbuf_query, 134, void *map, u64 what);
-HELPER(long, redirect_peer, 155, u32 ifindex, u64 flags);
 HELPER(u64, ktime_get_coarse_ns, 160, void);
 
 #define BPF_ANY 0
+#define BPF_NOEXIST 1
 #define BPF_RB_NO_WAKEUP 1
 #define BPF_RB_AVAIL_DATA 0
 #define BPF_RB_RING_SIZE 1
@@ -103,30 +79,23 @@ HELPER(u64, ktime_get_coarse_ns, 160, void);
 		     : [base] "r"(ctx), [at] "i"(__builtin_offsetof(struct packet_ctx, field))); \
 	__value; })
 
-static __always_inline void *ctx_data(const struct packet_ctx *ctx)
-{
-	return (void *)CTX_LOAD(ctx, data);
-}
-
-static __always_inline void *ctx_data_end(const struct packet_ctx *ctx)
-{
-	return (void *)CTX_LOAD(ctx, data_end);
-}
-
-/* `size` readable bytes at `offset`, or NULL if the packet ends before. Pointers into the packet that were
- * taken earlier must be taken again after this. `size` is a constant.
+/* An offset into the packet that comes from a map, where the verifier loses sight of it. It is in reach already, as
+ * whoever kept it there has asked.
  */
-static __always_inline void *ctx_at(struct packet_ctx *ctx, u32 offset, u32 size)
+#define CTX_REACH 0x7ff
+static __always_inline unsigned long ctx_offset(u32 offset)
 {
-	void *at = ctx_data(ctx) + offset;
+	unsigned long near = offset;
 
-	if (likely(at + size <= ctx_data_end(ctx)))
-		return at;
-	/* Not in the linear part: seldom, and the only place that pays for it. */
-	if (skb_pull_data(ctx, offset + size))
-		return NULL;
-	at = ctx_data(ctx) + offset;
-	return at + size <= ctx_data_end(ctx) ? at : NULL;
+	asm volatile("%[near] &= %[reach]" : [near] "+r"(near) : [reach] "i"(CTX_REACH));
+	return near;
 }
+
+#include "csum.h"
+#ifdef CPLANE_XDP
+#include "ctx_xdp.h"
+#else
+#include "ctx_skb.h"
+#endif
 
 #endif

@@ -29,6 +29,13 @@ struct ipv6_extension {		/* the fragment header has the same first 8 bytes, RFC 
 	__be32 id;
 };
 
+/* Whether a packet is a piece of another one. */
+struct ipv6_fragment {
+	__be32 id;
+	bool present;
+	bool later;		/* not the first one */
+};
+
 static __always_inline bool ipv6_is_extension(u8 header)
 {
 	return header == NEXTHDR_HOP || header == NEXTHDR_ROUTING || header == NEXTHDR_FRAGMENT ||
@@ -36,7 +43,7 @@ static __always_inline bool ipv6_is_extension(u8 header)
 }
 
 /* Moves (offset, header) past extension headers. Stops at the transport header, or at a later fragment. */
-static __always_inline s32 ipv6_skip(struct packet_ctx *ctx, u32 *offset, u8 *header, bool *fragment)
+static __always_inline s32 ipv6_skip(struct packet_ctx *ctx, u32 *offset, u8 *header, struct ipv6_fragment *fragment)
 {
 	struct ipv6_extension extension;
 	int i;
@@ -45,31 +52,32 @@ static __always_inline s32 ipv6_skip(struct packet_ctx *ctx, u32 *offset, u8 *he
 	for (i = 0; i < IPV6_EXTENSIONS_MAX; i++) {
 		if (!ipv6_is_extension(*header))
 			break;
-		if (skb_load_bytes(ctx, *offset, &extension, sizeof(extension)))
+		if (ctx_load(ctx, *offset, &extension, sizeof(extension)))
 			return DROP(INVALID_IPV6_EXTENSION, IPV6);
 		if (*header == NEXTHDR_FRAGMENT) {
 			*offset += sizeof(extension);
-			*fragment = extension.frag_off & bpf_htons(IPV6_OFFSET_MASK);
+			fragment->id = extension.id;
+			fragment->present = true;
+			fragment->later = extension.frag_off & bpf_htons(IPV6_OFFSET_MASK);
 		} else if (*header == NEXTHDR_AUTH) {
 			*offset += ((u32)extension.length + 2) << 2;
 		} else {
 			*offset += ((u32)extension.length + 1) << 3;
 		}
 		*header = extension.nexthdr;
-		if (*fragment)
+		if (fragment->later)
 			break;
 	}
-	if (*header == NEXTHDR_NONE || (ipv6_is_extension(*header) && !*fragment))
+	if (*header == NEXTHDR_NONE || (ipv6_is_extension(*header) && !fragment->later))
 		return DROP(INVALID_IPV6_EXTENSION, IPV6);
 	return 0;
 }
 
-/* Addresses, protocol, where its header starts, and whether it is here. */
-static __always_inline s32 ipv6_parse(struct packet_ctx *ctx, struct packet *p)
+/* Addresses, protocol, where its header starts, and whether it is here. `fragment` is all zeroes. */
+static __always_inline s32 ipv6_parse_pieces(struct packet_ctx *ctx, struct packet *p, struct ipv6_fragment *fragment)
 {
 	struct ipv6hdr *ip = ctx_at(ctx, ETH_HLEN, sizeof(*ip));
 	u32 offset = ETH_HLEN + sizeof(*ip);
-	bool fragment = false;
 	u8 header;
 	s32 ret = 0;
 
@@ -81,11 +89,18 @@ static __always_inline s32 ipv6_parse(struct packet_ctx *ctx, struct packet *p)
 	p->daddr = ip->daddr;
 	header = ip->nexthdr;
 	if (unlikely(header == NEXTHDR_NONE || ipv6_is_extension(header)))
-		ret = ipv6_skip(ctx, &offset, &header, &fragment);
+		ret = ipv6_skip(ctx, &offset, &header, fragment);
 	p->protocol = header;
 	p->l4_offset = offset;
-	p->shape = fragment ? SHAPE_FRAGMENT : SHAPE_WHOLE;
+	p->shape = fragment->later ? SHAPE_FRAGMENT : SHAPE_WHOLE;
 	return ret;
+}
+
+static __always_inline s32 ipv6_parse(struct packet_ctx *ctx, struct packet *p)
+{
+	struct ipv6_fragment fragment = {};
+
+	return ipv6_parse_pieces(ctx, p, &fragment);
 }
 
 /* fe80::/10 */

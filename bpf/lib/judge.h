@@ -34,14 +34,14 @@ static __always_inline s32 judge_source(const struct packet_ctx *ctx, struct pac
 	u32 identity;
 
 	if (info && !(info->flags & ENDPOINT_FLAG_HOST)) {
-		if (ctx->ingress_ifindex && ctx->ingress_ifindex != info->ifindex)
+		if (ctx_came_in(ctx) && ctx_came_in(ctx) != info->ifindex)
 			return DROP(INVALID_SOURCE_IP, LXC);
 		p->src_identity = info->sec_id;
 		p->src_lxc = info->lxc_id;
 		return 0;
 	}
 	identity = info ? info->sec_id : judge_identity(ctx, p->dst_lxc, p, &p->saddr);
-	if (identity == IDENTITY_HOST && ctx->ingress_ifindex)
+	if (identity == IDENTITY_HOST && ctx_came_in(ctx))
 		identity = identity_of_world(&p->saddr, p->family);
 	p->src_identity = identity;
 	return 0;

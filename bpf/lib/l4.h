@@ -180,22 +180,22 @@ static __always_inline bool l4_is_tracked(u8 protocol, const bool v6)
 	       protocol == icmp_protocol(v6);
 }
 
-/* Ports, flags and types of a whole packet, into `p`. */
-static __always_inline s32 l4_parse(struct packet_ctx *ctx, struct packet *p, const bool v6)
+/* Ports, flags and types of a whole packet, into `p`; its transport header is at `offset`. */
+static __always_inline s32 l4_parse_at(struct packet_ctx *ctx, struct packet *p, u32 offset, const bool v6)
 {
 	struct icmphdr *icmp;
 	struct tcphdr *tcp;
 	struct udphdr *udp;
 
 	if (likely(p->protocol == IPPROTO_TCP)) {
-		tcp = ctx_at(ctx, p->l4_offset, sizeof(*tcp));
+		tcp = ctx_at(ctx, offset, sizeof(*tcp));
 		if (!tcp)
 			return DROP(CT_INVALID_HEADER, CONNTRACK);
 		p->sport = tcp->source;
 		p->dport = tcp->dest;
 		p->tcp_flags = tcp->flags;
 	} else if (p->protocol == icmp_protocol(v6)) {
-		icmp = ctx_at(ctx, p->l4_offset, sizeof(*icmp));
+		icmp = ctx_at(ctx, offset, sizeof(*icmp));
 		if (!icmp)
 			return DROP(CT_INVALID_HEADER, CONNTRACK);
 		p->icmp_type = icmp->type;
@@ -205,14 +205,19 @@ static __always_inline s32 l4_parse(struct packet_ctx *ctx, struct packet *p, co
 		return 0;
 	} else {
 		/* SCTP begins like UDP and goes on a little longer. */
-		udp = ctx_at(ctx, p->l4_offset, sizeof(*udp));
-		if (!udp || (p->protocol == IPPROTO_SCTP && ctx->len < p->l4_offset + sizeof(struct sctphdr)))
+		udp = ctx_at(ctx, offset, sizeof(*udp));
+		if (!udp || (p->protocol == IPPROTO_SCTP && ctx_length(ctx) < offset + sizeof(struct sctphdr)))
 			return DROP(CT_INVALID_HEADER, CONNTRACK);
 		p->sport = udp->source;
 		p->dport = udp->dest;
 	}
 	p->policy_port = p->dport;
 	return 0;
+}
+
+static __always_inline s32 l4_parse(struct packet_ctx *ctx, struct packet *p, const bool v6)
+{
+	return l4_parse_at(ctx, p, p->l4_offset, v6);
 }
 
 #endif

@@ -146,6 +146,42 @@ static __always_inline struct lb_sock *lb_socks_map(const struct lb_sock_key *ke
 	return map_lookup_elem(MAP(SLOT_LB_SOCKS), key);
 }
 
+/* LPM: (frontend, prefix) -> clients that it is for, or is not. Written by the agent. */
+static __always_inline bool lb_ranges_map(const struct lb_range_key *key)
+{
+	return map_lookup_elem(MAP(SLOT_LB_RANGES), key);
+}
+
+/* LRU: packet of a translated connection -> what it becomes. Written by programs, swept by the agent. */
+static __always_inline struct lb_flow *lb_flows_map(const struct lb_flow_key *key)
+{
+	return map_lookup_elem(MAP(SLOT_LB_FLOWS), key);
+}
+
+static __always_inline long lb_flows_set(const struct lb_flow_key *key, const struct lb_flow *flow, u64 flags)
+{
+	return map_update_elem(MAP(SLOT_LB_FLOWS), key, flow, flags);
+}
+
+/* LRU: datagram that comes in pieces -> its ports. Written by programs. */
+static __always_inline struct lb_fragment *lb_fragments_map(const struct lb_fragment_key *key)
+{
+	return map_lookup_elem(MAP(SLOT_LB_FRAGMENTS), key);
+}
+
+static __always_inline void lb_fragments_set(const struct lb_fragment_key *key, const struct lb_fragment *fragment)
+{
+	map_update_elem(MAP(SLOT_LB_FRAGMENTS), key, fragment, BPF_ANY);
+}
+
+/* Hash: device to the outside -> the node's addresses there. Written by the agent. */
+static __always_inline struct lb_netdev *lb_netdevs_map(u32 ifindex)
+{
+	struct lb_netdev_key key = { .ifindex = ifindex };
+
+	return map_lookup_elem(MAP(SLOT_LB_NETDEVS), &key);
+}
+
 static __always_inline u64 state_number(u32 slot)
 {
 	struct state_value *value = state_map(slot);

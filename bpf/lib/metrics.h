@@ -12,7 +12,7 @@ static __always_inline void metrics_count(const struct packet_ctx *ctx, u8 reaso
 
 	if (value) {
 		value->packets++;
-		value->bytes += ctx->len;
+		value->bytes += ctx_length(ctx);
 	}
 }
 

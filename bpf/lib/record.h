@@ -55,10 +55,10 @@ static __always_inline struct record *record_begin(const struct packet_ctx *ctx,
 	r->dst_identity = p->dst_identity;
 	r->src_lxc = p->src_lxc;
 	r->dst_lxc = p->dst_lxc;
-	r->ifindex = ctx->ifindex;
+	r->ifindex = ctx_device(ctx);
 	r->verdict = 0;
 	r->cookie = p->cookie;
-	r->length = ctx->len;
+	r->length = ctx_length(ctx);
 	eth = ctx_data(ctx);
 	if (likely((void *)(eth + 1) <= ctx_data_end(ctx))) {
 		mac_copy(r->smac, eth->source);

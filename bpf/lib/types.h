@@ -355,16 +355,27 @@ struct lb_flow_key {
 	u16 pad;
 };
 
+struct lb_route {		/* the next hop, and what it takes */
+	u32 ifindex;		/* 0: not known */
+	u16 mtu;
+	u8 dmac[6];
+	u8 smac[6];
+	u16 pad;
+};
+
 struct lb_flow {
 	struct addr saddr;
 	struct addr daddr;
 	__be16 sport;
 	__be16 dport;
 	u32 lifetime;		/* s of CLOCK_MONOTONIC; from then on the entry does not exist */
+	u32 epoch;		/* the low half of that under which the backend was last looked for */
 	u32 backend_id;
 	u16 service_id;
 	u8 flags;		/* LB_FLOW_* */
 	u8 pad;
+	u32 tick;		/* of the programs' own clock, when lifetime and route were last looked at */
+	struct lb_route route;	/* as it was then */
 };
 
 #define LB_FLOW_REVERSE 1	/* from the backend to the client */
@@ -388,6 +399,19 @@ struct lb_fragment {
 	__be16 sport;
 	__be16 dport;
 };
+
+/* A device by which the node reaches the outside. */
+struct lb_netdev_key {
+	u32 ifindex;
+};
+
+struct lb_netdev {
+	__be32 ipv4;		/* what backends of other nodes see of clients; zero: no such address */
+	struct addr ipv6;
+	u32 flags;		/* LB_NETDEV_* */
+};
+
+#define LB_NETDEV_REDIRECT 1	/* takes frames from XDP programs of other devices */
 
 struct record {
 	u64 time_ns;
@@ -435,9 +459,9 @@ struct record {
 	};	/* zeroes in all others */
 };
 
-/* Room for `struct packet` (packet.h), which Python has no business with. */
+/* Room for `struct packet` (packet.h) and `struct nat` (nat.h), which Python has no business with. */
 struct scratch {
-	u8 bytes[256];
+	u8 bytes[512];
 };
 
 #define RECORD_DROP 1
@@ -475,5 +499,6 @@ struct scratch {
 #define SLOT_LB_SKIPS 20
 #define SLOT_LB_FLOWS 21
 #define SLOT_LB_FRAGMENTS 22
+#define SLOT_LB_NETDEVS 23
 
 #endif

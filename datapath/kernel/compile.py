@@ -11,6 +11,7 @@ import json
 import os
 import subprocess
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -77,8 +78,9 @@ def compiled(cache: Path, config: Mapping[str, int], *, python: str = PYTHON) ->
     programs = _read(path)
     if programs is None:
         programs = {}
-        for unit in UNITS:
-            programs |= _compile(root, unit, arguments, python)
+        with ThreadPoolExecutor() as pool:  # each of them waits for a process
+            for made in pool.map(lambda unit: _compile(root, unit, arguments, python), UNITS):
+                programs |= made
         _write(path, programs)
     return Compiled(key, programs)
 

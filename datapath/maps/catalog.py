@@ -11,7 +11,7 @@ SCRATCH: Final = MapSpec(
     10,
     MapKind.PERCPU_ARRAY,
     state.KEY,
-    Layout("scratch", (Field("bytes", "bytes", 256),)),
+    Layout("scratch", (Field("bytes", "bytes", 512),)),
     1,
 )
 EVENTS: Final = MapSpec("cplane_events", 9, MapKind.RINGBUF, None, None, 4 << 20)

@@ -46,6 +46,12 @@ class LbFlags(IntFlag):
     SKIP_BACKENDS = 256  # its own backends are not redirected
 
 
+class NetdevFlags(IntFlag):
+    """Of a device to the outside."""
+
+    REDIRECT = 1  # takes frames from XDP programs of other devices
+
+
 class FlowFlags(IntFlag):
     """Of a connection that is translated packet by packet."""
 
@@ -141,10 +147,13 @@ FLOW_VALUE: Final = Layout(
     (
         *_TUPLE,
         Field("lifetime", "u32"),
+        Field("epoch", "u32"),
         Field("backend_id", "u32"),
         Field("service_id", "u16"),
         Field("flags", "u8"),
         Field("pad", "u8"),
+        Field("tick", "u32"),
+        Field("route", "bytes", 20),
     ),
 )
 FRAGMENT_KEY: Final = Layout(
@@ -162,6 +171,11 @@ FRAGMENT_VALUE: Final = Layout(
     "lb_fragment", (Field("sport", "u16", big_endian=True), Field("dport", "u16", big_endian=True))
 )
 
+NETDEV_KEY: Final = Layout("lb_netdev_key", (Field("ifindex", "u32"),))
+NETDEV_VALUE: Final = Layout(
+    "lb_netdev", (Field("ipv4", "bytes", 4), Field("ipv6", "bytes", 16), Field("flags", "u32"))
+)
+
 _GROWS: Final = MapFlags.NO_PREALLOC
 SERVICES: Final = MapSpec("cplane_lb_svc", 11, MapKind.HASH, SERVICE_KEY, SERVICE_VALUE, ID_MAX, _GROWS)
 SLOTS: Final = MapSpec("cplane_lb_slot", 12, MapKind.HASH, SLOT_KEY, BACKEND_VALUE, 1_048_576, _GROWS)
@@ -175,8 +189,9 @@ PEERS: Final = MapSpec("cplane_lb_peer", 19, MapKind.ARRAY, PEER_KEY, PEER_VALUE
 SKIPS: Final = MapSpec("cplane_lb_skip", 20, MapKind.HASH, SKIP_KEY, SKIP_VALUE, 65_536, _GROWS)
 FLOWS: Final = MapSpec("cplane_lb_flow", 21, MapKind.LRU_HASH, FLOW_KEY, FLOW_VALUE, 131_072)
 FRAGMENTS: Final = MapSpec("cplane_lb_frag", 22, MapKind.LRU_HASH, FRAGMENT_KEY, FRAGMENT_VALUE, 8_192)
+NETDEVS: Final = MapSpec("cplane_lb_dev", 23, MapKind.HASH, NETDEV_KEY, NETDEV_VALUE, 256, _GROWS)
 
-SPECS: Final = (SERVICES, SLOTS, BACKENDS, MAGLEV, AFFINITY, MEMBERS, RANGES, SOCKS, PEERS, SKIPS, FLOWS, FRAGMENTS)
+SPECS: Final = (SERVICES, SLOTS, BACKENDS, MAGLEV, AFFINITY, MEMBERS, RANGES, SOCKS, PEERS, SKIPS, FLOWS, FRAGMENTS, NETDEVS)
 
 
 class ServiceKey(NamedTuple):
@@ -372,3 +387,80 @@ class Present(NamedTuple):
     def unpack(cls, data: bytes) -> "Present":
         """The inverse of `pack`."""
         return cls(*MEMBER_VALUE.unpack(data))  # type: ignore[arg-type]  # the layout fixes the types
+
+
+class FlowKey(NamedTuple):
+    """A packet of a connection that is translated packet by packet; addresses as in ServiceKey."""
+
+    saddr: bytes
+    daddr: bytes
+    sport: int
+    dport: int
+    protocol: int
+    family: int
+
+    def pack(self) -> bytes:
+        """The map's key bytes."""
+        return FLOW_KEY.pack(*self, 0)
+
+    @classmethod
+    def unpack(cls, data: bytes) -> "FlowKey":
+        """The inverse of `pack`."""
+        return cls(*FLOW_KEY.unpack(data)[:-1])  # type: ignore[arg-type]  # the layout fixes the types
+
+
+class Flow(NamedTuple):
+    """What the packet becomes. `lifetime` is in seconds of CLOCK_MONOTONIC."""
+
+    saddr: bytes
+    daddr: bytes
+    sport: int
+    dport: int
+    lifetime: int
+    epoch: int
+    backend_id: int
+    service_id: int
+    flags: FlowFlags
+
+    def pack(self) -> bytes:
+        """The map's value bytes, without a route: programs look for it themselves."""
+        return FLOW_VALUE.pack(*self, 0, 0, bytes(20))
+
+    @classmethod
+    def unpack(cls, data: bytes) -> "Flow":
+        """The inverse of `pack`."""
+        *rest, flags, _, _, _ = FLOW_VALUE.unpack(data)
+        return cls(*rest, FlowFlags(int(flags)))  # type: ignore[arg-type, call-arg]  # the layout fixes the types
+
+
+class NetdevKey(NamedTuple):
+    """A device to the outside."""
+
+    ifindex: int
+
+    def pack(self) -> bytes:
+        """The map's key bytes."""
+        return NETDEV_KEY.pack(self.ifindex)
+
+    @classmethod
+    def unpack(cls, data: bytes) -> "NetdevKey":
+        """The inverse of `pack`."""
+        return cls(int(NETDEV_KEY.unpack(data)[0]))
+
+
+class Netdev(NamedTuple):
+    """The node's addresses there, 4 and 16 bytes: what backends of other nodes see of clients; zeroes: none."""
+
+    ipv4: bytes
+    ipv6: bytes
+    flags: NetdevFlags = NetdevFlags(0)
+
+    def pack(self) -> bytes:
+        """The map's value bytes."""
+        return NETDEV_VALUE.pack(*self)
+
+    @classmethod
+    def unpack(cls, data: bytes) -> "Netdev":
+        """The inverse of `pack`."""
+        ipv4, ipv6, flags = NETDEV_VALUE.unpack(data)
+        return cls(ipv4, ipv6, NetdevFlags(int(flags)))  # type: ignore[arg-type]  # the layout fixes the types

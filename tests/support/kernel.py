@@ -40,6 +40,7 @@ SIZES = {
     "cplane_lb_skip": 1024,
     "cplane_lb_flow": 1024,
     "cplane_lb_frag": 1024,
+    "cplane_lb_dev": 16,
 }
 INGRESS, EGRESS = 0, 1
 PASS, DROP, REDIRECT = 0, 2, 7
@@ -92,8 +93,7 @@ class Node:
         self.endpoint(A)
         self.endpoint(B)
         for address in (HOST4, HOST6):
-            self.lxc(address, EndpointInfo(0, HOST, 0, 0, endpoints.FLAG_HOST, bytes(6), bytes(6)))
-            self.prefix(f"{address}/{32 if '.' in address else 128}", HOST)
+            self.host(address)
         self.prefix("0.0.0.0/0", WORLD)
         self.prefix("::/0", WORLD)
 
@@ -109,6 +109,11 @@ class Node:
         info = EndpointInfo(pod.device, pod.identity, pod.identity, pod.lxc_id, flags, pod.mac, pod.node_mac)
         self.lxc(pod.ipv4, info)
         self.lxc(pod.ipv6, info)
+
+    def host(self, address: str) -> None:
+        """The address is one of the node's own."""
+        self.lxc(address, EndpointInfo(0, HOST, 0, 0, endpoints.FLAG_HOST, bytes(6), bytes(6)))
+        self.prefix(f"{address}/{32 if '.' in address else 128}", HOST)
 
     def lxc(self, address: str, info: EndpointInfo) -> None:
         """One local address."""

@@ -1,0 +1,272 @@
+"""A node with clients outside: its devices in a namespace of its own, tables of services, packets in and out.
+
+    client 10.200.0.7 ── eth0 (10.200.0.1) node (10.203.0.1) eth1 ── router 10.203.0.9 ── 10.202.0.0/24
+                          │
+                     router 10.200.0.9 ── 10.201.0.0/24
+
+and the same with fd20:: to fd24::. Backends of other nodes are behind the routers. Neighbours are there for good, but
+for those of 10.204.0.0/24, which nobody has ever heard of.
+"""
+
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from datapath.kernel import testrun
+from datapath.kernel.testrun import Outcome
+from datapath.maps import lb
+from datapath.maps.ipcache import FAMILY_V4, FAMILY_V6
+from datapath.maps.lb import (
+    BACKEND_LOCAL,
+    CHUNK,
+    BackendEntry,
+    BackendKey,
+    Flow,
+    FlowKey,
+    LbFlags,
+    LbKind,
+    MaglevChunk,
+    MaglevKey,
+    MemberKey,
+    Netdev,
+    NetdevFlags,
+    NetdevKey,
+    Present,
+    RangeKey,
+    ServiceEntry,
+    ServiceKey,
+    SlotKey,
+)
+from tests.support.headers import Headers, read, sealed
+from tests.support.kernel import Node, node
+from tests.support.netns import Namespace, namespace
+from tests.support.packets import TCP, ethernet, ipv4, ipv6, packed
+
+CLIENT_MAC: Final = bytes.fromhex("02000000c107")
+ROUTER_MAC: Final = bytes.fromhex("02000000c109")
+FAR_MAC: Final = bytes.fromhex("02000000d109")
+ETH0_MAC: Final = bytes.fromhex("02000000aa01")
+ETH1_MAC: Final = bytes.fromhex("02000000bb01")
+OUTSIDE: Final = LbFlags.OUTSIDE
+
+
+_NO_FLAGS: Final = NetdevFlags(0)
+
+
+class Family(NamedTuple):
+    """The addresses of one family."""
+
+    version: int
+    client: str
+    other_client: str
+    node: str  # on eth0, where clients are
+    far_node: str  # on eth1
+    near: str  # backends behind eth0: a prefix to put a number to
+    far: str  # behind eth1
+    unheard: str  # behind eth1, by a neighbour whose MAC nobody knows
+    vip: str
+    any: str
+
+    def __repr__(self) -> str:
+        return f"v{self.version}"
+
+
+V4: Final = Family(
+    4, "10.200.0.7", "10.200.0.8", "10.200.0.1", "10.203.0.1", "10.201.0.", "10.202.0.", "10.204.0.", "203.0.113.80",
+    "0.0.0.0",
+)  # fmt: skip
+V6: Final = Family(6, "fd20::7", "fd20::8", "fd20::1", "fd23::1", "fd21::", "fd22::", "fd24::", "2001:db8:80::80", "::")
+FAMILIES: Final = (V4, V6)
+
+
+class Went(NamedTuple):
+    """What became of a packet: `action` is pass (to the stack), drop or forward (by `took`, the program's name)."""
+
+    action: str
+    frame: bytes
+    took: str
+
+    @property
+    def headers(self) -> Headers:
+        """As a receiver reads them."""
+        return read(self.frame)
+
+
+class Backend(NamedTuple):
+    """One of a service; `local`: an endpoint of this node."""
+
+    id: int
+    address: str
+    port: int
+    local: bool = False
+
+
+class Outside:
+    """The node."""
+
+    def __init__(self, net: Node, home: Namespace) -> None:
+        self.net, self.home = net, home
+        self.maps = net.maps
+        self.eth0, self.eth1 = (self._ifindex(name) for name in ("eth0", "eth1"))
+
+    def _ifindex(self, name: str) -> int:
+        return self.home.run(lambda: socket.if_nametoindex(name))
+
+    def reset(self) -> None:
+        """No services, nothing remembered; both devices have their addresses."""
+        self.net.reset()
+        for spec in lb.SPECS:
+            table = self.maps[spec.name]
+            table.delete_batch(list(table.dump()))
+        for name, ifindex in (("node", self.eth0), ("far_node", self.eth1)):
+            self.netdev(ifindex, getattr(V4, name), getattr(V6, name))
+        for family in FAMILIES:
+            for address in (family.node, family.far_node):
+                self.net.host(address)
+
+    def netdev(self, ifindex: int, ipv4: str, ipv6: str, flags: NetdevFlags = _NO_FLAGS) -> None:
+        """A device's addresses."""
+        entry = Netdev(packed(ipv4) if ipv4 else bytes(4), packed(ipv6) if ipv6 else bytes(16), flags)
+        self.maps[lb.NETDEVS.name].update(NetdevKey(ifindex).pack(), entry.pack())
+
+    def service(
+        self,
+        number: int,
+        address: str,
+        port: int,
+        backends: tuple[Backend, ...],
+        *,
+        protocol: int = TCP,
+        flags: LbFlags = OUTSIDE,
+        kind: LbKind = LbKind.LOAD_BALANCER,
+        affinity_s: int = 0,
+        ranges: tuple[str, ...] = (),
+        table: bytes = b"",
+    ) -> None:
+        """A frontend and what it needs, in the agent's order; `backends` with local ones last."""
+        for one in backends:
+            self.maps[lb.BACKENDS.name].update(BackendKey(one.id).pack(), _entry(one, protocol).pack())
+        for slot, one in enumerate(backends, 1):
+            self.maps[lb.SLOTS.name].update(SlotKey(number, slot).pack(), _entry(one, protocol).pack())
+            if affinity_s:
+                self.maps[lb.MEMBERS.name].update(MemberKey(number, one.id).pack(), Present().pack())
+        for text in ranges:
+            base, bits = text.split("/")
+            key = RangeKey(number, _family(base), _wide(base), int(bits))
+            self.maps[lb.RANGES.name].update(key.pack(), Present().pack())
+        size = 4 * CHUNK
+        for chunk, at in enumerate(range(0, len(table), size)):
+            row = MaglevChunk(table[at : at + size].ljust(size, b"\0"))
+            self.maps[lb.MAGLEV.name].update(MaglevKey(number, chunk).pack(), row.pack())
+        local = sum(one.local for one in backends)
+        first = len(backends) - local + 1 if local else 0
+        entry = ServiceEntry(affinity_s, number, len(backends), first, local, flags, kind)
+        service = ServiceKey(_wide(address), port, protocol, _family(address))
+        self.maps[lb.SERVICES.name].update(service.pack(), entry.pack())
+
+    def forget_backend(self, number: int, service: int, slot: int) -> None:
+        """The backend is gone, as the agent would take it away."""
+        self.maps[lb.SLOTS.name].delete(SlotKey(service, slot).pack())
+        self.maps[lb.BACKENDS.name].delete(BackendKey(number).pack())
+        self.net.datapath.bump_epoch()
+
+    def arrives(self, data: bytes, *, xdp: bool = False, ifindex: int = 0) -> Went:
+        """A frame comes in by eth0, or another device; with `xdp` the XDP program sees it first."""
+        device = ifindex or self.eth0
+        if xdp:
+            first = self.run_xdp(data, device)
+            action = {1: "drop", 2: "pass", 3: "forward", 4: "forward"}[first.action]
+            if action != "pass":
+                return Went(action, first.packet, "xdp_netdev")
+            assert first.packet == data, "what XDP leaves to the stack it leaves as it was"
+        return self._run("from_netdev", data, device, device)
+
+    def run_xdp(self, data: bytes, ifindex: int = 0, *, repeat: int = 1) -> Outcome:
+        """The XDP program alone."""
+        program, device = self.net.datapath.program("xdp_netdev"), ifindex or self.eth0
+        return self.home.run(lambda: testrun.run_xdp(program, data, ifindex=device, repeat=repeat))
+
+    def leaves(self, data: bytes, *, ifindex: int = 0, came_in: int = 0) -> Went:
+        """The stack sends a frame by eth0, or another device."""
+        return self._run("to_netdev", data, ifindex or self.eth0, came_in)
+
+    def _run(self, name: str, data: bytes, ifindex: int, came_in: int) -> Went:
+        program = self.net.datapath.program(name)
+        out = self.home.run(lambda: testrun.run(program, data, ifindex=ifindex, ingress_ifindex=came_in))
+        return Went({0: "pass", 2: "drop", 7: "forward"}[out.action], out.packet, name)
+
+    def flows(self) -> dict[FlowKey, Flow]:
+        """All rows of translated connections."""
+        return {FlowKey.unpack(k): Flow.unpack(v) for k, v in self.maps[lb.FLOWS.name].dump().items()}
+
+    def set_flow(self, key: FlowKey, flow: Flow) -> None:
+        """One of them."""
+        self.maps[lb.FLOWS.name].update(key.pack(), flow.pack())
+
+
+def sent(source: str, to: str, protocol: int, payload: bytes, **more: int) -> bytes:
+    """A frame of the client to the node, with its checksum."""
+    if ":" in source:
+        data = ethernet(ipv6(source, to, protocol, payload, hop_limit=more.get("ttl", 64)), 0x86DD, **_TO_NODE)
+    else:
+        data = ethernet(ipv4(source, to, protocol, payload, ttl=more.get("ttl", 64)), 0x0800, **_TO_NODE)
+    return sealed(data)
+
+
+_TO_NODE: Final = {"source": CLIENT_MAC, "to": ETH0_MAC}
+
+
+@contextmanager
+def outside(name: str, cache: Path, **config: int) -> Iterator[Outside]:
+    """A node of its own, gone afterwards whatever happens."""
+    with namespace() as home, node(name, cache, **config) as net:
+        _wire(home)
+        yield Outside(net, home)
+
+
+def _wire(home: Namespace) -> None:
+    for name, mac in (("eth0", ETH0_MAC), ("eth1", ETH1_MAC)):
+        home.ip("link", "add", name, "address", mac.hex(":"), "type", "veth", "peer", "name", f"{name}peer")
+        home.ip("link", "set", f"{name}peer", "up")
+        home.ip("link", "set", name, "up")
+    home.ip("link", "set", "lo", "up")
+    for family, bits in ((V4, "24"), (V6, "64")):
+        more = ("nodad",) if family is V6 else ()
+        home.ip("address", "add", f"{family.node}/{bits}", "dev", "eth0", *more)
+        home.ip("address", "add", f"{family.far_node}/{bits}", "dev", "eth1", *more)
+    for near, far, unheard in (("10.200.0.9", "10.203.0.9", "10.203.0.10"), ("fd20::9", "fd23::9", "fd23::10")):
+        _neighbour(home, near, ROUTER_MAC, "eth0")
+        _neighbour(home, far, FAR_MAC, "eth1")
+        behind = ("10.201.0.0/24", "10.202.0.0/24", "10.204.0.0/24")
+        if ":" in near:
+            behind = ("fd21::/64", "fd22::/64", "fd24::/64")
+        for prefix, via in zip(behind, (near, far, unheard), strict=True):
+            home.ip("route", "add", prefix, "via", via)
+    for family in FAMILIES:
+        _neighbour(home, family.client, CLIENT_MAC, "eth0")
+        _neighbour(home, family.other_client, CLIENT_MAC, "eth0")
+
+    def forwards() -> None:
+        for path in ("ipv4/ip_forward", "ipv6/conf/all/forwarding"):
+            Path("/proc/sys/net", path).write_text("1")
+
+    home.run(forwards)
+
+
+def _neighbour(home: Namespace, address: str, mac: bytes, device: str) -> None:
+    home.ip("neighbour", "replace", address, "lladdr", mac.hex(":"), "dev", device, "nud", "permanent")
+
+
+def _entry(one: Backend, protocol: int) -> BackendEntry:
+    flags = BACKEND_LOCAL if one.local else 0
+    return BackendEntry(_wide(one.address), one.port, protocol, _family(one.address), one.id, flags)
+
+
+def _family(address: str) -> int:
+    return FAMILY_V6 if ":" in address else FAMILY_V4
+
+
+def _wide(address: str) -> bytes:
+    return packed(address).ljust(16, b"\0")
