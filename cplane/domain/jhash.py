@@ -29,9 +29,10 @@ def flow_hash(source: bytes, source_port: int, port: int, protocol: int, seed: i
     """The hash of a packet from `source` (4 or 16 bytes) to a service; its destination address is not looked at.
 
     Numbers are those that a little-endian processor loads from the packet; the address of IPv6 is mixed in first.
-    Source: Cilium's bpf/lib/hash.h, whose tuple calls the source's port `dport` where it looks services up.
+    Where clients stay with their backend, `source_port` is 0. Source: Cilium's bpf/lib/hash.h, and how lb.h calls it
+    since there is affinity in it (older versions had the ports the other way round).
     """
-    ports = _as_loaded(source_port) << 16 | _as_loaded(port)
+    ports = _as_loaded(port) << 16 | _as_loaded(source_port)
     if len(source) == 4:
         return jhash_3words(int.from_bytes(source, "little"), ports, protocol, seed)
     words = mixed(_words(source[:_BLOCK]))

@@ -5,6 +5,8 @@ from collections.abc import Iterable
 
 import pytest
 
+from cplane.domain import maglev
+from cplane.domain.service import MAGLEV_SEED, MAGLEV_SIZE
 from cplane.domain.verdict import Direction, DropReason, MatchType
 from cplane.pb.flow import flow_pb2
 from datapath.kernel import load
@@ -110,6 +112,13 @@ def test_numbers_of_services_are_the_same() -> None:
     assert _DEFINED["LB_PEERS"] == lb.PEERS_MAX
     assert named("LB_PEER_") == {"SENT": lb.PEER_SENT, "CONNECTED": lb.PEER_CONNECTED}
     assert _DEFINED["LB_RANGE_STATIC_BITS"] == lb.RANGE_STATIC_BITS
+    assert named("LB_NETDEV_") == {flag.name: flag.value for flag in lb.NetdevFlags}
+    seed = maglev.parse_seed(MAGLEV_SEED)
+    assert (DEFAULTS["maglev_size"], DEFAULTS["maglev_seed4"], DEFAULTS["maglev_seed6"]) == (
+        MAGLEV_SIZE,
+        seed.jhash0,
+        seed.jhash1,
+    )
 
 
 def test_settings_have_the_same_names_and_defaults() -> None:

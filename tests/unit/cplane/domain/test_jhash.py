@@ -35,8 +35,8 @@ def test_three_words_are_as_their_bytes(first: int, second: int, third: int, see
 @given(st.integers(0, 65_535), st.integers(0, 65_535), WORDS)
 def test_a_packet_is_its_source_its_ports_as_they_lie_and_its_protocol(source_port: int, port: int, seed: int) -> None:
     address = ip_address("192.0.2.1").packed
-    # A little-endian processor that loads the destination's and then the source's port has this word.
-    (ports,) = struct.unpack("<I", struct.pack(">HH", port, source_port))
+    # A little-endian processor that loads the source's and then the destination's port has this word.
+    (ports,) = struct.unpack("<I", struct.pack(">HH", source_port, port))
     expected = jhash_3words(struct.unpack("<I", address)[0], ports, 6, seed)
     assert flow_hash(address, source_port, port, 6, seed) == expected
 
