@@ -26,6 +26,7 @@
 #include "lib/fragment.h"
 #include "lib/rewrite.h"
 #include "lib/nat_error.h"
+#include "lib/answer.h"
 #include "lib/fib.h"
 #include "lib/nodeport.h"
 #include "lib/netdev.h"
@@ -34,19 +35,22 @@ PROGRAM int from_netdev(struct packet_ctx *ctx)
 {
 	struct packet *p = packet_begin(0);
 	struct nat *nat;
+	s32 ret;
 
 	if (!p || ctx->pkt_type != PACKET_HOST)
 		return CTX_ACT_OK;
 	nat = nat_of(p);
 	if (!netdev_parse(ctx, p, nat))
 		return CTX_ACT_OK;
-	return netdev_result(ctx, p, nodeport_from_outside(ctx, p, nat));
+	ret = nodeport_from_outside(ctx, p, nat);
+	return ret < 0 ? netdev_drop(ctx, p, ret, true) : ret;
 }
 
 PROGRAM int to_netdev(struct packet_ctx *ctx)
 {
 	struct packet *p = packet_begin(RECORD_EGRESS);
 	struct nat *nat;
+	s32 ret;
 
 	/* What came in by a device was translated there, or is not ours. */
 	if (!p || ctx_came_in(ctx))
@@ -54,5 +58,6 @@ PROGRAM int to_netdev(struct packet_ctx *ctx)
 	nat = nat_of(p);
 	if (!netdev_parse(ctx, p, nat))
 		return CTX_ACT_OK;
-	return netdev_result(ctx, p, nodeport_to_outside(ctx, p, nat));
+	ret = nodeport_to_outside(ctx, p, nat);
+	return ret < 0 ? netdev_drop(ctx, p, ret, false) : ret;
 }

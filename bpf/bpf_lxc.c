@@ -27,6 +27,20 @@
 #include "lib/icmp6.h"
 #include "lib/judge.h"
 #include "lib/local_delivery.h"
+#include "lib/lb.h"
+#include "lib/jhash.h"
+#include "lib/maglev.h"
+#include "lib/nat.h"
+#include "lib/fragment.h"
+#include "lib/rewrite.h"
+#include "lib/nat_error.h"
+#include "lib/answer.h"
+#include "lib/fib.h"
+#include "lib/nodeport.h"
+
+#ifndef CONFIG_lb
+#define CONFIG_lb 0	/* the node serves clients outside: what its backends answer them leaves as the service's */
+#endif
 
 static __always_inline struct device_info *device_of(const struct packet_ctx *ctx)
 {
@@ -57,10 +71,15 @@ static __always_inline s32 ethernet_type(struct packet_ctx *ctx)
 /* All that is known of a packet of one family before anything is looked up. */
 static __always_inline s32 parse(struct packet_ctx *ctx, struct packet *p, const bool v6)
 {
-	s32 ret = v6 ? ipv6_parse(ctx, p) : ipv4_parse(ctx, p);
+	struct ipv6_fragment fragment = {};
+	s32 ret = v6 ? ipv6_parse(ctx, p, &fragment) : ipv4_parse(ctx, p);
 
 	if (ret < 0)
 		return ret;
+	if (CONFIG(lb)) {
+		nat_of(p)->fragment_id = fragment.id;
+		nat_of(p)->fragmented = fragment.present;
+	}
 	if (!l4_is_tracked(p->protocol, v6))
 		return DROP(CT_UNKNOWN_L4, LXC);
 	if (unlikely(p->shape == SHAPE_FRAGMENT))
@@ -133,7 +152,11 @@ static __always_inline s32 from_container_ip(struct packet_ctx *ctx, struct pack
 	}
 	if (ret & JUDGE_REPORT)
 		trace_notify(ctx, p, point, ret & ~JUDGE_REPORT);
-	return local ? redirect_peer(to->ifindex, 0) : CTX_ACT_OK;
+	if (local)
+		return redirect_peer(to->ifindex, 0);
+	if (CONFIG(lb) && ((p->flags & RECORD_REPLY) || unlikely(p->shape != SHAPE_WHOLE)))
+		return nodeport_from_pod(ctx, p);
+	return CTX_ACT_OK;
 }
 
 static __always_inline s32 from_container_packet(struct packet_ctx *ctx, struct packet *p)

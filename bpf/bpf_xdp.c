@@ -27,6 +27,7 @@
 #include "lib/fragment.h"
 #include "lib/rewrite.h"
 #include "lib/nat_error.h"
+#include "lib/answer.h"
 #include "lib/fib.h"
 #include "lib/nodeport.h"
 #include "lib/netdev.h"
@@ -35,11 +36,13 @@ PROGRAM int xdp_netdev(struct packet_ctx *ctx)
 {
 	struct packet *p = packet_begin(0);
 	struct nat *nat;
+	s32 ret;
 
 	if (!p)
 		return CTX_ACT_OK;
 	nat = nat_of(p);
 	if (!netdev_parse(ctx, p, nat))
 		return CTX_ACT_OK;
-	return netdev_result(ctx, p, nodeport_from_outside(ctx, p, nat));
+	ret = nodeport_from_outside(ctx, p, nat);
+	return ret < 0 ? netdev_drop(ctx, p, ret, false) : ret;
 }

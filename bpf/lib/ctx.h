@@ -79,6 +79,14 @@ HELPER(u64, ktime_get_coarse_ns, 160, void);
 		     : [base] "r"(ctx), [at] "i"(__builtin_offsetof(struct packet_ctx, field))); \
 	__value; })
 
+/* The same of a field that stays what it is: it need not be loaded again. */
+#define CTX_FIXED(ctx, field) ({ \
+	unsigned long __value; \
+	asm("%[value] = *(u32 *)(%[base] + %[at])" \
+	    : [value] "=r"(__value) \
+	    : [base] "r"(ctx), [at] "i"(__builtin_offsetof(struct packet_ctx, field))); \
+	__value; })
+
 /* An offset into the packet that comes from a map, where the verifier loses sight of it. It is in reach already, as
  * whoever kept it there has asked.
  */
@@ -97,5 +105,11 @@ static __always_inline unsigned long ctx_offset(u32 offset)
 #else
 #include "ctx_skb.h"
 #endif
+
+/* Of socket buffers only; what shares a header with XDP programs has them in branches that these never take. */
+#define BPF_ADJ_ROOM_NET 0	/* behind the network header */
+#define BPF_ADJ_ROOM_MAC 1	/* before it */
+HELPER(long, skb_change_tail, HELPER_SKB_CHANGE_TAIL, struct packet_ctx *ctx, u32 len, u64 flags);
+HELPER(long, skb_adjust_room, 50, struct packet_ctx *ctx, s32 size, u32 mode, u64 flags);
 
 #endif

@@ -39,7 +39,6 @@ struct packet_ctx {
 HELPER(long, l4_csum_replace, 11, struct packet_ctx *ctx, u32 offset, u64 from, u64 to, u64 flags);
 HELPER(long, skb_load_bytes, 26, const struct packet_ctx *ctx, u32 offset, void *to, u32 len);
 HELPER(u32, get_hash_recalc, 34, const struct packet_ctx *ctx);
-HELPER(long, skb_change_tail, HELPER_SKB_CHANGE_TAIL, struct packet_ctx *ctx, u32 len, u64 flags);
 HELPER(long, skb_pull_data, 39, struct packet_ctx *ctx, u32 len);
 HELPER(long, redirect_peer, 155, u32 ifindex, u64 flags);
 
@@ -64,13 +63,13 @@ static __always_inline u32 ctx_length(const struct packet_ctx *ctx)
 /* The device that the program runs on. */
 static __always_inline u32 ctx_device(const struct packet_ctx *ctx)
 {
-	return ctx->ifindex;
+	return CTX_FIXED(ctx, ifindex);
 }
 
 /* The device by which the packet came into the node; 0 for one that was made here. */
 static __always_inline u32 ctx_came_in(const struct packet_ctx *ctx)
 {
-	return ctx->ingress_ifindex;
+	return CTX_FIXED(ctx, ingress_ifindex);
 }
 
 /* An 802.1Q tag, which lies outside of the packet. */

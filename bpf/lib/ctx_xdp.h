@@ -42,13 +42,13 @@ static __always_inline u32 ctx_length(const struct packet_ctx *ctx)
 /* The device that the program runs on. */
 static __always_inline u32 ctx_device(const struct packet_ctx *ctx)
 {
-	return ctx->ingress_ifindex;
+	return CTX_FIXED(ctx, ingress_ifindex);
 }
 
 /* The device by which the packet came into the node. */
 static __always_inline u32 ctx_came_in(const struct packet_ctx *ctx)
 {
-	return ctx->ingress_ifindex;
+	return CTX_FIXED(ctx, ingress_ifindex);
 }
 
 /* An 802.1Q tag lies in the packet here, as another EtherType. */

@@ -9,6 +9,7 @@
 /* BPF_FIB_LKUP_RET_* */
 #define FIB_SUCCESS 0
 #define FIB_NO_NEIGHBOUR 7
+#define FIB_TOO_BIG 8
 
 /* struct bpf_redir_neigh */
 struct fib_next_hop {
@@ -19,11 +20,11 @@ struct fib_next_hop {
 HELPER(long, fib_lookup, 69, struct packet_ctx *ctx, struct fib *fib, u32 size, u32 flags);
 HELPER(long, redirect_neigh, 152, u32 ifindex, const struct fib_next_hop *next, u32 size, u64 flags);
 
-/* Where a packet goes that has become `to`: FIB_SUCCESS, or FIB_NO_NEIGHBOUR if the next hop's MAC is not known yet.
- * Less than 0: nowhere.
+/* Where a packet of `length` bytes goes that has become `to`: FIB_SUCCESS, or FIB_NO_NEIGHBOUR if the next hop's MAC is not known yet,
+ * or FIB_TOO_BIG if it does not fit there. Less than 0: nowhere.
  */
 static __always_inline s32 fib_route(struct packet_ctx *ctx, const struct packet *p, struct nat *nat,
-				     const struct lb_flow *to)
+				     const struct lb_flow *to, u16 length)
 {
 	struct fib *fib = &nat->fib;
 	s32 ret;
@@ -33,13 +34,13 @@ static __always_inline s32 fib_route(struct packet_ctx *ctx, const struct packet
 	fib->sport = to->sport;
 	fib->dport = to->dport;
 	/* A socket buffer's length is known to the kernel, also that of its segments. */
-	fib->length = CTX_XDP ? ctx_length(ctx) - ETH_HLEN : 0;
+	fib->length = CTX_XDP ? length : 0;
 	fib->ifindex = ctx_device(ctx);
 	fib->flow = 0;
 	fib->saddr = to->saddr;
 	fib->daddr = to->daddr;
 	ret = fib_lookup(ctx, fib, sizeof(*fib), 0);
-	return ret == FIB_SUCCESS || ret == FIB_NO_NEIGHBOUR ? ret : -1;
+	return ret == FIB_SUCCESS || ret == FIB_NO_NEIGHBOUR || ret == FIB_TOO_BIG ? ret : -1;
 }
 
 /* What a lookup has found, to be used for a while. */
@@ -51,7 +52,18 @@ static __always_inline void fib_keep(const struct fib *fib, struct lb_route *rou
 	mac_copy(route->smac, fib->smac);
 }
 
-/* True if an XDP program can send by itself: back by the device that the packet came by, where it was for us. */
+/* True if the frame was sent to the device that it came by, and not to another one on the same wire. On tcx the
+ * kernel has said so.
+ */
+static __always_inline bool fib_frame_is_ours(struct packet_ctx *ctx)
+{
+	struct lb_netdev *device = lb_netdevs_map(ctx_device(ctx));
+	struct ethhdr *eth = ctx_at(ctx, 0, sizeof(*eth));
+
+	return device && eth && mac_equal(eth->dest, device->mac);
+}
+
+/* True if an XDP program can send by itself: back by the device that the packet came by, or by one that takes it. */
 static __always_inline bool fib_is_reached_by_xdp(struct packet_ctx *ctx, const struct lb_route *route)
 {
 	struct ethhdr *eth = ctx_at(ctx, 0, sizeof(*eth));
@@ -62,10 +74,10 @@ static __always_inline bool fib_is_reached_by_xdp(struct packet_ctx *ctx, const 
 	if (likely(route->ifindex == ctx_device(ctx)))
 		return mac_equal(eth->dest, route->smac);
 	device = lb_netdevs_map(route->ifindex);
-	return device && (device->flags & LB_NETDEV_REDIRECT);
+	return device && (device->flags & LB_NETDEV_REDIRECT) && fib_frame_is_ours(ctx);
 }
 
-/* What a router does to the headers; `eth` and the header behind it are here. */
+/* What a router does to the headers. */
 static __always_inline s32 fib_headers(struct packet_ctx *ctx, const struct packet *p, const struct lb_route *route)
 {
 	struct ethhdr *eth = ctx_at(ctx, 0, sizeof(*eth) + sizeof(struct iphdr));

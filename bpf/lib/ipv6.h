@@ -74,7 +74,7 @@ static __always_inline s32 ipv6_skip(struct packet_ctx *ctx, u32 *offset, u8 *he
 }
 
 /* Addresses, protocol, where its header starts, and whether it is here. `fragment` is all zeroes. */
-static __always_inline s32 ipv6_parse_pieces(struct packet_ctx *ctx, struct packet *p, struct ipv6_fragment *fragment)
+static __always_inline s32 ipv6_parse(struct packet_ctx *ctx, struct packet *p, struct ipv6_fragment *fragment)
 {
 	struct ipv6hdr *ip = ctx_at(ctx, ETH_HLEN, sizeof(*ip));
 	u32 offset = ETH_HLEN + sizeof(*ip);
@@ -94,13 +94,6 @@ static __always_inline s32 ipv6_parse_pieces(struct packet_ctx *ctx, struct pack
 	p->l4_offset = offset;
 	p->shape = fragment->later ? SHAPE_FRAGMENT : SHAPE_WHOLE;
 	return ret;
-}
-
-static __always_inline s32 ipv6_parse(struct packet_ctx *ctx, struct packet *p)
-{
-	struct ipv6_fragment fragment = {};
-
-	return ipv6_parse_pieces(ctx, p, &fragment);
 }
 
 /* fe80::/10 */

@@ -41,6 +41,8 @@ struct nat {
 	u32 inner_l4_offset;
 	__be32 fragment_id;
 	bool fragmented;
+	bool changed;		/* the packet is not what it was when it came */
+	bool answered;		/* it is dropped, and its sender is to hear so */
 };
 
 _Static_assert(sizeof(struct packet) % 4 == 0, "struct nat is not aligned");

@@ -17,13 +17,17 @@ static __always_inline bool netdev_parse(struct packet_ctx *ctx, struct packet *
 	return false;
 }
 
-static __always_inline int netdev_result(const struct packet_ctx *ctx, struct packet *p, s32 ret)
+/* An XDP program drops nothing that was not for us, and leaves answers to those on tcx. */
+static __always_inline int netdev_drop(struct packet_ctx *ctx, struct packet *p, s32 ret, const bool answers)
 {
-	if (ret >= 0)
-		return ret;
+	struct nat *nat = nat_of(p);
+
+	if (CTX_XDP && !nat->changed && (nat->answered || !fib_frame_is_ours(ctx)))
+		return CTX_ACT_OK;
 	p->src_identity = identity_of(&p->saddr, p->family);
 	p->dst_identity = identity_of(&p->daddr, p->family);
-	return drop_packet(ctx, p, ret);
+	drop_packet(ctx, p, ret);
+	return answers && nat->answered ? answer_refused(ctx, p) : CTX_ACT_DROP;
 }
 
 #endif

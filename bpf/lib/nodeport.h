@@ -17,12 +17,14 @@
 static __always_inline bool nodeport_parse(struct packet_ctx *ctx, struct packet *p, struct nat *nat, const bool v6)
 {
 	struct ipv6_fragment fragment = {};
-	s32 ret = v6 ? ipv6_parse_pieces(ctx, p, &fragment) : ipv4_parse(ctx, p);
+	s32 ret = v6 ? ipv6_parse(ctx, p, &fragment) : ipv4_parse(ctx, p);
 
 	if (ret < 0 || p->l4_offset > NODEPORT_OFFSET_MAX || !l4_is_tracked(p->protocol, v6))
 		return false;
 	nat->fragment_id = fragment.id;
 	nat->fragmented = fragment.present;
+	nat->changed = false;
+	nat->answered = false;
 	if (!v6)
 		fragment_find4(ctx, nat);
 	if (p->protocol == icmp_protocol(v6))
@@ -98,7 +100,7 @@ static __always_inline bool nodeport_source(struct packet_ctx *ctx, const struct
 	struct lb_netdev *device;
 	struct lb_flow *to = &nat->to;
 
-	if (fib_route(ctx, p, nat, to) < 0)
+	if (fib_route(ctx, p, nat, to, 0) < 0)
 		return false;
 	device = lb_netdevs_map(nat->fib.ifindex);
 	if (!device)
@@ -155,8 +157,10 @@ static __always_inline s32 nodeport_ask(struct packet_ctx *ctx, const struct pac
 		return nodeport_known(nat, flow);
 	}
 	backend = nodeport_choose(service, p);
-	if (!backend)
+	if (!backend) {
+		nat->answered = !(service->flags & LB_FLAG_DROP);
 		return DROP(NO_BACKEND, NODEPORT);
+	}
 	nat->to.epoch = epoch;
 	ret = nodeport_open(ctx, p, nat, service, backend);
 	if (ret < 0)
@@ -206,6 +210,12 @@ static __always_inline s32 nodeport_rewrite(struct packet_ctx *ctx, const struct
 	return rewrite_packet(ctx, p, &nat->to);
 }
 
+/* Answers are given on tcx, where it is known that the packet was for us. */
+static __always_inline s32 nodeport_too_big(struct packet_ctx *ctx, const struct packet *p, u16 mtu)
+{
+	return CTX_XDP ? CTX_ACT_OK : answer_too_big(ctx, p, mtu);
+}
+
 /* The packet leaves for where `nat->to` sends it. An XDP program leaves it to the stack as it came where it cannot
  * send it by itself; what runs on tcx then finds the same rows.
  */
@@ -216,7 +226,7 @@ static __always_inline s32 nodeport_forward(struct packet_ctx *ctx, struct packe
 	s32 ret = FIB_SUCCESS;
 
 	if (unlikely(!route->ifindex || ctx_length(ctx) - ETH_HLEN > route->mtu)) {
-		ret = fib_route(ctx, p, nat, &nat->to);
+		ret = fib_route(ctx, p, nat, &nat->to, ctx_length(ctx) - ETH_HLEN);
 		if (ret == FIB_SUCCESS)
 			fib_keep(&nat->fib, route);
 		if (ret == FIB_SUCCESS && flow)
@@ -226,12 +236,13 @@ static __always_inline s32 nodeport_forward(struct packet_ctx *ctx, struct packe
 		return CTX_ACT_OK;
 	if (ret < 0)
 		return DROP(FIB_LOOKUP_FAILED, NODEPORT);
+	if (ret == FIB_TOO_BIG)
+		return nodeport_too_big(ctx, p, nat->fib.length);
 	if (ret != FIB_SUCCESS)
 		route->ifindex = 0;
+	nat->changed = true;
 	ret = nodeport_rewrite(ctx, p, nat);
-	if (ret < 0)
-		return ret;
-	return fib_forward(ctx, p, &nat->fib, route);
+	return ret < 0 ? ret : fib_forward(ctx, p, &nat->fib, route);
 }
 
 /* What a device receives from outside. */
@@ -254,26 +265,59 @@ static __always_inline s32 nodeport_from_outside(struct packet_ctx *ctx, struct 
 	return ret < 0 ? ret : CTX_ACT_OK;
 }
 
-/* What the stack of this node sends by a device to the outside: answers of its own backends. */
-static __always_inline s32 nodeport_to_outside(struct packet_ctx *ctx, struct packet *p, struct nat *nat)
+/* The live row of what a backend of this node answers; NULL if it answers nobody who came by a service. */
+static __always_inline struct lb_flow *nodeport_answer(struct packet *p, struct nat *nat)
 {
 	struct lb_flow *flow = lb_flows_map(&nat->key);
-	s32 ret;
 
 	if (likely(!flow) || !(flow->flags & LB_FLOW_REVERSE))
-		return CTX_ACT_OK;
+		return NULL;
 	if (p->shape == SHAPE_ERROR || !nat_is_fresh(flow, p, nat_tick())) {
 		p->now = packet_now();
 		if (!nat_is_live(flow, p))
-			return CTX_ACT_OK;
+			return NULL;
 		if (p->shape != SHAPE_ERROR)
 			nat_touch(nat, flow, p);
 	}
-	nat->to = *flow;
 	if (unlikely(nat->fragmented) && p->shape != SHAPE_FRAGMENT)
 		fragment_remember(p, nat);
+	nat->to = *flow;
+	return flow;
+}
+
+/* What the stack of this node sends by a device to the outside, of backends that have no device of their own. */
+static __always_inline s32 nodeport_to_outside(struct packet_ctx *ctx, struct packet *p, struct nat *nat)
+{
+	s32 ret;
+
+	if (likely(!nodeport_answer(p, nat)))
+		return CTX_ACT_OK;
 	ret = nodeport_rewrite(ctx, p, nat);
 	return ret < 0 ? ret : CTX_ACT_OK;
+}
+
+/* What a pod sends to somebody who is not on this node, and has been let through. The stack would not forward what
+ * bears an address of the node.
+ */
+static __always_inline s32 nodeport_from_pod(struct packet_ctx *ctx, struct packet *p)
+{
+	struct nat *nat = nat_of(p);
+	struct lb_flow *flow;
+
+	if (p->l4_offset > NODEPORT_OFFSET_MAX)
+		return CTX_ACT_OK;
+	if (!packet_is_v6(p))
+		fragment_find4(ctx, nat);
+	if (p->shape == SHAPE_ERROR) {
+		if (!(packet_is_v6(p) ? error_parse(ctx, p, nat, true) : error_parse(ctx, p, nat, false)))
+			return CTX_ACT_OK;
+	} else {
+		if (p->shape == SHAPE_FRAGMENT && !fragment_ports(p, nat))
+			return CTX_ACT_OK;
+		nat_key(&nat->key, p);
+	}
+	flow = nodeport_answer(p, nat);
+	return flow ? nodeport_forward(ctx, p, nat, flow) : CTX_ACT_OK;
 }
 
 #endif

@@ -408,7 +408,8 @@ struct lb_netdev_key {
 struct lb_netdev {
 	__be32 ipv4;		/* what backends of other nodes see of clients; zero: no such address */
 	struct addr ipv6;
-	u32 flags;		/* LB_NETDEV_* */
+	u8 mac[6];		/* what is sent to another one is not for us */
+	u16 flags;		/* LB_NETDEV_* */
 };
 
 #define LB_NETDEV_REDIRECT 1	/* takes frames from XDP programs of other devices */

@@ -173,7 +173,8 @@ FRAGMENT_VALUE: Final = Layout(
 
 NETDEV_KEY: Final = Layout("lb_netdev_key", (Field("ifindex", "u32"),))
 NETDEV_VALUE: Final = Layout(
-    "lb_netdev", (Field("ipv4", "bytes", 4), Field("ipv6", "bytes", 16), Field("flags", "u32"))
+    "lb_netdev",
+    (Field("ipv4", "bytes", 4), Field("ipv6", "bytes", 16), Field("mac", "bytes", 6), Field("flags", "u16")),
 )
 
 _GROWS: Final = MapFlags.NO_PREALLOC
@@ -449,10 +450,11 @@ class NetdevKey(NamedTuple):
 
 
 class Netdev(NamedTuple):
-    """The node's addresses there, 4 and 16 bytes: what backends of other nodes see of clients; zeroes: none."""
+    """The node's addresses there, 4 and 16 bytes, and its MAC: what backends of other nodes see; zeroes: none."""
 
     ipv4: bytes
     ipv6: bytes
+    mac: bytes
     flags: NetdevFlags = NetdevFlags(0)
 
     def pack(self) -> bytes:
@@ -462,5 +464,5 @@ class Netdev(NamedTuple):
     @classmethod
     def unpack(cls, data: bytes) -> "Netdev":
         """The inverse of `pack`."""
-        ipv4, ipv6, flags = NETDEV_VALUE.unpack(data)
-        return cls(ipv4, ipv6, NetdevFlags(int(flags)))  # type: ignore[arg-type]  # the layout fixes the types
+        *rest, flags = NETDEV_VALUE.unpack(data)
+        return cls(*rest, NetdevFlags(int(flags)))  # type: ignore[arg-type, call-arg]  # the layout fixes the types

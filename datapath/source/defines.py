@@ -12,6 +12,7 @@ DEFAULTS: Final[Mapping[str, int]] = {
     "allow_icmp_frag_needed": 1,
     "sock_hostns_only": 0,
     "node_port_bind_protection": 1,
+    "lb": 0,
     "maglev_size": 16381,
     "maglev_seed4": 0x71DCDA46,  # of the default seed, as domain.maglev takes it apart
     "maglev_seed6": 0x92505688,

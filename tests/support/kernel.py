@@ -1,7 +1,7 @@
 """A datapath of its own for tests: two pods, their tables, packets in, outcomes and records out."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -213,11 +213,11 @@ class Node:
 
 
 @contextmanager
-def node(name: str, cache: Path, **config: int) -> Iterator[Node]:
+def node(name: str, cache: Path, sizes: Mapping[str, int] = SIZES, **config: int) -> Iterator[Node]:
     """A datapath under a pin folder of its own, gone afterwards whatever happens."""
     root = Path(f"/sys/fs/bpf/cpt{name}{os.getpid()}")
     remove(root)
-    opened = KernelDatapath.open(root, cache=cache, sizes=SIZES, config=config)
+    opened = KernelDatapath.open(root, cache=cache, sizes=sizes, config=config)
     try:
         yield Node(opened)
     finally:

@@ -9,7 +9,7 @@ for those of 10.204.0.0/24, which nobody has ever heard of.
 """
 
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -40,7 +40,7 @@ from datapath.maps.lb import (
     SlotKey,
 )
 from tests.support.headers import Headers, read, sealed
-from tests.support.kernel import Node, node
+from tests.support.kernel import SIZES, Node, node
 from tests.support.netns import Namespace, namespace
 from tests.support.packets import TCP, ethernet, ipv4, ipv6, packed
 
@@ -128,7 +128,8 @@ class Outside:
 
     def netdev(self, ifindex: int, ipv4: str, ipv6: str, flags: NetdevFlags = _NO_FLAGS) -> None:
         """A device's addresses."""
-        entry = Netdev(packed(ipv4) if ipv4 else bytes(4), packed(ipv6) if ipv6 else bytes(16), flags)
+        mac = ETH0_MAC if ifindex == self.eth0 else ETH1_MAC
+        entry = Netdev(packed(ipv4) if ipv4 else bytes(4), packed(ipv6) if ipv6 else bytes(16), mac, flags)
         self.maps[lb.NETDEVS.name].update(NetdevKey(ifindex).pack(), entry.pack())
 
     def service(
@@ -197,6 +198,10 @@ class Outside:
         out = self.home.run(lambda: testrun.run(program, data, ifindex=ifindex, ingress_ifindex=came_in))
         return Went({0: "pass", 2: "drop", 7: "forward"}[out.action], out.packet, name)
 
+    def pod_sends(self, data: bytes) -> Went:
+        """Pod A, which is behind the loopback of the namespace here, sends a frame."""
+        return self._run("from_container", data, 1, 0)
+
     def flows(self) -> dict[FlowKey, Flow]:
         """All rows of translated connections."""
         return {FlowKey.unpack(k): Flow.unpack(v) for k, v in self.maps[lb.FLOWS.name].dump().items()}
@@ -219,9 +224,9 @@ _TO_NODE: Final = {"source": CLIENT_MAC, "to": ETH0_MAC}
 
 
 @contextmanager
-def outside(name: str, cache: Path, **config: int) -> Iterator[Outside]:
+def outside(name: str, cache: Path, sizes: Mapping[str, int] = SIZES, **config: int) -> Iterator[Outside]:
     """A node of its own, gone afterwards whatever happens."""
-    with namespace() as home, node(name, cache, **config) as net:
+    with namespace() as home, node(name, cache, sizes, **config) as net:
         _wire(home)
         yield Outside(net, home)
 
