@@ -146,6 +146,19 @@ class KernelDatapath:
         with self._changing:
             self._links.detach(ifindex, Place.NETDEV)
 
+    def attach_xdp(self, ifindex: int, *, generic: bool = False) -> None:
+        """What only passes through the node is taken before there are socket buffers. Idempotent.
+
+        Raises KernelRefused where the device's driver has no XDP, unless it is to be `generic`.
+        """
+        with self._changing:
+            self._links.attach(ifindex, self._programs, Place.XDP, generic=generic)
+
+    def detach_xdp(self, ifindex: int) -> None:
+        """It is taken later again. Idempotent, also without the device."""
+        with self._changing:
+            self._links.detach(ifindex, Place.XDP)
+
     def attached_netdevs(self) -> set[int]:
         """The devices to the outside that are served."""
         return self._links.attached(Place.NETDEV)
@@ -234,6 +247,7 @@ def remove(root: Path = DEFAULT_ROOT) -> None:
         for ifindex in {ifindex for ifindex, _, _ in pins.links()}:
             links.detach(ifindex)
             links.detach(ifindex, Place.NETDEV)
+            links.detach(ifindex, Place.XDP)
         links.detach_cgroup()
     pins.remove()
 

@@ -11,7 +11,8 @@ from datapath.kernel.pin import Pins
 from datapath.kernel.programs import Place, at
 from datapath.kernel.syscall import AttachPoint, KernelObjectMissing, KernelRefused, LinkInfo
 
-_XDP_SKB_MODE: Final = 1 << 1  # generic XDP, for devices whose driver has none
+_XDP_SKB_MODE: Final = 1 << 1  # for drivers that have none: of use to tests only, as there is a socket buffer then
+_XDP_DRV_MODE: Final = 1 << 2
 
 
 class Links:
@@ -20,15 +21,21 @@ class Links:
     def __init__(self, pins: Pins) -> None:
         self._pins = pins
 
-    def attach(self, ifindex: int, programs: Mapping[str, int], place: Place = Place.POD) -> None:
-        """Every program of the place (name → descriptor) runs on the device. Idempotent; a link of ours is updated."""
+    def attach(
+        self, ifindex: int, programs: Mapping[str, int], place: Place = Place.POD, *, generic: bool = False
+    ) -> None:
+        """Every program of the place (name → descriptor) runs on the device. Idempotent; a link of ours is updated.
+
+        XDP is run by the device's driver, or with `generic` behind it. Raises KernelRefused.
+        """
         for name, program in at(place).items():
             fd = self._open(ifindex, name)
             if fd is not None:
                 with _closing(fd):
                     _update(fd, programs[name], f"{program.point.name} of device {ifindex}")
                 continue
-            fd = _link(programs[name], ifindex, program.point)
+            flags = (_XDP_SKB_MODE if generic else _XDP_DRV_MODE) if program.point is AttachPoint.XDP else 0
+            fd = syscall.link_create(programs[name], ifindex, program.point, f"device {ifindex}", flags)
             with _closing(fd):
                 pin.pin(fd, self._pins.link(ifindex, name))
 
@@ -131,17 +138,6 @@ def _opened(path: Path) -> int | None:
         return syscall.obj_get(str(path))
     except KernelObjectMissing:
         return None
-
-
-def _link(program_fd: int, ifindex: int, point: AttachPoint) -> int:
-    """A link on a device; XDP of its driver where it has that."""
-    subject = f"device {ifindex}"
-    try:
-        return syscall.link_create(program_fd, ifindex, point, subject)
-    except KernelRefused:
-        if point is not AttachPoint.XDP:
-            raise
-    return syscall.link_create(program_fd, ifindex, point, subject, _XDP_SKB_MODE)
 
 
 def _info(fd: int) -> LinkInfo:

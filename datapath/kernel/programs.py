@@ -12,6 +12,7 @@ class Place(Enum):
 
     POD = "pod"  # the host side of a pod's interface
     NETDEV = "netdev"  # a device by which the node reaches the outside
+    XDP = "xdp"  # the same, before there are socket buffers
     CGROUP = "cgroup"  # a cgroup2 folder, whose processes it serves
 
 
@@ -38,10 +39,10 @@ PROGRAMS: Final[Mapping[str, Program]] = {
     # What a pod receives is judged before what it sends is let out: this is the order in which they are attached.
     "to_container": Program(_LXC, ProgramKind.SCHED_CLS, AttachPoint.TCX_EGRESS, Place.POD),
     "from_container": Program(_LXC, ProgramKind.SCHED_CLS, AttachPoint.TCX_INGRESS, Place.POD),
-    # Answers are translated back before requests are translated, and XDP, which only takes over some of that, is last.
+    # Answers are translated back before requests are translated.
     "to_netdev": Program(_HOST, ProgramKind.SCHED_CLS, AttachPoint.TCX_EGRESS, Place.NETDEV),
     "from_netdev": Program(_HOST, ProgramKind.SCHED_CLS, AttachPoint.TCX_INGRESS, Place.NETDEV),
-    "xdp_netdev": Program(_XDP, ProgramKind.XDP, AttachPoint.XDP, Place.NETDEV),
+    "xdp_netdev": Program(_XDP, ProgramKind.XDP, AttachPoint.XDP, Place.XDP),
     # What translates back comes first: no socket is sent to a backend and then told who that is.
     "sock_recvmsg4": _sock(AttachPoint.CGROUP_UDP4_RECVMSG),
     "sock_recvmsg6": _sock(AttachPoint.CGROUP_UDP6_RECVMSG),

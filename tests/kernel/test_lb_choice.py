@@ -13,7 +13,8 @@ from cplane.domain.service import MAGLEV_SEED
 from datapath.gc import conntrack as clock
 from datapath.maps import lb
 from datapath.maps.lb import LbFlags, MemberKey
-from tests.support.outside import FAMILIES, OUTSIDE, V4, Backend, Family, Outside, outside, sent
+from tests.support.lb_tables import Backend
+from tests.support.outside import FAMILIES, OUTSIDE, V4, Family, Outside, outside, sent
 from tests.support.packets import ACK, SYN, TCP, UDP, packed, tcp, udp
 
 pytestmark = pytest.mark.root

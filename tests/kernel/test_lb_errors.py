@@ -11,19 +11,8 @@ import pytest
 from datapath.maps.lb import LbFlags
 from tests.support.headers import Headers, read, sealed
 from tests.support.kernel import A
-from tests.support.outside import (
-    CLIENT_MAC,
-    ETH0_MAC,
-    FAMILIES,
-    OUTSIDE,
-    V4,
-    Backend,
-    Family,
-    Outside,
-    Went,
-    outside,
-    sent,
-)
+from tests.support.lb_tables import Backend
+from tests.support.outside import CLIENT_MAC, ETH0_MAC, FAMILIES, OUTSIDE, V4, Family, Outside, Went, outside, sent
 from tests.support.packets import (
     ACK,
     FIN,

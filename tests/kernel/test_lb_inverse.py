@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from datapath.maps import lb
 from tests.support.effort import examples
 from tests.support.headers import read
-from tests.support.outside import FAMILIES, V4, Backend, Family, Outside, outside, sent
+from tests.support.lb_tables import Backend
+from tests.support.outside import FAMILIES, V4, Family, Outside, outside, sent
 from tests.support.packets import TCP, UDP, tcp, udp
 
 pytestmark = pytest.mark.root

@@ -9,19 +9,8 @@ from datapath.maps import lb
 from datapath.maps.lb import FlowFlags, LbFlags, LbKind
 from tests.support.headers import sealed
 from tests.support.kernel import A, Pod
-from tests.support.outside import (
-    CLIENT_MAC,
-    ETH0_MAC,
-    FAMILIES,
-    OUTSIDE,
-    V4,
-    Backend,
-    Family,
-    Outside,
-    Went,
-    outside,
-    sent,
-)
+from tests.support.lb_tables import Backend
+from tests.support.outside import CLIENT_MAC, ETH0_MAC, FAMILIES, OUTSIDE, V4, Family, Outside, Went, outside, sent
 from tests.support.packets import ACK, RST, SYN, TCP, UDP, frame, packed, tcp, udp
 
 pytestmark = pytest.mark.root

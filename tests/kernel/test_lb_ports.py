@@ -10,7 +10,8 @@ from datapath.maps import lb
 from datapath.maps.ipcache import FAMILY_V4, FAMILY_V6
 from datapath.maps.lb import Flow, FlowFlags, FlowKey
 from tests.support.kernel import SIZES
-from tests.support.outside import FAMILIES, V4, Backend, Family, Outside, outside, sent
+from tests.support.lb_tables import Backend
+from tests.support.outside import FAMILIES, V4, Family, Outside, outside, sent
 from tests.support.packets import ACK, TCP, packed, tcp
 
 pytestmark = pytest.mark.root

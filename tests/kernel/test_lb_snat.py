@@ -12,6 +12,7 @@ from datapath.gc import conntrack as clock
 from datapath.maps import lb
 from datapath.maps.lb import FlowFlags, FlowKey, LbFlags, LbKind, NetdevFlags
 from tests.support.headers import Headers, sealed
+from tests.support.lb_tables import Backend
 from tests.support.outside import (
     CLIENT_MAC,
     ETH0_MAC,
@@ -22,7 +23,6 @@ from tests.support.outside import (
     ROUTER_MAC,
     V4,
     V6,
-    Backend,
     Family,
     Outside,
     Went,

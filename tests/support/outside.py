@@ -16,33 +16,12 @@ from typing import Final, NamedTuple
 
 from datapath.kernel import testrun
 from datapath.kernel.testrun import Outcome
-from datapath.maps import lb
-from datapath.maps.ipcache import FAMILY_V4, FAMILY_V6
-from datapath.maps.lb import (
-    BACKEND_LOCAL,
-    CHUNK,
-    BackendEntry,
-    BackendKey,
-    Flow,
-    FlowKey,
-    LbFlags,
-    LbKind,
-    MaglevChunk,
-    MaglevKey,
-    MemberKey,
-    Netdev,
-    NetdevFlags,
-    NetdevKey,
-    Present,
-    RangeKey,
-    ServiceEntry,
-    ServiceKey,
-    SlotKey,
-)
+from datapath.maps.lb import LbFlags, NetdevFlags
 from tests.support.headers import Headers, read, sealed
 from tests.support.kernel import SIZES, Node, node
+from tests.support.lb_tables import NO_FLAGS, Services
 from tests.support.netns import Namespace, namespace
-from tests.support.packets import TCP, ethernet, ipv4, ipv6, packed
+from tests.support.packets import ethernet, ipv4, ipv6
 
 CLIENT_MAC: Final = bytes.fromhex("02000000c107")
 ROUTER_MAC: Final = bytes.fromhex("02000000c109")
@@ -50,9 +29,6 @@ FAR_MAC: Final = bytes.fromhex("02000000d109")
 ETH0_MAC: Final = bytes.fromhex("02000000aa01")
 ETH1_MAC: Final = bytes.fromhex("02000000bb01")
 OUTSIDE: Final = LbFlags.OUTSIDE
-
-
-_NO_FLAGS: Final = NetdevFlags(0)
 
 
 class Family(NamedTuple):
@@ -94,21 +70,12 @@ class Went(NamedTuple):
         return read(self.frame)
 
 
-class Backend(NamedTuple):
-    """One of a service; `local`: an endpoint of this node."""
-
-    id: int
-    address: str
-    port: int
-    local: bool = False
-
-
-class Outside:
+class Outside(Services):
     """The node."""
 
     def __init__(self, net: Node, home: Namespace) -> None:
-        self.net, self.home = net, home
-        self.maps = net.maps
+        super().__init__(net)
+        self.home = home
         self.eth0, self.eth1 = (self._ifindex(name) for name in ("eth0", "eth1"))
 
     def _ifindex(self, name: str) -> int:
@@ -117,61 +84,16 @@ class Outside:
     def reset(self) -> None:
         """No services, nothing remembered; both devices have their addresses."""
         self.net.reset()
-        for spec in lb.SPECS:
-            table = self.maps[spec.name]
-            table.delete_batch(list(table.dump()))
+        self.forget()
         for name, ifindex in (("node", self.eth0), ("far_node", self.eth1)):
             self.netdev(ifindex, getattr(V4, name), getattr(V6, name))
         for family in FAMILIES:
             for address in (family.node, family.far_node):
                 self.net.host(address)
 
-    def netdev(self, ifindex: int, ipv4: str, ipv6: str, flags: NetdevFlags = _NO_FLAGS) -> None:
+    def netdev(self, ifindex: int, ipv4: str, ipv6: str, flags: NetdevFlags = NO_FLAGS) -> None:
         """A device's addresses."""
-        mac = ETH0_MAC if ifindex == self.eth0 else ETH1_MAC
-        entry = Netdev(packed(ipv4) if ipv4 else bytes(4), packed(ipv6) if ipv6 else bytes(16), mac, flags)
-        self.maps[lb.NETDEVS.name].update(NetdevKey(ifindex).pack(), entry.pack())
-
-    def service(
-        self,
-        number: int,
-        address: str,
-        port: int,
-        backends: tuple[Backend, ...],
-        *,
-        protocol: int = TCP,
-        flags: LbFlags = OUTSIDE,
-        kind: LbKind = LbKind.LOAD_BALANCER,
-        affinity_s: int = 0,
-        ranges: tuple[str, ...] = (),
-        table: bytes = b"",
-    ) -> None:
-        """A frontend and what it needs, in the agent's order; `backends` with local ones last."""
-        for one in backends:
-            self.maps[lb.BACKENDS.name].update(BackendKey(one.id).pack(), _entry(one, protocol).pack())
-        for slot, one in enumerate(backends, 1):
-            self.maps[lb.SLOTS.name].update(SlotKey(number, slot).pack(), _entry(one, protocol).pack())
-            if affinity_s:
-                self.maps[lb.MEMBERS.name].update(MemberKey(number, one.id).pack(), Present().pack())
-        for text in ranges:
-            base, bits = text.split("/")
-            key = RangeKey(number, _family(base), _wide(base), int(bits))
-            self.maps[lb.RANGES.name].update(key.pack(), Present().pack())
-        size = 4 * CHUNK
-        for chunk, at in enumerate(range(0, len(table), size)):
-            row = MaglevChunk(table[at : at + size].ljust(size, b"\0"))
-            self.maps[lb.MAGLEV.name].update(MaglevKey(number, chunk).pack(), row.pack())
-        local = sum(one.local for one in backends)
-        first = len(backends) - local + 1 if local else 0
-        entry = ServiceEntry(affinity_s, number, len(backends), first, local, flags, kind)
-        service = ServiceKey(_wide(address), port, protocol, _family(address))
-        self.maps[lb.SERVICES.name].update(service.pack(), entry.pack())
-
-    def forget_backend(self, number: int, service: int, slot: int) -> None:
-        """The backend is gone, as the agent would take it away."""
-        self.maps[lb.SLOTS.name].delete(SlotKey(service, slot).pack())
-        self.maps[lb.BACKENDS.name].delete(BackendKey(number).pack())
-        self.net.datapath.bump_epoch()
+        self.device(ifindex, ipv4, ipv6, ETH0_MAC if ifindex == self.eth0 else ETH1_MAC, flags)
 
     def arrives(self, data: bytes, *, xdp: bool = False, ifindex: int = 0) -> Went:
         """A frame comes in by eth0, or another device; with `xdp` the XDP program sees it first."""
@@ -201,14 +123,6 @@ class Outside:
     def pod_sends(self, data: bytes) -> Went:
         """Pod A, which is behind the loopback of the namespace here, sends a frame."""
         return self._run("from_container", data, 1, 0)
-
-    def flows(self) -> dict[FlowKey, Flow]:
-        """All rows of translated connections."""
-        return {FlowKey.unpack(k): Flow.unpack(v) for k, v in self.maps[lb.FLOWS.name].dump().items()}
-
-    def set_flow(self, key: FlowKey, flow: Flow) -> None:
-        """One of them."""
-        self.maps[lb.FLOWS.name].update(key.pack(), flow.pack())
 
 
 def sent(source: str, to: str, protocol: int, payload: bytes, **more: int) -> bytes:
@@ -262,16 +176,3 @@ def _wire(home: Namespace) -> None:
 
 def _neighbour(home: Namespace, address: str, mac: bytes, device: str) -> None:
     home.ip("neighbour", "replace", address, "lladdr", mac.hex(":"), "dev", device, "nud", "permanent")
-
-
-def _entry(one: Backend, protocol: int) -> BackendEntry:
-    flags = BACKEND_LOCAL if one.local else 0
-    return BackendEntry(_wide(one.address), one.port, protocol, _family(one.address), one.id, flags)
-
-
-def _family(address: str) -> int:
-    return FAMILY_V6 if ":" in address else FAMILY_V4
-
-
-def _wide(address: str) -> bytes:
-    return packed(address).ljust(16, b"\0")
