@@ -237,7 +237,8 @@ static __always_inline s32 nat_open(struct nat *nat, const struct packet *p)
 {
 	struct lb_flow *to = &nat->to;
 
-	to->flags = nat_flags(to->flags, p);
+	/* One packet does not make a connection that is kept for hours, whatever it pretends to be. */
+	to->flags = nat_flags(to->flags, p) & ~LB_FLOW_SEEN_NON_SYN;
 	to->lifetime = p->now + nat_timeout(to->flags, p->protocol);
 	to->tick = 0;
 	__builtin_memset(&to->route, 0, sizeof(to->route));

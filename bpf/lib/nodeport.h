@@ -140,6 +140,14 @@ static __always_inline s32 nodeport_known(struct nat *nat, const struct lb_flow 
 	return flow->flags & LB_FLOW_SNAT ? NODEPORT_FORWARD : NODEPORT_STACK;
 }
 
+/* True if the backend of a row is one yet, and its number is not that of another one by now. */
+static __always_inline bool nodeport_is_backend(const struct lb_flow *flow)
+{
+	struct lb_backend *backend = lb_backends_map(flow->backend_id);
+
+	return backend && backend->port == flow->dport && addr_equal(&backend->addr, &flow->daddr);
+}
+
 /* A packet of the client of which no row says what it becomes, or of whose row that has to be asked. */
 static __always_inline s32 nodeport_ask(struct packet_ctx *ctx, const struct packet *p, struct nat *nat,
 					struct lb_flow *flow, u32 epoch)
@@ -152,7 +160,7 @@ static __always_inline s32 nodeport_ask(struct packet_ctx *ctx, const struct pac
 		return NODEPORT_NONE;
 	if (!nodeport_admits(service, p))
 		return DROP(SOURCE_RANGE, NODEPORT);
-	if (flow && flow->service_id == service->id && lb_backends_map(flow->backend_id)) {
+	if (flow && flow->service_id == service->id && nodeport_is_backend(flow)) {
 		flow->epoch = epoch;
 		return nodeport_known(nat, flow);
 	}

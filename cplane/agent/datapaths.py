@@ -144,9 +144,10 @@ def _kernel(config: AgentConfig, name_of: Callable[[int], str]) -> Datapath:
 
     def collect() -> None:
         gone = devices.gone()
-        for spec in (conntrack_maps.SPEC4, conntrack_maps.SPEC6):
+        for spec in (conntrack_maps.SPEC4, conntrack_maps.SPEC6, lb.FLOWS):
             conntrack.sweep(maps[spec.name], conntrack.now_s())
-            if gone:
+        if gone:
+            for spec in (conntrack_maps.SPEC4, conntrack_maps.SPEC6):
                 conntrack.forget(maps[spec.name], gone)
         opened.sweep()
 

@@ -1,19 +1,17 @@
-"""Expired connections leave the conntrack maps.
+"""Expired connections leave their maps: those of conntrack, and that of translated packets.
 
 An expired entry harms nobody, as programs take it for absent; but an LRU map evicts by use, and a full one may push
 out a live connection while dead ones remain.
 """
 
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from typing import Final, NamedTuple
 
 import numpy as np
 
 from datapath.kernel.maps import KernelMap
-from datapath.maps.conntrack import VALUE
 
-_LIFETIME_AT: Final = 8  # offset in the entry; proved with the layout
 _LXC_ID_FROM_END: Final = 4  # before protocol and flavour, in the keys of both families
 GRACE_S: Final = 5  # a packet in flight may be extending an entry that has just run out
 
@@ -30,22 +28,26 @@ def now_s() -> int:
     return time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1_000_000_000
 
 
-def expired(keys: bytes, values: bytes, count: int, now: int) -> list[bytes]:
-    """The keys, of `count` joined ones, whose entries ran out more than GRACE_S before `now` (s, CLOCK_MONOTONIC)."""
+def expired(keys: bytes, values: bytes, count: int, now: int, lifetime_at: int) -> list[bytes]:
+    """The keys, of `count` joined ones, whose entries ran out more than GRACE_S before `now` (s, CLOCK_MONOTONIC).
+
+    `lifetime_at` is the offset of that second in an entry.
+    """
     rows = np.frombuffer(values, np.uint8).reshape(count, -1)
-    lifetimes = rows[:, _LIFETIME_AT : _LIFETIME_AT + 4].copy().view(np.uint32)[:, 0]
+    lifetimes = rows[:, lifetime_at : lifetime_at + 4].copy().view(np.uint32)[:, 0]
     size = len(keys) // count
     dead = np.flatnonzero(lifetimes.astype(np.int64) + GRACE_S < now)
     return [keys[index * size : index * size + size] for index in dead.tolist()]
 
 
-def sweep(conntrack: KernelMap, now: int) -> Swept:
+def sweep(connections: KernelMap, now: int) -> Swept:
     """No entry is left that `expired` names. Raises Unavailable when the kernel refuses."""
-    assert conntrack.spec.value_size == VALUE.size
+    assert connections.spec.value is not None
+    lifetime_at = connections.spec.value.offset("lifetime")
     seen = deleted = 0
-    for count, dead in _walk(conntrack, now):
+    for keys, values, count in connections.batches():
         seen += count
-        deleted += conntrack.delete_batch(dead)
+        deleted += connections.delete_batch(expired(keys, values, count, now, lifetime_at))
     return Swept(seen, deleted)
 
 
@@ -65,8 +67,3 @@ def forget(conntrack: KernelMap, lxc_ids: Collection[int]) -> int:
     successor would be open to its predecessor's peers.
     """
     return sum(conntrack.delete_batch(of_endpoints(keys, count, lxc_ids)) for keys, _, count in conntrack.batches())
-
-
-def _walk(conntrack: KernelMap, now: int) -> Iterator[tuple[int, list[bytes]]]:
-    for keys, values, count in conntrack.batches():
-        yield count, expired(keys, values, count, now)

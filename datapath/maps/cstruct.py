@@ -69,6 +69,15 @@ class Layout:
             out[index] = _swap(values[index], size)
         return tuple(out)
 
+    def offset(self, name: str) -> int:
+        """Where the field begins."""
+        before = 0
+        for one in self.fields:
+            if one.name == name:
+                return before
+            before += one.size
+        raise AssertionError(f"struct {self.c_name} has no field {name}")
+
     def proof(self) -> str:
         """C static assertions that hold exactly when the compiler's struct is this layout."""
         lines = [f'_Static_assert(sizeof(struct {self.c_name}) == {self.size}, "sizeof {self.c_name}");']

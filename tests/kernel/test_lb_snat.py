@@ -288,6 +288,16 @@ def test_a_backend_that_is_gone_loses_its_connections_only(net: Outside, family:
 
 @families
 @ways
+def test_a_number_that_is_another_backends_by_now_keeps_nobody(net: Outside, family: Family, xdp: bool) -> None:
+    net.service(1, family.vip, PORT, behind(family, 5))
+    net.arrives(request(family), xdp=xdp)
+    net.service(1, family.vip, PORT, (Backend(5, f"{family.near}6", BACKEND_PORT),))
+    net.net.datapath.bump_epoch()
+    assert net.arrives(request(family, flags=ACK), xdp=xdp).headers.to == f"{family.near}6"
+
+
+@families
+@ways
 def test_a_service_that_is_gone_serves_nobody(net: Outside, family: Family, xdp: bool) -> None:
     net.service(1, family.vip, PORT, behind(family, 5))
     net.arrives(request(family), xdp=xdp)
@@ -329,6 +339,29 @@ def test_connections_live_as_long_as_conntracks(net: Outside, family: Family, xd
     assert near(lives(net), 8000)
     net.arrives(answer(went, FIN | ACK), xdp=xdp)
     assert near(lives(net), 10)
+
+
+@families
+@ways
+def test_one_packet_is_not_kept_for_hours(net: Outside, family: Family, xdp: bool) -> None:
+    """Else a flood of segments that belong to nothing would take every port of a backend for hours."""
+    net.service(1, family.vip, PORT, behind(family, 5))
+    net.arrives(request(family, flags=ACK), xdp=xdp)
+    assert near(lives(net), 60)
+    net.arrives(request(family, flags=ACK), xdp=xdp)
+    assert near(lives(net), 8000)
+
+
+@families
+def test_what_has_run_out_is_swept(net: Outside, family: Family) -> None:
+    net.service(1, family.vip, PORT, behind(family, 5))
+    for sport in (40000, 40001):
+        net.arrives(request(family, sport))
+    for key, flow in net.flows().items():
+        if 40000 in (key.sport, key.dport):
+            net.set_flow(key, flow._replace(lifetime=clock.now_s() - clock.GRACE_S - 1))
+    assert clock.sweep(net.maps[lb.FLOWS.name], clock.now_s()) == (4, 2)
+    assert all(40001 in (key.sport, key.dport) for key in net.flows())
 
 
 @families

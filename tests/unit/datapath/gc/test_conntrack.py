@@ -1,7 +1,9 @@
 """Which connections a sweep deletes."""
 
 from datapath.gc.conntrack import GRACE_S, expired
-from datapath.maps.conntrack import CtEntry, CtFlags
+from datapath.maps.conntrack import VALUE, CtEntry, CtFlags
+
+AT = VALUE.offset("lifetime")
 
 
 def _values(*lifetimes: int) -> bytes:
@@ -11,8 +13,8 @@ def _values(*lifetimes: int) -> bytes:
 def test_an_entry_goes_when_its_grace_is_over() -> None:
     now = 1000
     values = _values(now - GRACE_S - 1, now - GRACE_S, now, now + 1, 0)
-    assert expired(b"aabbccddee", values, 5, now) == [b"aa", b"ee"]
+    assert expired(b"aabbccddee", values, 5, now, AT) == [b"aa", b"ee"]
 
 
 def test_nothing_goes_while_all_live() -> None:
-    assert expired(b"ab", _values(10, 0xFFFFFFFF), 2, 10) == []
+    assert expired(b"ab", _values(10, 0xFFFFFFFF), 2, 10, AT) == []
