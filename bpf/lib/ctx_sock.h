@@ -5,8 +5,6 @@
 #ifndef CPLANE_CTX_SOCK_H
 #define CPLANE_CTX_SOCK_H
 
-HELPER(long, map_delete_elem, 3, void *map, const void *key);
-HELPER(u32, get_prandom_u32, 7, void);
 HELPER(u64, get_socket_cookie, 46, void *ctx);
 HELPER(u64, get_current_cgroup_id, 80, void);
 HELPER(u64, get_netns_cookie, 122, void *ctx);

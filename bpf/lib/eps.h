@@ -31,6 +31,12 @@ static __always_inline u32 identity_of(const struct addr *addr, u8 family)
 	return info ? info->sec_identity : IDENTITY_WORLD;
 }
 
+/* True for an address of the node, or of one of its endpoints. */
+static __always_inline bool address_is_local(const struct addr *addr, u8 family)
+{
+	return endpoint_of(addr, family) || identity_of(addr, family) == IDENTITY_HOST;
+}
+
 /* The identity of all that is outside: that of the empty prefix, which in dual stack has one per family. */
 static __always_inline u32 identity_of_world(const struct addr *addr, u8 family)
 {

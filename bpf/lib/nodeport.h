@@ -43,18 +43,9 @@ static __always_inline bool nodeport_parse(struct packet_ctx *ctx, struct packet
 /* The frontend that is meant; NULL if there is none, or if it is not for who comes from outside. */
 static __always_inline struct lb_service *nodeport_service(const struct packet *p)
 {
-	struct lb_service *service = lb_service_at(&p->daddr, p->dport, p->protocol, p->family);
-	struct endpoint_info *host;
+	struct lb_service *service = lb_service_lookup(&p->daddr, p->dport, p->protocol, p->family, false);
 
-	if (!service) {
-		service = lb_service_any(p->dport, p->protocol, p->family);
-		if (likely(!service))
-			return NULL;
-		host = endpoint_of(&p->daddr, p->family);
-		if (!host || !(host->flags & ENDPOINT_FLAG_HOST))
-			return NULL;
-	}
-	return service->flags & LB_FLAG_OUTSIDE ? service : NULL;
+	return service && (service->flags & LB_FLAG_OUTSIDE) ? service : NULL;
 }
 
 /* False for clients that the service is not for. */
@@ -118,7 +109,7 @@ static __always_inline bool nodeport_source(struct packet_ctx *ctx, const struct
 static __always_inline s32 nodeport_open(struct packet_ctx *ctx, const struct packet *p, struct nat *nat,
 					 const struct lb_service *service, const struct lb_backend *backend)
 {
-	bool local = (backend->flags & LB_BACKEND_LOCAL) || endpoint_of(&backend->addr, p->family);
+	bool local = (backend->flags & LB_BACKEND_LOCAL) || address_is_local(&backend->addr, p->family);
 	struct lb_flow *to = &nat->to;
 
 	to->saddr = p->saddr;

@@ -12,10 +12,14 @@ from cplane.config.model import AgentConfig
 from cplane.deciders.config import ChangeOptions
 from cplane.deciders.node import JoinNode, SetNodeAddresses
 from cplane.deciders.service import ChangeServiceOptions
-from cplane.domain.service import Algorithm, Forwarding
+from cplane.deciders.world import World
+from cplane.domain.service import Algorithm, Forwarding, ServiceOptions
 from cplane.engine.engine import Engine
 from cplane.errors import Corrupt, Unavailable
+from cplane.telemetry.log import line, logger
 from datapath.errors import DatapathError
+
+log = logger("agent")
 
 ACTOR = "agent"
 ADDRESSES_INTERVAL_S = 10.0
@@ -63,7 +67,8 @@ async def boot(config: AgentConfig, engine: Engine, datapath: Datapath) -> None:
     await engine.submit(join, actor=ACTOR, cause="start")
     options = ChangeOptions(policy_enforcement=config.policy_enforcement, policy_audit=config.policy_audit_mode)
     await engine.submit(options, actor=ACTOR, cause="start")
-    await engine.submit(_service_options(config, engine), actor=ACTOR, cause="start")
+    services = ChangeServiceOptions(options=service_options(config, engine.world))
+    await engine.submit(services, actor=ACTOR, cause="start")
     node = engine.world.node
     assert node is not None
     prefixes = tuple(cidr for cidr in (node.ipv4_pod_cidr, node.ipv6_pod_cidr) if cidr)
@@ -75,7 +80,7 @@ async def boot(config: AgentConfig, engine: Engine, datapath: Datapath) -> None:
         raise Unavailable(f"the node's network cannot be prepared: {error}") from error
 
 
-def _service_options(config: AgentConfig, engine: Engine) -> ChangeServiceOptions:
+def service_options(config: AgentConfig, world: World) -> ServiceOptions:
     """What the log has, but for what was given."""
     names = ("algorithm", "forwarding", "maglev_size", "maglev_seed", "external_cluster_ip", "zone")
     given = {name: value for name in names if (value := getattr(config.lb, name)) is not None}
@@ -83,7 +88,7 @@ def _service_options(config: AgentConfig, engine: Engine) -> ChangeServiceOption
         given["algorithm"] = Algorithm(given["algorithm"])
     if "forwarding" in given:
         given["forwarding"] = Forwarding(given["forwarding"])
-    return ChangeServiceOptions(options=replace(engine.world.service.options, **given))
+    return replace(world.service.options, **given)
 
 
 async def learn_addresses(engine: Engine, datapath: Datapath) -> None:
@@ -97,6 +102,26 @@ async def keep_addresses(engine: Engine, datapath: Datapath) -> None:
     while True:
         await anyio.sleep(ADDRESSES_INTERVAL_S)
         await learn_addresses(engine, datapath)
+
+
+async def follow_devices(datapath: Datapath) -> None:
+    """Clients outside are served by the devices that there are, until this is cancelled."""
+    before = ""
+    while True:
+        await anyio.sleep(ADDRESSES_INTERVAL_S)
+        failure = await to_thread.run_sync(_follow, datapath)
+        if failure and failure != before:
+            log.error(line("datapath", kind="devices", error=failure, detail="tried again and again"))
+        before = failure
+
+
+def _follow(datapath: Datapath) -> str:
+    """What went wrong; empty: nothing."""
+    try:
+        datapath.follow_devices()
+    except DatapathError as error:
+        return str(error)
+    return ""
 
 
 async def collect_often(datapath: Datapath) -> None:

@@ -9,12 +9,15 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from cplane.agent.netdevs import Netdevs
 from cplane.agent.targets import OwnDevices, RememberedDevices, TranslatedTarget
 from cplane.api.cni.ports import Plumbing
-from cplane.api.ports import Answer, Check, Packet
+from cplane.api.ports import Answer, Check, Packet, ServedDevice
 from cplane.config.model import AgentConfig
+from cplane.domain import maglev
 from cplane.domain.policy.lookup import lookup
 from cplane.domain.policy.mapstate import MapKey
+from cplane.domain.service import ServiceOptions
 from cplane.domain.verdict import Direction, DropReason
 from cplane.engine.reconcile import AnyTarget
 from cplane.errors import Unavailable
@@ -50,6 +53,7 @@ from datapath.netlink.memory import MemoryPlumbing
 from datapath.netlink.netns import own_cookie
 from datapath.netlink.plumbing import VethPlumbing
 from datapath.netlink.sockets import Connected, end_datagrams
+from datapath.source.defines import DEFAULTS
 from datapath.targets.map import ByteMap, MapTarget
 from datapath.targets.memory import Judgement, MemoryDatapath
 from datapath.targets.memory import Packet as DatapathPacket
@@ -71,13 +75,13 @@ class DatapathUnavailable(Unavailable):
 class Debugging:
     """Whether the kernel's programs tell each of their steps: others run then, so that these cost nothing."""
 
-    def __init__(self, opened: KernelDatapath, config: AgentConfig) -> None:
-        self._opened, self._config, self.is_on = opened, config, config.debug
+    def __init__(self, opened: KernelDatapath, programs: Callable[[bool], Mapping[str, int]], *, on: bool) -> None:
+        self._opened, self._programs, self.is_on = opened, programs, on
 
     def switch(self, *, on: bool) -> None:
         """They do, or do not any more. Blocks, for seconds where programs are compiled. Raises DatapathUnavailable."""
         try:
-            self._opened.reconfigure(_programs(self._config, debug=on))
+            self._opened.reconfigure(self._programs(on))
         except DatapathError as error:
             raise DatapathUnavailable(str(error)) from error
         self.is_on = on
@@ -101,6 +105,8 @@ class Datapath:
     plumbing: Plumbing
     prepare_node: Callable[[Sequence[str], Sequence[str]], None]
     local_addresses: Callable[[], tuple[str, ...]]
+    follow_devices: Callable[[], None]  # to the outside, as they come, change and go
+    served_devices: Callable[[], tuple[ServedDevice, ...]]
     collect: Callable[[], None]  # what time makes superfluous
     close: Callable[[], None]
     probe: Callable[[Packet], Answer] | None
@@ -110,25 +116,35 @@ class Datapath:
     end_sockets: Callable[[str, Collection[Connected]], int] = lambda *_: 0  # raises DatapathError
 
 
-def open_datapath(config: AgentConfig, name_of: Callable[[int], str], clock: SystemClock) -> Datapath:
-    """The datapath of the configuration; `name_of` is what the log calls an interface. Raises DatapathUnavailable."""
+def open_datapath(
+    config: AgentConfig, options: ServiceOptions, name_of: Callable[[int], str], clock: SystemClock
+) -> Datapath:
+    """The datapath of the configuration, for services with these options; `name_of` is what the log calls an interface.
+
+    Raises DatapathUnavailable.
+    """
     if config.datapath == "memory":
         return _memory(clock)
     try:
-        return _kernel(config, name_of)
+        return _kernel(config, options, name_of)
     except DatapathError as error:
         raise DatapathUnavailable(f"{error} (`cplane doctor` shows what this machine lacks)") from error
 
 
-def _kernel(config: AgentConfig, name_of: Callable[[int], str]) -> Datapath:
+def _kernel(config: AgentConfig, options: ServiceOptions, name_of: Callable[[int], str]) -> Datapath:
+    def programs(debug: bool) -> Mapping[str, int]:  # noqa: FBT001  # there is nothing else to say
+        return _programs(config, options, debug=debug)
+
     opened = KernelDatapath.open(
         Path(config.bpf_root),
         cache=Path(config.state_dir) / "programs",
         sizes=_sizes(config),
-        config=_programs(config, debug=config.debug),
+        config=programs(config.debug),
     )
     opened.set_monitor(_MONITOR[config.hubble.monitor])
     _serve_sockets(config, opened)
+    netdevs = Netdevs(config.lb, opened)
+    netdevs.follow()
     maps = opened.maps
     plumbing = VethPlumbing(config.node_name)
     targets: dict[str, AnyTarget] = {
@@ -162,10 +178,12 @@ def _kernel(config: AgentConfig, name_of: Callable[[int], str]) -> Datapath:
         plumbing=plumbing,
         prepare_node=plumbing.prepare_node,
         local_addresses=plumbing.local_addresses,
+        follow_devices=netdevs.follow,
+        served_devices=lambda: netdevs.served,
         collect=collect,
         close=opened.close,
         probe=None,
-        debugging=Debugging(opened, config),
+        debugging=Debugging(opened, programs, on=config.debug),
         netns_cookie=opened.numbers[StateSlot.NETNS],
         stale_sockets=lambda serves: sockets.stale(opened.peers, maps[lb.SOCKS.name], serves),
         end_sockets=end_datagrams,
@@ -232,6 +250,8 @@ def _memory(clock: SystemClock) -> Datapath:
         plumbing=plumbing,
         prepare_node=plumbing.prepare_node,
         local_addresses=plumbing.local_addresses,
+        follow_devices=lambda: None,
+        served_devices=lambda: (),
         collect=lambda: None,
         close=lambda: None,
         probe=probe,
@@ -247,10 +267,18 @@ def _sizes(config: AgentConfig) -> dict[str, int]:
     return sizing.sizes(memory, ratio=ratio, conntrack_max=wanted.ct_max, services_max=wanted.lb_map_max)
 
 
-def _programs(config: AgentConfig, *, debug: bool) -> dict[str, int]:
+def _programs(config: AgentConfig, options: ServiceOptions, *, debug: bool) -> dict[str, int]:
     """The settings that programs are compiled with, where they are not the usual ones."""
-    wanted = {"debug": debug, "sock_hostns_only": config.lb.hostns_only}
-    return {name: 1 for name, on in wanted.items() if on}
+    seed = maglev.parse_seed(options.maglev_seed)
+    wanted = {
+        "debug": int(debug),
+        "sock_hostns_only": int(config.lb.hostns_only),
+        "lb": int(bool(config.lb.devices)),
+        "maglev_size": options.maglev_size,
+        "maglev_seed4": seed.jhash0,
+        "maglev_seed6": seed.jhash1,
+    }
+    return {name: value for name, value in wanted.items() if value != DEFAULTS[name]}
 
 
 def _look_up(

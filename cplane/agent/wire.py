@@ -13,7 +13,7 @@ from anyio.abc import TaskGroup
 
 from cplane import __version__
 from cplane.agent import memory
-from cplane.agent.boot import agree, boot, collect_often, keep_addresses
+from cplane.agent.boot import agree, boot, collect_often, follow_devices, keep_addresses, service_options
 from cplane.agent.checking import check_often
 from cplane.agent.datapaths import Datapath, doctor, open_datapath
 from cplane.agent.flows import History, flow_history
@@ -70,6 +70,7 @@ async def run(config: AgentConfig) -> None:
         datapath = await to_thread.run_sync(
             open_datapath,
             config,
+            service_options(config, world),
             lambda index: observed.host_interface(index),  # noqa: PLW0108  # `observed` comes after
             clock,
         )
@@ -153,11 +154,13 @@ async def _serve(
         flow=lambda uuid: _recorded(history).line(uuid),
         seen=lambda sight: _recorded(history).fold(sight),
         debugging=datapath.debugging,
+        served_devices=datapath.served_devices,
     )
     cni = CniService(engine, datapath.plumbing, address=UnixAddress(config.cni_socket), clock=clock)
     await tasks.start(partial(serve, admin_services(engine, agent), [UnixAddress(config.admin_socket)], refuse=refuse))
     await tasks.start(cni.run)
     tasks.start_soon(keep_addresses, engine, datapath)
+    tasks.start_soon(follow_devices, datapath)
 
 
 async def _observe(

@@ -111,6 +111,19 @@ class Clock(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class ServedDevice:
+    """A device by which clients outside reach services, if it is `present`; `xdp`: before there are socket buffers.
+
+    `detail` says why not.
+    """
+
+    name: str
+    present: bool = False
+    xdp: bool = False
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Monitor:
     """The records that the datapath reports packets with, since the agent started."""
 
@@ -216,3 +229,4 @@ class Agent:
     flow: Callable[[str], bytes | None] | None = None
     seen: Callable[[Sight], None] | None = None
     debugging: Debugging | None = None
+    served_devices: Callable[[], Sequence[ServedDevice]] = tuple

@@ -46,6 +46,10 @@ class StatusService(pb.StatusServiceBase):
             log=agent.log_location,
             digest=await self._digest(),
             monitor=pb.MonitorStatus(enabled=monitor.enabled, seen=monitor.seen, lost=monitor.lost),
+            served_devices=[
+                pb.ServedDevice(name=one.name, present=one.present, xdp=one.xdp, detail=one.detail)
+                for one in agent.served_devices()
+            ],
         )
 
     async def wait(self, message: pb.WaitRequest) -> pb.WaitResponse:

@@ -42,11 +42,18 @@ def _status_rows(one: "pb.GetStatusResponse") -> list[tuple[str, object]]:
         ("endpoints", one.endpoints),
         ("identities", one.identities),
         ("policies", f"{one.policies} (revision {one.policy_revision})"),
+        ("clients outside", "; ".join(map(_served, one.served_devices)) or "not served"),
         ("tables", ", ".join(f"{count.table} {count.entries}" for count in one.tables) or "-"),
         ("monitor", records),
         ("log", one.log),
         ("digest", one.digest or "-"),
     ]
+
+
+def _served(one: "pb.ServedDevice") -> str:
+    if one.xdp:
+        return f"by {one.name} (XDP)"
+    return f"by {one.name} (no XDP: {one.detail})" if one.present else f"not by {one.name}: {one.detail}"
 
 
 @click.command()

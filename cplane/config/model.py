@@ -23,6 +23,7 @@ _CLUSTER_NAME_MAX: Final = 32
 _SOCKET_PATH_MAX: Final = 107 - len("/hubble.sock")
 _DATABASES: Final = ("postgresql://", "postgres://")
 _PASSWORD: Final = re.compile(r"(?<=[^:/]):[^@/?]*(?=@)|(?<=[?&])password=[^&]*&?")
+_DEVICE_BYTES: Final = 16  # IFNAMSIZ, with a zero at the end
 _POD_BITS_MAX: Final = {4: 30, 6: 126}  # longer prefixes have no address for a pod beside the router's
 
 
@@ -234,6 +235,16 @@ class LbConfig:
     hostns_only: bool = field(
         default=False, metadata={"help": "serve sockets of the node's own network namespace only"}
     )
+    devices: tuple[str, ...] = field(
+        default=(), metadata={"help": "interfaces by which clients outside reach services; none given: no such clients"}
+    )
+    acceleration: Literal["disabled", "best-effort", "native"] = field(
+        default="disabled",
+        metadata={
+            "help": "XDP on those, for what goes on to backends of other nodes and back: on none, on all whose drivers "
+            "can, or on all, without which the agent does not start"
+        },
+    )
     algorithm: Literal["random", "maglev"] | None = field(
         default=None,
         metadata={"help": "how a backend is chosen for clients outside (default: the log's, first random)"},
@@ -274,6 +285,12 @@ class LbConfig:
         """Everything that is wrong here, keys relative to this section."""
         if self.cgroup not in {"", "auto"} and not self.cgroup.startswith("/"):
             yield Fault("cgroup", f"{self.cgroup!r} is neither an absolute path nor auto")
+        for one in self.devices:
+            if not 0 < len(one.encode()) < _DEVICE_BYTES or "/" in one:
+                yield Fault("devices", f"{one!r} is no name of an interface")
+        yield from _one_of("acceleration", self.acceleration, ("disabled", "best-effort", "native"))
+        if self.acceleration != "disabled" and not self.devices:
+            yield Fault("acceleration", "there are no lb.devices")
         if self.algorithm is not None:
             yield from _one_of("algorithm", self.algorithm, ("random", "maglev"))
         if self.forwarding is not None:

@@ -70,6 +70,7 @@ def _questions(python: str) -> Iterator[tuple[str, Callable[[], str], str, str]]
     yield "redirect_peer", _helper(_REDIRECT_PEER), "pod-to-pod delivery", "a kernel of 5.10 or newer"
     yield "coarse_clock", _helper(_KTIME_COARSE), "conntrack lifetimes", "a kernel of 5.11 or newer"
     yield "tcx", _tcx, "programs on devices", "a kernel of 6.6 or newer"
+    yield "xdp", _xdp, "clients outside, with lb.acceleration", "a kernel with CONFIG_BPF_SYSCALL=y, 5.9 or newer"
     yield "compiler", lambda: _compiler(python), "compiling the programs", "apt-get install python3-bpfcc"
     yield (
         "ip_forward",
@@ -150,14 +151,17 @@ def _batches() -> str:
     return "LPM trie"
 
 
-def _program(*instructions: tuple[int, int, int, int]) -> int:
-    code = b"".join(
+def _code(*instructions: tuple[int, int, int, int]) -> bytes:
+    return b"".join(
         bytes((opcode, registers))
         + offset.to_bytes(2, "little", signed=True)
         + value.to_bytes(4, "little", signed=True)
         for opcode, registers, offset, value in instructions
     )
-    return load.load("cplane_probe", code, {})
+
+
+def _program(*instructions: tuple[int, int, int, int]) -> int:
+    return load.load("cplane_probe", _code(*instructions), {})
 
 
 _RETURN: Final = ((0xB7, 0, 0, 0), (0x95, 0, 0, 0))  # r0 = 0; exit
@@ -180,6 +184,11 @@ def _tcx() -> str:
     finally:
         os.close(fd)
     return "tcx links"
+
+
+def _xdp() -> str:
+    os.close(syscall.prog_load(syscall.ProgramKind.XDP, syscall.AttachPoint.XDP, _code(*_RETURN), "cplane_probe"))
+    return "XDP programs"
 
 
 def _compiler(python: str) -> str:

@@ -25,21 +25,27 @@ def add(index: int, name: str, address: str) -> Request:
 
 def of_interface(kernel: Rtnl, index: int) -> set[str]:
     """The addresses that the interface has, as text."""
-    return {_address(found) for found in kernel.dump(rtnl.GET_ADDRESS, ifaddrmsg()) if found["index"] == index}
+    return {text(found) for found in kernel.dump(rtnl.GET_ADDRESS, ifaddrmsg()) if found["index"] == index}
 
 
 def local(kernel: Rtnl, skip: frozenset[str] = frozenset()) -> tuple[str, ...]:
     """The node's own addresses, sorted: of global scope, without those of pods' links and of interfaces in `skip`."""
     ours = {rtnl.index_of(name) for name in skip}
     found = {
-        _address(message)
+        text(message)
         for message in kernel.dump(rtnl.GET_ADDRESS, ifaddrmsg())
-        if message["scope"] == _UNIVERSE and message["index"] not in ours and not _is_pod_link(message["index"])
+        if is_global(message) and message["index"] not in ours and not _is_pod_link(message["index"])
     }
-    return tuple(sorted(found, key=lambda text: (ip_address(text).version, ip_address(text))))
+    return tuple(sorted(found, key=lambda one: (ip_address(one).version, ip_address(one))))
 
 
-def _address(message: Message) -> str:
+def is_global(message: Message) -> bool:
+    """Whether the address is good for all the world, and not for a link or this node only."""
+    return bool(message["scope"] == _UNIVERSE)
+
+
+def text(message: Message) -> str:
+    """The address that the message is about."""
     # On a point-to-point link IFA_ADDRESS is the far end; IPv6 has IFA_LOCAL only there (linux/if_addr.h).
     return str(message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS"))
 

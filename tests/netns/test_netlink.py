@@ -1,17 +1,18 @@
 """Links, addresses and routes as the kernel has them, in namespaces of our own."""
 
 import os
+import socket
 import threading
 
 import pytest
 
-from datapath.netlink import links, netns, node, routes
+from datapath.netlink import devices, links, netns, node, routes
 from datapath.netlink.attachment import ROUTE_PROTOCOL, Attachment, Wiring
 from datapath.netlink.errors import InterfaceExists, KernelRefused, NameTaken, NoNamespace, OwnNamespace
 from datapath.netlink.families import family_of
 from datapath.netlink.plumbing import VethPlumbing
 from datapath.netlink.rtnl import Rtnl
-from tests.support.netns import Namespace, namespaces, ping
+from tests.support.netns import Namespace, namespace, namespaces, ping
 
 pytestmark = [
     pytest.mark.root,
@@ -65,6 +66,31 @@ def test_pods_reach_each_other_and_the_node_through_routes_alone(spaces):
     assert two.run(lambda: ping("fd09::1"))
     assert host.run(lambda: ping("10.9.0.2"))
     assert host.run(lambda: ping("fd09::2"))
+
+
+def test_a_device_is_found_with_the_addresses_that_are_good_for_all_the_world():
+    with namespace() as home:
+        home.ip("link", "add", "eth0", "address", "02:00:00:00:00:07", "type", "veth", "peer", "name", "other")
+        assert home.run(lambda: devices.find("eth0")) == (
+            *(home.run(lambda: socket.if_nametoindex("eth0")), bytes.fromhex("020000000007"), "veth"),
+            *(bytes(4), bytes(16)),
+        )
+        for address, *more in (
+            ("169.254.0.1/16", "scope", "link"),
+            ("192.0.2.1/24", "preferred_lft", "0"),
+            ("198.51.100.7/24",),
+            ("198.51.100.8/24",),
+            ("fe80::7/64", "nodad"),
+            ("2001:db8::1/64", "nodad", "preferred_lft", "0"),
+            ("2001:db8::7/64", "nodad"),
+        ):
+            home.ip("address", "add", address, "dev", "eth0", *more)
+        found = home.run(lambda: devices.find("eth0"))
+        assert found is not None
+        assert found.ipv4 == socket.inet_pton(socket.AF_INET, "198.51.100.7")
+        assert found.ipv6 == socket.inet_pton(socket.AF_INET6, "2001:db8::7")
+        assert home.run(lambda: devices.find("lo")) is None, "it is no Ethernet device"
+        assert home.run(lambda: devices.find("eth7")) is None
 
 
 def test_an_address_that_no_pod_has_is_unreachable(spaces):

@@ -9,13 +9,14 @@ import anyio
 from cplane.hubble.origin import TYPE_URL
 from cplane.pb.cplane.admin import v1 as pb
 from cplane.pb.observer import observer_pb2 as observer
+from cplane.projections import services
 from cplane.transport.client import ClientChannel, connect
 from tests.support.agent import Agent
 from tests.support.observing import get_flows
 
 T = TypeVar("T")
 
-TABLES: Final = ("policy", "ipcache", "lxc", "devices")
+TABLES: Final = ("policy", "ipcache", "lxc", "devices", *services.TABLES)
 PATIENT_S: Final = 10.0
 
 

@@ -21,7 +21,11 @@ class Echo:
         self._listening: list[socket.socket] = []
         self._heard: list[socket.socket] = []
         self._talking: dict[int, socket.socket] = {}
-        netns.run(lambda: [self._open(address, port) for address in addresses])
+        try:
+            netns.run(lambda: [self._open(address, port) for address in addresses])
+        except BaseException:
+            self._close_all()
+            raise
         self._thread = threading.Thread(target=self._serve, name=f"echo-{name}")
         self._thread.start()
 
@@ -71,6 +75,9 @@ class Echo:
         """The thread has ended, its sockets are closed."""
         self._stop.send(b"x")
         self._thread.join()
+        self._close_all()
+
+    def _close_all(self) -> None:
         for one in (self._ends, self._stop, *self._listening, *self._heard, *self._talking.values()):
             one.close()
 

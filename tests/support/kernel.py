@@ -112,7 +112,6 @@ class Node:
 
     def host(self, address: str) -> None:
         """The address is one of the node's own."""
-        self.lxc(address, EndpointInfo(0, HOST, 0, 0, endpoints.FLAG_HOST, bytes(6), bytes(6)))
         self.prefix(f"{address}/{32 if '.' in address else 128}", HOST)
 
     def lxc(self, address: str, info: EndpointInfo) -> None:

@@ -30,7 +30,7 @@ CLIENT4, CLIENT6 = "10.200.0.7", "fd20::7"
 _SIZES: Final = SIZES | dict.fromkeys(("cplane_ct4", "cplane_ct6", "cplane_lb_flow"), 32768)
 _SIOCETHTOOL: Final = 0x8946
 _ETHTOOL_STXCSUM: Final = 0x17
-_PASS: Final = struct.pack("<BBhi", 0xB7, 0, 0, 2) + struct.pack("<BBhi", 0x95, 0, 0, 0)  # r0 = XDP_PASS; exit
+PASSES: Final = struct.pack("<BBhi", 0xB7, 0, 0, 2) + struct.pack("<BBhi", 0x95, 0, 0, 0)  # r0 = XDP_PASS; exit
 
 
 @dataclass
@@ -81,7 +81,7 @@ def wire(cache: Path, pods: Mapping[str, int], configs: Mapping[str, int]) -> It
             space.ip("link", "set", "lo", "up")
         switch.ip("link", "add", "br0", "type", "bridge")
         switch.ip("link", "set", "br0", "up")
-        passes = syscall.prog_load(ProgramKind.XDP, AttachPoint.XDP, _PASS, "cpt_pass")
+        passes = syscall.prog_load(ProgramKind.XDP, AttachPoint.XDP, PASSES, "cpt_pass")
         stack.callback(os.close, passes)
         _plug(stack, client, switch, "client", (CLIENT4, CLIENT6), passes)
         sites = {}
@@ -126,15 +126,15 @@ def _plug(
     home.ip("address", "add", f"{addresses[1]}/64", "dev", "eth0", "nodad")
 
     def prepare() -> None:
-        _sum_in_software(end)
+        sum_in_software(end)
         index = socket.if_nametoindex(end)
         stack.callback(os.close, syscall.link_create(passes, index, AttachPoint.XDP, name, 1 << 2))
 
     switch.run(prepare)
-    home.run(lambda: _sum_in_software("eth0"))
+    home.run(lambda: sum_in_software("eth0"))
 
 
-def _sum_in_software(device: str) -> None:
+def sum_in_software(device: str) -> None:
     """Checksums are in packets, as on a wire, and not left to whoever receives them."""
     value = ctypes.create_string_buffer(struct.pack("II", _ETHTOOL_STXCSUM, 0))
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:

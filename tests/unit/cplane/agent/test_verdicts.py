@@ -17,6 +17,7 @@ from cplane.deciders.endpoint import ConfigureEndpoint
 from cplane.deciders.policy import ApplyPolicies
 from cplane.deciders.world import Command
 from cplane.domain.policy.parse import AUDIT_ANNOTATION
+from cplane.domain.service import ServiceOptions
 from cplane.engine.engine import Engine, replay
 from cplane.eventlog.memory import MemoryLog
 from cplane.hubble.flow import FlowBuilder
@@ -76,7 +77,7 @@ def names(policies: object) -> list[str]:
 async def running() -> AsyncIterator[Node]:
     clock = SystemClock()
     log = MemoryLog(clock)
-    datapath = open_datapath(AgentConfig(node_name="n1", datapath="memory"), lambda _: "", clock)
+    datapath = open_datapath(AgentConfig(node_name="n1", datapath="memory"), ServiceOptions(), lambda _: "", clock)
     world, tables = await replay(log)
     engine = Engine(log, datapath.targets, datapath.publish, started=world, tables=tables)
     async with anyio.create_task_group() as tasks:

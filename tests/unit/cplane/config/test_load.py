@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from cplane.config.bpf import BpfConfig
 from cplane.config.load import KEYS, agent_options, load
-from cplane.config.model import AgentConfig, BadConfig, HubbleConfig
+from cplane.config.model import AgentConfig, BadConfig, HubbleConfig, LbConfig
 from cplane.config.tls import TlsFiles
 
 
@@ -247,6 +247,36 @@ def test_the_hubble_section_is_checked_too(values: dict[str, Any], error: str):
     with pytest.raises(BadConfig) as bad:
         AgentConfig(node_name="n", hubble=HubbleConfig(**values))
     assert str(bad.value) == error
+
+
+@pytest.mark.parametrize(
+    ("values", "error"),
+    [
+        ({"devices": ("eth0/1",)}, "lb.devices: 'eth0/1' is no name of an interface"),
+        ({"devices": ("x" * 16,)}, f"lb.devices: '{'x' * 16}' is no name of an interface"),
+        ({"devices": ("",)}, "lb.devices: '' is no name of an interface"),
+        ({"acceleration": "native"}, "lb.acceleration: there are no lb.devices"),
+        (
+            {"devices": ("eth0",), "acceleration": "fast"},
+            "lb.acceleration: 'fast' is none of disabled, best-effort, native",
+        ),
+        ({"algorithm": "first"}, "lb.algorithm: 'first' is none of random, maglev"),
+    ],
+)
+def test_the_section_of_services_is_checked_too(values: dict[str, Any], error: str):
+    with pytest.raises(BadConfig) as bad:
+        AgentConfig(node_name="n", lb=LbConfig(**values))
+    assert str(bad.value) == error
+
+
+def test_every_section_can_be_one_of_the_file(tmp_path: Path):
+    path = tmp_path / "c.yaml"
+    path.write_text(
+        "lb: {devices: [eth0, eth1], acceleration: native, maglev_size: 251}\nhubble: {ring_records: 1024}\n"
+    )
+    config = load(str(path), {"node_name": "n"}, {})
+    assert config.lb == LbConfig(devices=("eth0", "eth1"), acceleration="native", maglev_size=251)
+    assert config.hubble.ring_records == 1024
 
 
 @pytest.mark.parametrize(
