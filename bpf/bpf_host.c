@@ -28,21 +28,25 @@
 #include "lib/nat_error.h"
 #include "lib/answer.h"
 #include "lib/fib.h"
+#include "lib/dsr.h"
 #include "lib/nodeport.h"
+#include "lib/dsr_receive.h"
 #include "lib/netdev.h"
 
 PROGRAM int from_netdev(struct packet_ctx *ctx)
 {
 	struct packet *p = packet_begin(0);
 	struct nat *nat;
+	bool parsed;
 	s32 ret;
 
 	if (!p || ctx->pkt_type != PACKET_HOST)
 		return CTX_ACT_OK;
-	nat = nat_of(p);
-	if (!netdev_parse(ctx, p, nat))
-		return CTX_ACT_OK;
-	ret = nodeport_from_outside(ctx, p, nat);
+	nat = nat_begin(p);
+	parsed = netdev_parse(ctx, p, nat);
+	ret = parsed ? nodeport_from_outside(ctx, p, nat) : NODEPORT_NOT_OURS;
+	if (likely(ret == NODEPORT_NOT_OURS))
+		ret = dsr_receive(ctx, p, nat, parsed);
 	return ret < 0 ? netdev_drop(ctx, p, ret, true) : ret;
 }
 
@@ -55,7 +59,7 @@ PROGRAM int to_netdev(struct packet_ctx *ctx)
 	/* What came in by a device was translated there, or is not ours. */
 	if (!p || ctx_came_in(ctx))
 		return CTX_ACT_OK;
-	nat = nat_of(p);
+	nat = nat_begin(p);
 	if (!netdev_parse(ctx, p, nat))
 		return CTX_ACT_OK;
 	ret = nodeport_to_outside(ctx, p, nat);

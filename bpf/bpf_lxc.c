@@ -36,6 +36,7 @@
 #include "lib/nat_error.h"
 #include "lib/answer.h"
 #include "lib/fib.h"
+#include "lib/dsr.h"
 #include "lib/nodeport.h"
 
 #ifndef CONFIG_lb
@@ -77,7 +78,7 @@ static __always_inline s32 parse(struct packet_ctx *ctx, struct packet *p, const
 	if (ret < 0)
 		return ret;
 	if (CONFIG(lb)) {
-		nat_of(p)->fragment_id = fragment.id;
+		nat_begin(p)->fragment_id = fragment.id;
 		nat_of(p)->fragmented = fragment.present;
 	}
 	if (!l4_is_tracked(p->protocol, v6))

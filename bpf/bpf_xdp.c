@@ -29,6 +29,7 @@
 #include "lib/nat_error.h"
 #include "lib/answer.h"
 #include "lib/fib.h"
+#include "lib/dsr.h"
 #include "lib/nodeport.h"
 #include "lib/netdev.h"
 
@@ -40,9 +41,11 @@ PROGRAM int xdp_netdev(struct packet_ctx *ctx)
 
 	if (!p)
 		return CTX_ACT_OK;
-	nat = nat_of(p);
+	nat = nat_begin(p);
 	if (!netdev_parse(ctx, p, nat))
 		return CTX_ACT_OK;
 	ret = nodeport_from_outside(ctx, p, nat);
+	if (likely(ret == NODEPORT_NOT_OURS))
+		return CTX_ACT_OK;
 	return ret < 0 ? netdev_drop(ctx, p, ret, false) : ret;
 }

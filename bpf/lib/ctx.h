@@ -99,17 +99,19 @@ static __always_inline unsigned long ctx_offset(u32 offset)
 	return near;
 }
 
+#define BPF_ADJ_ROOM_NET 0	/* behind the network header */
+#define BPF_ADJ_ROOM_MAC 1	/* before it */
+/* What a tunnel header is to the kernel, which cuts large packets to pieces behind it. */
+#define BPF_F_ENCAP_L3_IPV4 (1ULL << 1)
+#define BPF_F_ENCAP_L3_IPV6 (1ULL << 2)
+#define BPF_F_DECAP_L3_IPV4 (1ULL << 7)
+#define BPF_F_DECAP_L3_IPV6 (1ULL << 8)
+
 #include "csum.h"
 #ifdef CPLANE_XDP
 #include "ctx_xdp.h"
 #else
 #include "ctx_skb.h"
 #endif
-
-/* Of socket buffers only; what shares a header with XDP programs has them in branches that these never take. */
-#define BPF_ADJ_ROOM_NET 0	/* behind the network header */
-#define BPF_ADJ_ROOM_MAC 1	/* before it */
-HELPER(long, skb_change_tail, HELPER_SKB_CHANGE_TAIL, struct packet_ctx *ctx, u32 len, u64 flags);
-HELPER(long, skb_adjust_room, 50, struct packet_ctx *ctx, s32 size, u32 mode, u64 flags);
 
 #endif

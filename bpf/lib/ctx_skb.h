@@ -22,7 +22,11 @@ struct packet_ctx {
 	u32 tc_classid;
 	u32 data;
 	u32 data_end;
+	u32 unread[23];
+	u32 gso_size;
 };
+
+_Static_assert(__builtin_offsetof(struct packet_ctx, gso_size) == 176, "struct __sk_buff is another one");
 
 #define CTX_XDP 0
 
@@ -40,6 +44,8 @@ HELPER(long, l4_csum_replace, 11, struct packet_ctx *ctx, u32 offset, u64 from, 
 HELPER(long, skb_load_bytes, 26, const struct packet_ctx *ctx, u32 offset, void *to, u32 len);
 HELPER(u32, get_hash_recalc, 34, const struct packet_ctx *ctx);
 HELPER(long, skb_pull_data, 39, struct packet_ctx *ctx, u32 len);
+HELPER(long, skb_adjust_room, 50, struct packet_ctx *ctx, s32 size, u32 mode, u64 flags);
+HELPER(long, skb_change_tail, HELPER_SKB_CHANGE_TAIL, struct packet_ctx *ctx, u32 len, u64 flags);
 HELPER(long, redirect_peer, 155, u32 ifindex, u64 flags);
 
 #define PACKET_HOST 0	/* of pkt_type: sent to us and nobody else */
@@ -78,6 +84,12 @@ static __always_inline bool ctx_is_tagged(const struct packet_ctx *ctx)
 	return ctx->vlan_present;
 }
 
+/* Payload of each of the packets that this one will be cut to; 0: it is a packet. */
+static __always_inline u32 ctx_segment_size(const struct packet_ctx *ctx)
+{
+	return ctx->gso_size;
+}
+
 static __always_inline long ctx_load(const struct packet_ctx *ctx, u32 offset, void *to, u32 size)
 {
 	return skb_load_bytes(ctx, offset, to, size);
@@ -97,6 +109,18 @@ static __always_inline void *ctx_at(struct packet_ctx *ctx, u32 offset, u32 size
 		return NULL;
 	at = ctx_data(ctx) + offset;
 	return at + size <= ctx_data_end(ctx) ? at : NULL;
+}
+
+/* `size` new bytes behind the network header, before its options. */
+static __always_inline long ctx_grow_l3(struct packet_ctx *ctx, const bool v6, const u32 size)
+{
+	return skb_adjust_room(ctx, size, BPF_ADJ_ROOM_NET, 0);
+}
+
+/* `size` new bytes between the Ethernet header and all else, for what `flags` say. */
+static __always_inline long ctx_grow_outer(struct packet_ctx *ctx, const u32 size, const u64 flags)
+{
+	return skb_adjust_room(ctx, size, BPF_ADJ_ROOM_MAC, flags);
 }
 
 /* The checksum at `offset` follows what has changed under it (csum.h). CSUM_PSEUDO: in the pseudo-header, which

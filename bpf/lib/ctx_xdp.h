@@ -21,6 +21,11 @@ struct packet_ctx {
 #define CTX_ACT_TX 3
 #define CTX_ACT_REDIRECT 4
 
+HELPER(long, xdp_adjust_head, 44, struct packet_ctx *ctx, s32 size);
+/* Of socket buffers only; what shares a header with programs on tcx has them in branches that are never taken here. */
+HELPER(long, skb_adjust_room, 50, struct packet_ctx *ctx, s32 size, u32 mode, u64 flags);
+HELPER(long, skb_change_tail, HELPER_SKB_CHANGE_TAIL, struct packet_ctx *ctx, u32 len, u64 flags);
+
 HELPER(long, xdp_load_bytes, 189, const struct packet_ctx *ctx, u32 offset, void *to, u32 len);
 
 static __always_inline void *ctx_data(const struct packet_ctx *ctx)
@@ -57,6 +62,11 @@ static __always_inline bool ctx_is_tagged(const struct packet_ctx *ctx)
 	return false;
 }
 
+static __always_inline u32 ctx_segment_size(const struct packet_ctx *ctx)
+{
+	return 0;
+}
+
 static __always_inline long ctx_load(const struct packet_ctx *ctx, u32 offset, void *to, u32 size)
 {
 	return xdp_load_bytes(ctx, offset, to, size);
@@ -68,6 +78,36 @@ static __always_inline void *ctx_at(struct packet_ctx *ctx, u32 offset, u32 size
 	void *at = ctx_data(ctx) + offset;
 
 	return likely(at + size <= ctx_data_end(ctx)) ? at : NULL;
+}
+
+/* `size` new bytes behind the first `before` ones. */
+static __always_inline long ctx_grow(struct packet_ctx *ctx, const u32 before, const u32 size)
+{
+	u16 *to, *from;
+	u32 i;
+
+	if (xdp_adjust_head(ctx, -(s32)size))
+		return -1;
+	to = ctx_at(ctx, 0, before + size);
+	if (!to)
+		return -1;
+	from = (void *)to + size;
+#pragma clang loop unroll(full)
+	for (i = 0; i < before / 2; i++)
+		to[i] = from[i];
+	return 0;
+}
+
+/* `size` new bytes behind the network header, before its options. */
+static __always_inline long ctx_grow_l3(struct packet_ctx *ctx, const bool v6, const u32 size)
+{
+	return v6 ? ctx_grow(ctx, 14 + 40, size) : ctx_grow(ctx, 14 + 20, size);
+}
+
+/* `size` new bytes between the Ethernet header and all else; `flags` are for socket buffers. */
+static __always_inline long ctx_grow_outer(struct packet_ctx *ctx, const u32 size, const u64 flags)
+{
+	return ctx_grow(ctx, 14, size);
 }
 
 /* The checksum at `offset` follows what has changed under it (csum.h). Nobody computes it later. */

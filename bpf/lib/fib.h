@@ -20,27 +20,38 @@ struct fib_next_hop {
 HELPER(long, fib_lookup, 69, struct packet_ctx *ctx, struct fib *fib, u32 size, u32 flags);
 HELPER(long, redirect_neigh, 152, u32 ifindex, const struct fib_next_hop *next, u32 size, u64 flags);
 
-/* Where a packet of `length` bytes goes that has become `to`: FIB_SUCCESS, or FIB_NO_NEIGHBOUR if the next hop's MAC is not known yet,
- * or FIB_TOO_BIG if it does not fit there. Less than 0: nowhere.
+/* Where a packet of `length` bytes goes that has become `to`: FIB_SUCCESS, or FIB_NO_NEIGHBOUR if the next hop's MAC is
+ * not known yet, or FIB_TOO_BIG if it does not fit there. Less than 0: nowhere.
  */
-static __always_inline s32 fib_route(struct packet_ctx *ctx, const struct packet *p, struct nat *nat,
+static __always_inline s32 fib_route(struct packet_ctx *ctx, const struct packet *p, struct fib *fib,
 				     const struct lb_flow *to, u16 length)
 {
-	struct fib *fib = &nat->fib;
 	s32 ret;
 
 	fib->family = packet_is_v6(p) ? AF_INET6 : AF_INET;
 	fib->protocol = p->protocol;
 	fib->sport = to->sport;
 	fib->dport = to->dport;
-	/* A socket buffer's length is known to the kernel, also that of its segments. */
-	fib->length = CTX_XDP ? length : 0;
+	fib->length = length;
 	fib->ifindex = ctx_device(ctx);
 	fib->flow = 0;
 	fib->saddr = to->saddr;
 	fib->daddr = to->daddr;
 	ret = fib_lookup(ctx, fib, sizeof(*fib), 0);
 	return ret == FIB_SUCCESS || ret == FIB_NO_NEIGHBOUR || ret == FIB_TOO_BIG ? ret : -1;
+}
+
+/* Bytes of the packet, or of the largest of the packets that it will be cut to, from the network header on. */
+static __always_inline u32 fib_packet_size(struct packet_ctx *ctx, const struct packet *p)
+{
+	struct tcphdr *tcp;
+	u32 head;
+
+	if (likely(!ctx_segment_size(ctx)))
+		return ctx_length(ctx) - ETH_HLEN;
+	tcp = p->protocol == IPPROTO_TCP ? ctx_at(ctx, ctx_offset(p->l4_offset), sizeof(*tcp)) : NULL;
+	head = tcp ? (u32)tcp->offset >> 4 << 2 : sizeof(struct udphdr);
+	return p->l4_offset - ETH_HLEN + head + ctx_segment_size(ctx);
 }
 
 /* What a lookup has found, to be used for a while. */
@@ -77,8 +88,9 @@ static __always_inline bool fib_is_reached_by_xdp(struct packet_ctx *ctx, const 
 	return device && (device->flags & LB_NETDEV_REDIRECT) && fib_frame_is_ours(ctx);
 }
 
-/* What a router does to the headers. */
-static __always_inline s32 fib_headers(struct packet_ctx *ctx, const struct packet *p, const struct lb_route *route)
+/* What a router does to the headers. One that is made here has its hops yet (`fresh`). */
+static __always_inline s32 fib_headers(struct packet_ctx *ctx, const struct packet *p, const struct lb_route *route,
+				       bool fresh)
 {
 	struct ethhdr *eth = ctx_at(ctx, 0, sizeof(*eth) + sizeof(struct iphdr));
 	struct ipv6hdr *ip6;
@@ -89,6 +101,8 @@ static __always_inline s32 fib_headers(struct packet_ctx *ctx, const struct pack
 		mac_copy(eth->dest, route->dmac);
 		mac_copy(eth->source, route->smac);
 	}
+	if (fresh)
+		return 0;
 	if (!packet_is_v6(p))
 		return ipv4_forward((struct iphdr *)(eth + 1));
 	ip6 = ctx_at(ctx, ETH_HLEN, sizeof(*ip6));
@@ -101,9 +115,9 @@ static __always_inline s32 fib_headers(struct packet_ctx *ctx, const struct pack
  * asks for its MAC.
  */
 static __always_inline s32 fib_forward(struct packet_ctx *ctx, const struct packet *p, const struct fib *fib,
-				       const struct lb_route *route)
+				       const struct lb_route *route, bool fresh)
 {
-	s32 ret = fib_headers(ctx, p, route);
+	s32 ret = fib_headers(ctx, p, route, fresh);
 
 	if (ret < 0)
 		return ret;

@@ -39,8 +39,10 @@ struct nat {
 	struct fib fib;
 	u32 inner_offset;	/* SHAPE_ERROR: where the quoted packet's headers are */
 	u32 inner_l4_offset;
+	struct addr outer;	/* this node's, of a packet in which the packet goes on */
 	__be32 fragment_id;
 	bool fragmented;
+	bool told;		/* DSR: the packet says what the client has asked for */
 	bool changed;		/* the packet is not what it was when it came */
 	bool answered;		/* it is dropped, and its sender is to hear so */
 };
@@ -51,6 +53,17 @@ _Static_assert(sizeof(struct packet) + sizeof(struct nat) <= sizeof(struct scrat
 static __always_inline struct nat *nat_of(struct packet *p)
 {
 	return (struct nat *)(p + 1);
+}
+
+/* The same, where a packet begins. All else is written before it is read. */
+static __always_inline struct nat *nat_begin(struct packet *p)
+{
+	struct nat *nat = nat_of(p);
+
+	nat->changed = false;
+	nat->told = false;
+	nat->answered = false;
+	return nat;
 }
 
 /* The programs' own clock, which costs nothing to read: about a second, whatever the kernel's HZ is (0.3 to 2.6 s). */

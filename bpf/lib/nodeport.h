@@ -9,6 +9,7 @@
 #define NODEPORT_NONE 0		/* none of ours */
 #define NODEPORT_STACK 1	/* for this node: translated it goes on to the stack */
 #define NODEPORT_FORWARD 2	/* for another node, or for the client */
+#define NODEPORT_NOT_OURS 0x100	/* no action of a program */
 
 /* No header that we look for begins behind this. */
 #define NODEPORT_OFFSET_MAX (CTX_REACH - 256)
@@ -23,8 +24,6 @@ static __always_inline bool nodeport_parse(struct packet_ctx *ctx, struct packet
 		return false;
 	nat->fragment_id = fragment.id;
 	nat->fragmented = fragment.present;
-	nat->changed = false;
-	nat->answered = false;
 	if (!v6)
 		fragment_find4(ctx, nat);
 	if (p->protocol == icmp_protocol(v6))
@@ -91,7 +90,7 @@ static __always_inline bool nodeport_source(struct packet_ctx *ctx, const struct
 	struct lb_netdev *device;
 	struct lb_flow *to = &nat->to;
 
-	if (fib_route(ctx, p, nat, to, 0) < 0)
+	if (fib_route(ctx, p, &nat->fib, to, 0) < 0)
 		return false;
 	device = lb_netdevs_map(nat->fib.ifindex);
 	if (!device)
@@ -117,9 +116,9 @@ static __always_inline s32 nodeport_open(struct packet_ctx *ctx, const struct pa
 	to->dport = backend->port;
 	to->backend_id = backend->id;
 	to->service_id = service->id;
-	to->flags = local ? 0 : LB_FLOW_SNAT;
+	to->flags = local ? 0 : service->flags & LB_FLAG_DSR ? LB_FLOW_DSR : LB_FLOW_SNAT;
 	to->pad = 0;
-	if (!local && !nodeport_source(ctx, p, nat))
+	if ((to->flags & LB_FLOW_SNAT) && !nodeport_source(ctx, p, nat))
 		return DROP(NAT_NO_MAPPING, NODEPORT);
 	return nat_open(nat, p);
 }
@@ -128,7 +127,7 @@ static __always_inline s32 nodeport_open(struct packet_ctx *ctx, const struct pa
 static __always_inline s32 nodeport_known(struct nat *nat, const struct lb_flow *flow)
 {
 	nat->to = *flow;
-	return flow->flags & LB_FLOW_SNAT ? NODEPORT_FORWARD : NODEPORT_STACK;
+	return flow->flags & (LB_FLOW_SNAT | LB_FLOW_DSR) ? NODEPORT_FORWARD : NODEPORT_STACK;
 }
 
 /* True if the backend of a row is one yet, and its number is not that of another one by now. */
@@ -164,7 +163,7 @@ static __always_inline s32 nodeport_ask(struct packet_ctx *ctx, const struct pac
 	ret = nodeport_open(ctx, p, nat, service, backend);
 	if (ret < 0)
 		return ret;
-	return nat->to.flags & LB_FLOW_SNAT ? NODEPORT_FORWARD : NODEPORT_STACK;
+	return nat->to.flags & (LB_FLOW_SNAT | LB_FLOW_DSR) ? NODEPORT_FORWARD : NODEPORT_STACK;
 }
 
 /* As `nodeport_decide`, where the row is not fresh, or not there. */
@@ -172,6 +171,8 @@ static __always_inline s32 nodeport_look(struct packet_ctx *ctx, struct packet *
 					 struct lb_flow *flow, u32 epoch)
 {
 	p->now = packet_now();
+	/* Whose packets may get lost says it again from time to time. */
+	nat->told = p->protocol != IPPROTO_TCP || (p->tcp_flags & TCP_SYN);
 	if (flow && (!nat_is_live(flow, p) || nat_is_reopened(flow, p) || !nat_touch(nat, flow, p)))
 		flow = NULL;
 	if (flow && ((flow->flags & LB_FLOW_REVERSE) || flow->epoch == epoch))
@@ -215,6 +216,35 @@ static __always_inline s32 nodeport_too_big(struct packet_ctx *ctx, const struct
 	return CTX_XDP ? CTX_ACT_OK : answer_too_big(ctx, p, mtu);
 }
 
+/* The node's address at the device by which a tunnelled packet leaves. */
+static __always_inline s32 nodeport_outer(const struct packet *p, struct nat *nat, u32 ifindex)
+{
+	struct lb_netdev *device;
+
+	if (!dsr_is_tunnelled(p, nat))
+		return 0;
+	device = lb_netdevs_map(ifindex);
+	if (!device)
+		return DROP(NAT_NO_MAPPING, NODEPORT);
+	__builtin_memset(&nat->outer, 0, sizeof(nat->outer));
+	if (packet_is_v6(p))
+		nat->outer = device->ipv6;
+	else
+		nat->outer.word[0] = device->ipv4;
+	return addr_is_zero(&nat->outer) ? DROP(NAT_NO_MAPPING, NODEPORT) : 0;
+}
+
+/* The packet becomes what it is to be on its way. */
+static __always_inline s32 nodeport_change(struct packet_ctx *ctx, const struct packet *p, struct nat *nat)
+{
+	s32 ret = 0;
+
+	nat->changed = true;
+	if (!dsr_is_tunnelled(p, nat))
+		ret = nodeport_rewrite(ctx, p, nat);
+	return ret < 0 ? ret : dsr_tell(ctx, p, nat);
+}
+
 /* The packet leaves for where `nat->to` sends it. An XDP program leaves it to the stack as it came where it cannot
  * send it by itself; what runs on tcx then finds the same rows.
  */
@@ -222,29 +252,33 @@ static __always_inline s32 nodeport_forward(struct packet_ctx *ctx, struct packe
 					    struct lb_flow *flow)
 {
 	struct lb_route *route = &nat->to.route;
-	s32 ret = FIB_SUCCESS;
+	u32 growth = dsr_growth(p, nat);
+	u32 size = fib_packet_size(ctx, p) + growth;
+	s32 way = FIB_SUCCESS;
+	s32 ret;
 
-	if (unlikely(!route->ifindex || ctx_length(ctx) - ETH_HLEN > route->mtu)) {
-		ret = fib_route(ctx, p, nat, &nat->to, ctx_length(ctx) - ETH_HLEN);
-		if (ret == FIB_SUCCESS)
+	if (unlikely(!route->ifindex || size > route->mtu)) {
+		way = fib_route(ctx, p, &nat->fib, &nat->to, size);
+		if (way == FIB_SUCCESS)
 			fib_keep(&nat->fib, route);
-		if (ret == FIB_SUCCESS && flow)
+		if (way == FIB_SUCCESS && flow)
 			flow->route = *route;
 	}
-	if (CTX_XDP && (ret != FIB_SUCCESS || !fib_is_reached_by_xdp(ctx, route)))
+	if (CTX_XDP && (way != FIB_SUCCESS || !fib_is_reached_by_xdp(ctx, route)))
 		return CTX_ACT_OK;
-	if (ret < 0)
+	if (way < 0)
 		return DROP(FIB_LOOKUP_FAILED, NODEPORT);
-	if (ret == FIB_TOO_BIG)
-		return nodeport_too_big(ctx, p, nat->fib.length);
-	if (ret != FIB_SUCCESS)
+	if (way == FIB_TOO_BIG)
+		return nodeport_too_big(ctx, p, nat->fib.length - growth);
+	if (way != FIB_SUCCESS)
 		route->ifindex = 0;
-	nat->changed = true;
-	ret = nodeport_rewrite(ctx, p, nat);
-	return ret < 0 ? ret : fib_forward(ctx, p, &nat->fib, route);
+	ret = nodeport_outer(p, nat, way == FIB_SUCCESS ? route->ifindex : nat->fib.ifindex);
+	if (ret >= 0)
+		ret = nodeport_change(ctx, p, nat);
+	return ret < 0 ? ret : fib_forward(ctx, p, &nat->fib, route, dsr_is_tunnelled(p, nat));
 }
 
-/* What a device receives from outside. */
+/* What a device receives from outside: an action, a drop, or NODEPORT_NOT_OURS. */
 static __always_inline s32 nodeport_from_outside(struct packet_ctx *ctx, struct packet *p, struct nat *nat)
 {
 	/* Read before the tables: a change in between leaves the older number, and so another look. */
@@ -253,7 +287,7 @@ static __always_inline s32 nodeport_from_outside(struct packet_ctx *ctx, struct 
 	s32 ret = nodeport_decide(ctx, p, nat, flow, epoch);
 
 	if (ret <= NODEPORT_NONE)
-		return ret < 0 ? ret : CTX_ACT_OK;
+		return ret < 0 ? ret : NODEPORT_NOT_OURS;
 	if (unlikely(nat->fragmented) && p->shape != SHAPE_FRAGMENT)
 		fragment_remember(p, nat);
 	if (ret == NODEPORT_FORWARD)

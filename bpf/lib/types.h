@@ -9,6 +9,7 @@
 #define IDENTITY_ANY 0		/* in a policy key; "unknown" elsewhere */
 #define IDENTITY_HOST 1
 #define IDENTITY_WORLD 2
+#define IDENTITY_SCOPE_LOCAL (1 << 24)	/* prefixes outside that a rule names */
 
 #define DIRECTION_INGRESS 0
 #define DIRECTION_EGRESS 1

@@ -59,6 +59,7 @@ from datapath.targets.memory import Judgement, MemoryDatapath
 from datapath.targets.memory import Packet as DatapathPacket
 from datapath.targets.program import ProgramTarget
 
+_DSR_DISPATCH: Final = {"opt": 1, "ipip": 2}  # DSR_* of bpf/lib/dsr.h
 _MONITOR: Final = {
     "medium": MonitorFlags.ALL,
     "drops": MonitorFlags.DROP,
@@ -274,6 +275,7 @@ def _programs(config: AgentConfig, options: ServiceOptions, *, debug: bool) -> d
         "debug": int(debug),
         "sock_hostns_only": int(config.lb.hostns_only),
         "lb": int(bool(config.lb.devices)),
+        "dsr_dispatch": _DSR_DISPATCH[config.lb.dsr_dispatch],
         "maglev_size": options.maglev_size,
         "maglev_seed4": seed.jhash0,
         "maglev_seed6": seed.jhash1,

@@ -70,7 +70,7 @@ def emit_applied(output: str, answer: "pb.ApplyServicesResponse") -> None:
 @click.option("--source-range", "ranges", multiple=True, metavar="PREFIX", help="Clients of load balancer addresses.")
 @click.option("--deny-source-ranges", is_flag=True, help="They are the clients that are not served.")
 @click.option("--algorithm", type=click.Choice(["random", "maglev"]), help="By default the node's.")
-@click.option("--forwarding", type=click.Choice(["snat", "dsr"]), help="By default the node's.")
+@click.option("--forwarding", type=click.Choice(["snat", "dsr", "hybrid"]), help="By default the node's.")
 @click.option("--drop", is_flag=True, help="Without backends packets are dropped in silence.")
 @click.option(
     "--health-path",

@@ -249,11 +249,18 @@ class LbConfig:
         default=None,
         metadata={"help": "how a backend is chosen for clients outside (default: the log's, first random)"},
     )
-    forwarding: Literal["snat", "dsr"] | None = field(
+    forwarding: Literal["snat", "dsr", "hybrid"] | None = field(
         default=None,
         metadata={
             "help": "whether clients outside are hidden from backends of other nodes (snat), or answered by these "
-            "themselves (dsr) (default: the log's, at first snat)"
+            "themselves (dsr), or that for TCP only (hybrid) (default: the log's, at first snat)"
+        },
+    )
+    dsr_dispatch: Literal["opt", "ipip"] = field(
+        default="opt",
+        metadata={
+            "help": "how other nodes are told whom they answer for, the same on all nodes: by an option of the first "
+            "packet, or by packets in packets"
         },
     )
     maglev_size: int | None = field(
@@ -294,7 +301,8 @@ class LbConfig:
         if self.algorithm is not None:
             yield from _one_of("algorithm", self.algorithm, ("random", "maglev"))
         if self.forwarding is not None:
-            yield from _one_of("forwarding", self.forwarding, ("snat", "dsr"))
+            yield from _one_of("forwarding", self.forwarding, ("snat", "dsr", "hybrid"))
+        yield from _one_of("dsr_dispatch", self.dsr_dispatch, ("opt", "ipip"))
         given = ServiceOptions(
             maglev_size=self.maglev_size or ServiceOptions().maglev_size,
             maglev_seed=self.maglev_seed or ServiceOptions().maglev_seed,

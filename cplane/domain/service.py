@@ -47,11 +47,15 @@ class Algorithm(StrEnum):
 
 
 class Forwarding(StrEnum):
-    """How connections from outside reach backends of other nodes; DEFAULT is the node's."""
+    """How connections from outside reach backends of other nodes; DEFAULT is the node's.
+
+    With DSR backends see the client, and answer it past the node that it has asked; HYBRID is that for TCP only.
+    """
 
     DEFAULT = ""
     SNAT = "snat"
     DSR = "dsr"
+    HYBRID = "hybrid"
 
 
 class BackendState(StrEnum):

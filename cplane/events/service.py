@@ -69,9 +69,9 @@ class BackendsChanged(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 class ServiceOptionsChanged(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """How services are served where they do not say themselves.
 
-    `algorithm` is `random` or `maglev`, `forwarding` is `snat` or `dsr`; `maglev_seed` is base64 of twelve bytes. With
-    `external_cluster_ip` cluster addresses are served to who comes from outside, too. `zone` is the node's, for
-    services that prefer backends of the client's zone.
+    `algorithm` is `random` or `maglev`, `forwarding` is `snat`, `dsr` or `hybrid`; `maglev_seed` is base64 of twelve
+    bytes. With `external_cluster_ip` cluster addresses are served to who comes from outside, too. `zone` is the node's,
+    for services that prefer backends of the client's zone.
     """
 
     algorithm: str

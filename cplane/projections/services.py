@@ -357,7 +357,7 @@ class ServiceProjection:
         if service.affinity_s:
             rows.setdefault(MEMBERS, {}).update((MemberKey(front.id, one.id), _PRESENT) for one in order)
         kind = _KINDS[FrontendKind(front.kind)]
-        flags = self._flags(service, kind)
+        flags = self._flags(service, kind, front.protocol)
         if flags & LbFlags.SOURCE_RANGES:
             for text in service.source_ranges:
                 prefix = prefix_key(text)
@@ -369,15 +369,16 @@ class ServiceProjection:
         rows.setdefault(SERVICES, {})[place, kind is LbKind.LOCAL_REDIRECT] = entry
         return entry
 
-    def _flags(self, service: ServiceUpserted, kind: LbKind) -> LbFlags:
+    def _flags(self, service: ServiceUpserted, kind: LbKind, protocol: str) -> LbFlags:
         options = self._options
+        forwarding = service.forwarding or options.forwarding
         outside = kind is not LbKind.CLUSTER_IP or options.external_cluster_ip
         ranged = kind is LbKind.LOAD_BALANCER and bool(service.source_ranges)
         return _flags_of(
             service.external_local and kind is not LbKind.CLUSTER_IP,
             service.internal_local and kind is LbKind.CLUSTER_IP,
             outside and (service.algorithm or options.algorithm) == Algorithm.MAGLEV,
-            outside and (service.forwarding or options.forwarding) == Forwarding.DSR,
+            outside and (forwarding == Forwarding.DSR or (forwarding == Forwarding.HYBRID and protocol == "TCP")),
             ranged,
             ranged and service.ranges_deny,
             service.drop,

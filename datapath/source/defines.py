@@ -13,6 +13,7 @@ DEFAULTS: Final[Mapping[str, int]] = {
     "sock_hostns_only": 0,
     "node_port_bind_protection": 1,
     "lb": 0,
+    "dsr_dispatch": 1,  # DSR_* of dsr.h
     "maglev_size": 16381,
     "maglev_seed4": 0x71DCDA46,  # of the default seed, as domain.maglev takes it apart
     "maglev_seed6": 0x92505688,

@@ -36,7 +36,8 @@ algorithms = pytest.mark.parametrize("algorithm", ["random", "maglev"])
 @pytest.fixture(scope="module")
 def with_lb(programs: Path) -> Path:
     """The compiled programs of agents that serve clients outside."""
-    compiled(programs, {"lb": 1})
+    for dispatch in (1, 2):
+        compiled(programs, {"lb": 1} | ({"dsr_dispatch": dispatch} if dispatch == 2 else {}))
     return programs
 
 
@@ -283,3 +284,66 @@ def test_a_device_that_must_have_xdp_and_cannot_keeps_the_agent_from_starting(
         status, told = place.agent.fails_to_start()
         assert status == 1
         assert "br0" in told
+
+
+@pytest.fixture(scope="module", params=["opt", "ipip"])
+def nodes(
+    with_lb: Path, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Iterator[tuple[Site, Site]]:
+    """The node that clients ask, and one behind it with a cable of its own to them; each has an agent of its own."""
+    common = ("--lb-dsr-dispatch", request.param)
+    front_options = ("--lb-devices", f"{CABLE} next0", *common)
+    back_options = ("--lb-devices", "next0", "--ipv4-pod-cidr", "10.245.0.0/24", "--ipv6-pod-cidr", "fd00:10:245::/64")
+    folder = tmp_path_factory.mktemp
+    with (
+        site(folder("front"), with_lb, start=False, options=front_options) as front,
+        site(folder("back"), with_lb, start=False, options=(*back_options, *common)) as back,
+    ):
+        back.node.ip("link", "delete", CABLE)
+        front.node.ip("link", "add", "next0", "type", "veth", "peer", "name", "next0", "netns", back.node.name)
+        for number, one in enumerate((front, back), 1):
+            one.node.ip("address", "add", f"192.0.2.{number}/24", "dev", "next0")
+            one.node.ip("address", "add", f"fd99::{number}/64", "dev", "next0", "nodad")
+            one.node.ip("link", "set", "next0", "up")
+        for family, prefix in (("-4", "10.245.0.0/24"), ("-6", "fd00:10:245::/64")):
+            front.node.ip(family, "route", "add", prefix, "via", "192.0.2.2" if family == "-4" else "fd99::2")
+        world, mac = front.world.netns, "02:00:00:00:00:77"
+        back.node.ip("link", "add", "out0", "type", "veth", "peer", "eth1", "address", mac, "netns", world.name)
+        back.node.ip("link", "set", "out0", "up")
+        world.ip("link", "set", "eth1", "up")
+        for family in (4, 6):
+            client = ADDRESSES[family][2]
+            back.node.ip(f"-{family}", "route", "add", client, "dev", "out0")
+            back.node.ip("neighbour", "add", client, "lladdr", mac, "dev", "out0", "nud", "permanent")
+        front.agent.start()
+        back.agent.start()
+        back.pods.add("one", serve=False)
+        with echo("one", back["one"].netns, (back["one"].ipv4, back["one"].ipv6), 8080):
+            yield front, back
+
+
+@families
+@protocols
+@pytest.mark.parametrize("forwarding", ["snat", "dsr", "hybrid"])
+def test_backends_of_other_nodes_are_met_as_they_are_wanted_to_be(
+    nodes: tuple[Site, Site], family: int, protocol: str, forwarding: str
+) -> None:
+    """A client talks to the service, or its connection would come to nothing; the backend sees whom it answers."""
+    front, back = nodes
+    vip, _, client, _ = ADDRESSES[family]
+    address = back["one"].address(family)
+    backend = f"--backend=[{address}]:8080" if family == 6 else f"--backend={address}:8080"
+    any_address = "::" if family == 6 else "0.0.0.0"
+    frontends = [
+        f"--frontend={one.format('/' + protocol)}" for one in (shown(vip), shown(any_address, 30080, "NodePort"))
+    ]
+    for one in nodes:
+        one.agent.cplane(
+            "service", "upsert", f"shop/v{family}", *frontends, backend, f"--forwarding={forwarding}", "--wait"
+        )
+    direct = forwarding == "dsr" or (forwarding == "hybrid" and protocol == TCP)
+    node = "192.0.2.1" if family == 4 else "fd99::1"
+    for at, port in ((vip, 80), (ADDRESSES[family][1], 30080)):
+        for _ in range(3):
+            name, seen, _ = asked(front.world.netns, at, port, KINDS[protocol])
+            assert (name, seen) == ("one", client if direct else node)

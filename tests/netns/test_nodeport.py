@@ -6,16 +6,17 @@ import resource
 import socket
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
-from datapath.maps.lb import LbFlags, LbKind
+from datapath.maps.lb import FlowFlags, LbFlags, LbKind
 from tests.support.echo import Said, asked, echo, opened, said
 from tests.support.kernel import Pod
 from tests.support.lb_tables import Backend
+from tests.support.netns import Namespace
 from tests.support.packets import TCP, UDP
 from tests.support.wire import CLIENT4, CLIENT6, Wire, wire
 
@@ -307,3 +308,68 @@ def test_what_is_no_service_is_left_alone(net: Wire) -> None:
         with pytest.raises(OSError) as refused:
             asked(net.client, net.a.ipv4, 9001, socket.SOCK_STREAM)
     assert refused.value.errno == errno.ECONNREFUSED
+
+
+DISPATCHES = {"opt": 1, "ipip": 2}
+
+
+@pytest.fixture(scope="module", params=DISPATCHES)
+def direct(cache: Path, request: pytest.FixtureRequest) -> Iterator[Wire]:
+    """Two nodes that answer directly, and a pod of the one that is not asked."""
+    configs = {"lb": 1, "dsr_dispatch": DISPATCHES[request.param]}
+    with wire(cache, {"a": 0, "b": 1}, configs) as made:
+        pod, netns = made.b.pods["b0"]
+        with echo("b0", netns, (pod.ipv4, pod.ipv6), PORT):
+            yield made
+
+
+@contextmanager
+def overheard(home: Namespace, protocol: int) -> Iterator[Callable[[], list[tuple[bytes, str]]]]:
+    """Whose MAC and whose address the packets of the protocol have that come to the namespace's eth0."""
+
+    def listen() -> socket.socket:
+        one = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(0x0003))  # ETH_P_ALL
+        one.bind(("eth0", 0))
+        one.setblocking(False)
+        return one
+
+    with home.run(listen) as listening:
+
+        def heard() -> list[tuple[bytes, str]]:
+            found = []
+            with suppress(BlockingIOError):
+                while True:
+                    frame, place = listening.recvfrom(65_536)
+                    if place[2] == socket.PACKET_OUTGOING:
+                        continue
+                    if frame[12:14] == b"\x08\x00" and frame[23] == protocol:
+                        found.append((frame[6:12], socket.inet_ntop(socket.AF_INET, frame[26:30])))
+                    elif frame[12:14] == b"\x86\xdd" and frame[20] == protocol:
+                        found.append((frame[6:12], socket.inet_ntop(socket.AF_INET6, frame[22:38])))
+            return found
+
+        yield heard
+
+
+@versions
+@protocols
+@ways
+def test_a_backend_of_another_node_answers_the_client_itself(
+    direct: Wire, version: int, protocol: int, xdp: bool
+) -> None:
+    """The client hears the service from the backend's node, and nothing of what it hears came by the node it asks."""
+    direct.serve(xdp=xdp)
+    family, bits = ("-4", 32) if version == 4 else ("-6", 128)
+    direct.client.ip(family, "route", "replace", f"{VIPS[version]}/{bits}", "via", direct.a.address(version))
+    (one,) = backends(direct, version, "b0")
+    flags = LbFlags.OUTSIDE | LbFlags.DSR
+    for site, local in ((direct.a, False), (direct.b, True)):
+        site.services.forget_connections()
+        site.services.service(7, VIPS[version], 80, (one._replace(local=local),), protocol=protocol, flags=flags)
+    with overheard(direct.client, protocol) as heard:
+        for size in (5, 1200, 60_000 if protocol == TCP else 1300):
+            name, seen, _ = asked(direct.client, VIPS[version], 80, KINDS[protocol], size=size)
+            assert (name, seen) == ("b0", client(version))
+        answers = {mac for mac, source in heard() if source == VIPS[version]}
+    assert answers == {direct.b.mac}
+    assert all(flow.flags & FlowFlags.DSR for flow in direct.a.services.flows().values())

@@ -99,8 +99,8 @@ class Said(tuple[str, str, int]):
 
     @classmethod
     def of(cls, data: bytes) -> "Said":
-        """What a server has answered."""
-        name, address, port, _ = data.decode().split()
+        """What a server has answered; it answers each piece that it hears."""
+        name, address, port, _ = data.decode().splitlines()[0].split()
         return cls((name, address, int(port)))
 
 

@@ -44,6 +44,7 @@ class Site:
     net: Node
     services: Services
     eth0: int
+    mac: bytes  # of eth0
     pods: dict[str, tuple[Pod, Namespace]] = field(default_factory=dict)
 
     def address(self, version: int) -> str:
@@ -154,10 +155,11 @@ def _site(
         net.reset()
         services = Services(net)
         eth0 = home.run(lambda: socket.if_nametoindex("eth0"))
-        services.device(eth0, *addresses, _mac(home, "eth0"))
+        mac = _mac(home, "eth0")
+        services.device(eth0, *addresses, mac)
         for address in addresses:
             net.host(address)
-        yield Site(name, home, *addresses, net, services, eth0)
+        yield Site(name, home, *addresses, net, services, eth0, mac)
     finally:
         opened.close()
         remove(root)

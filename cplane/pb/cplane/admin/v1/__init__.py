@@ -420,7 +420,7 @@ class ApplyServicesRequest(betterproto2.Message):
     {"services": [{"name": [NAMESPACE, NAME], "frontends": [[ADDRESS, PORT, PROTOCOL, KIND, PORT_NAME], ...],
       "labels": ["key=value", ...], "selector": [...], "affinity_s": 0, "external_local": false,
       "internal_local": false, "source_ranges": [PREFIX, ...], "ranges_deny": false,
-      "algorithm": "" | "random" | "maglev", "forwarding": "" | "snat" | "dsr", "health_check_port": 0,
+      "algorithm": "" | "random" | "maglev", "forwarding": "" | "snat" | "dsr" | "hybrid", "health_check_port": 0,
       "topology": false, "drop": false, "skip_backends": false, "health_path": ""}, ...],
      "backends": [[[NAMESPACE, NAME], SOURCE, [[ADDRESS, PORT, PROTOCOL, PORT_NAME, STATE, WEIGHT, NODE, ZONES],
       ...]], ...]}

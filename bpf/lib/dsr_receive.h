@@ -1,0 +1,225 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* The backend's side of DSR (dsr.h): what another node has put to a packet is taken off, and remembered, so that what
+ * the backend answers leaves as the frontend's. Only what names a frontend of such a service is believed: who sends the
+ * rest could have us send in anybody's name.
+ */
+#ifndef CPLANE_DSR_RECEIVE_H
+#define CPLANE_DSR_RECEIVE_H
+
+#define BPF_F_FIXED_GSO 1	/* pieces of a large packet stay as large as they were */
+
+/* The service that the packet's sender names; NULL if there is no such, or its backends do not answer by themselves.
+ * A node port may be any node's, whose addresses are not all known here.
+ */
+static __always_inline struct lb_service *dsr_service(const struct packet *p, const struct addr *addr, __be16 port,
+						      u8 protocol)
+{
+	struct lb_service *service = lb_service_at(addr, port, protocol, p->family);
+
+	if (!service)
+		service = lb_service_any(port, protocol, p->family);
+	return service && (service->flags & LB_FLAG_DSR) ? service : NULL;
+}
+
+/* The client has asked for the frontend that `nat->key` names, and this is what the backend gets to see. */
+static __always_inline void dsr_remember(const struct packet *p, struct nat *nat, u16 service_id)
+{
+	struct lb_flow *to = &nat->to;
+
+	to->saddr = nat->key.saddr;
+	to->sport = nat->key.sport;
+	to->flags = nat_flags(LB_FLOW_DSR, p);
+	to->lifetime = p->now + nat_timeout(to->flags, p->protocol);
+	to->backend_id = 0;
+	to->service_id = service_id;
+	nat_turn(nat, to);
+	nat_twin(nat, to);
+	lb_flows_set(&nat->twin_key, &nat->twin, BPF_ANY);
+}
+
+/* The packet in hand is for a backend already. */
+static __always_inline void dsr_remember_frontend(struct packet *p, struct nat *nat, const struct addr *addr, __be16 port,
+						  u16 service_id)
+{
+	p->now = packet_now();
+	nat_key(&nat->key, p);
+	nat->to.daddr = p->daddr;
+	nat->to.dport = p->dport;
+	nat->key.daddr = *addr;
+	nat->key.dport = port;
+	dsr_remember(p, nat, service_id);
+}
+
+static __always_inline s32 dsr_take_option4(struct packet_ctx *ctx, struct packet *p, struct nat *nat)
+{
+	struct lb_service *service;
+	struct dsr_option4 option;
+	struct addr frontend = {};
+	u32 words[2], before;
+	struct iphdr *ip;
+	u64 change;
+
+	if (p->l4_offset < ETH_HLEN + sizeof(*ip) + sizeof(option) ||
+	    ctx_load(ctx, ETH_HLEN + sizeof(*ip), &option, sizeof(option)))
+		return CTX_ACT_OK;
+	if (option.type != DSR_OPTION4_TYPE || option.length != sizeof(option) || !address_is_local(&p->daddr, p->family))
+		return CTX_ACT_OK;
+	frontend.word[0] = bpf_htonl(option.addr);
+	service = dsr_service(p, &frontend, bpf_htons(option.port), p->protocol);
+	if (!service)
+		return CTX_ACT_OK;
+	dsr_remember_frontend(p, nat, &frontend, bpf_htons(option.port), service->id);
+	__builtin_memcpy(words, &option, sizeof(words));
+	if (skb_adjust_room(ctx, -(s32)sizeof(option), BPF_ADJ_ROOM_NET, 0))
+		return DROP(WRITE_ERROR, NODEPORT);
+	ip = ctx_at(ctx, ETH_HLEN, sizeof(*ip));
+	if (!ip)
+		return DROP(WRITE_ERROR, NODEPORT);
+	before = *(u32 *)ip;
+	ip->version_ihl -= sizeof(option) / 4;
+	ip->tot_len = bpf_htons((u16)(bpf_ntohs(ip->tot_len) - sizeof(option)));
+	change = csum_word(csum_word(csum_word(0, before, *(u32 *)ip), words[0], 0), words[1], 0);
+	ip->check = csum_changed(ip->check, change);
+	return CTX_ACT_OK;
+}
+
+static __always_inline s32 dsr_take_option6(struct packet_ctx *ctx, struct packet *p, struct nat *nat)
+{
+	struct lb_service *service;
+	struct dsr_option6 option;
+	struct ipv6hdr *ip;
+
+	if (p->l4_offset < ETH_HLEN + sizeof(*ip) + sizeof(option) ||
+	    ctx_load(ctx, ETH_HLEN + sizeof(*ip), &option, sizeof(option)))
+		return CTX_ACT_OK;
+	ip = ctx_at(ctx, ETH_HLEN, sizeof(*ip));
+	if (!ip || ip->nexthdr != NEXTHDR_DEST || option.type != DSR_OPTION6_TYPE ||
+	    option.header_length != sizeof(option) / 8 - 1 || option.length != sizeof(option) - 4 ||
+	    !address_is_local(&p->daddr, p->family))
+		return CTX_ACT_OK;
+	service = dsr_service(p, &option.addr, option.port, p->protocol);
+	if (!service)
+		return CTX_ACT_OK;
+	dsr_remember_frontend(p, nat, &option.addr, option.port, service->id);
+	if (skb_adjust_room(ctx, -(s32)sizeof(option), BPF_ADJ_ROOM_NET, 0))
+		return DROP(WRITE_ERROR, NODEPORT);
+	ip = ctx_at(ctx, ETH_HLEN, sizeof(*ip));
+	if (!ip)
+		return DROP(WRITE_ERROR, NODEPORT);
+	ip->nexthdr = option.nexthdr;
+	ip->payload_len = bpf_htons((u16)(bpf_ntohs(ip->payload_len) - sizeof(option)));
+	return CTX_ACT_OK;
+}
+
+/* What a packet in a packet is: enough to find its service. */
+struct dsr_inner {
+	struct addr saddr;
+	struct addr daddr;
+	__be16 sport;
+	__be16 dport;
+	u8 protocol;
+};
+
+/* The packet at `offset`, which is whole and has its transport header right behind its network header; false for any
+ * other.
+ */
+static __always_inline bool dsr_inner(struct packet_ctx *ctx, u32 offset, struct dsr_inner *inner, const bool v6)
+{
+	struct ipv6hdr ip6;
+	struct iphdr ip4;
+	__be16 ports[2];
+
+	__builtin_memset(inner, 0, sizeof(*inner));
+	if (v6) {
+		if (ctx_load(ctx, offset, &ip6, sizeof(ip6)) || *(u8 *)&ip6 >> 4 != 6)
+			return false;
+		inner->saddr = ip6.saddr;
+		inner->daddr = ip6.daddr;
+		inner->protocol = ip6.nexthdr;
+		offset += sizeof(ip6);
+	} else {
+		if (ctx_load(ctx, offset, &ip4, sizeof(ip4)) || !ipv4_is_sound(&ip4) || ipv4_is_later_fragment(&ip4))
+			return false;
+		inner->saddr.word[0] = ip4.saddr;
+		inner->daddr.word[0] = ip4.daddr;
+		inner->protocol = ip4.protocol;
+		offset += ipv4_header_size(&ip4);
+	}
+	if (inner->protocol == icmp_protocol(v6) || !l4_is_tracked(inner->protocol, v6) ||
+	    ctx_load(ctx, offset, ports, sizeof(ports)))
+		return false;
+	inner->sport = ports[0];
+	inner->dport = ports[1];
+	return true;
+}
+
+/* True for an address that is in no cluster. Who could have another one taken out of a packet would be judged as
+ * whoever has it, past all filters that look at packets' own headers.
+ */
+static __always_inline bool dsr_is_outside(const struct addr *addr, u8 family)
+{
+	u32 identity = identity_of(addr, family);
+
+	return identity == identity_of_world(addr, family) || identity >> 24 == IDENTITY_SCOPE_LOCAL >> 24;
+}
+
+/* The port of the backend, which the tunnel's header says; if it does not, it is the frontend's. */
+static __always_inline __be16 dsr_ipip_port(struct packet_ctx *ctx, __be16 dport, const bool v6)
+{
+	struct ipv6hdr *ip6 = ctx_at(ctx, ETH_HLEN, sizeof(*ip6));
+	struct iphdr *ip4 = (struct iphdr *)ip6;
+	__be16 port;
+
+	if (!ip6)
+		return dport;
+	port = v6 ? bpf_htons((u16)bpf_htonl(ip6->version_class_flow)) : ip4->id;
+	return port ? port : dport;
+}
+
+/* A packet to a backend of this node with another in it, which is to a frontend: the other one, to the backend. */
+static __always_inline s32 dsr_unwrap_ipip(struct packet_ctx *ctx, struct packet *p, struct nat *nat, const bool v6)
+{
+	const u32 outer = v6 ? sizeof(struct ipv6hdr) : sizeof(struct iphdr);
+	struct addr backend = p->daddr;
+	struct lb_service *service;
+	struct dsr_inner inner;
+	u16 service_id;
+	__be16 port;
+
+	if (p->protocol != (v6 ? IPPROTO_IPV6 : IPPROTO_IPIP) || p->l4_offset != ETH_HLEN + outer ||
+	    !address_is_local(&p->daddr, p->family) || !dsr_inner(ctx, ETH_HLEN + outer, &inner, v6) ||
+	    !dsr_is_outside(&inner.saddr, p->family))
+		return CTX_ACT_OK;
+	service = dsr_service(p, &inner.daddr, inner.dport, inner.protocol);
+	if (!service)
+		return CTX_ACT_OK;
+	service_id = service->id;
+	port = dsr_ipip_port(ctx, inner.dport, v6);
+	if (skb_adjust_room(ctx, -(s32)outer, BPF_ADJ_ROOM_MAC,
+			    BPF_F_FIXED_GSO | (v6 ? BPF_F_DECAP_L3_IPV6 : BPF_F_DECAP_L3_IPV4)))
+		return DROP(WRITE_ERROR, NODEPORT);
+	if (!nodeport_parse(ctx, p, nat, v6))
+		return DROP(INVALID_PACKET, NODEPORT);
+	p->now = packet_now();
+	nat->to.daddr = backend;
+	nat->to.dport = port;
+	dsr_remember(p, nat, service_id);
+	return rewrite_packet(ctx, p, &nat->to);
+}
+
+/* What is none of ours, but may have come from another node that sends its clients here. */
+static __always_inline s32 dsr_receive(struct packet_ctx *ctx, struct packet *p, struct nat *nat, bool parsed)
+{
+	bool v6 = packet_is_v6(p);
+
+	if (CONFIG(dsr_dispatch) == DSR_IPIP) {
+		if (parsed || !p->family)
+			return CTX_ACT_OK;
+		return v6 ? dsr_unwrap_ipip(ctx, p, nat, true) : dsr_unwrap_ipip(ctx, p, nat, false);
+	}
+	if (!parsed || p->shape != SHAPE_WHOLE)
+		return CTX_ACT_OK;
+	return v6 ? dsr_take_option6(ctx, p, nat) : dsr_take_option4(ctx, p, nat);
+}
+
+#endif
