@@ -17,6 +17,7 @@ from cplane.agent.boot import agree, boot, collect_often, follow_devices, keep_a
 from cplane.agent.checking import check_often
 from cplane.agent.datapaths import Datapath, doctor, open_datapath
 from cplane.agent.flows import History, flow_history
+from cplane.agent.healthports import HealthPorts
 from cplane.agent.observed import Observed
 from cplane.agent.refusing import keeping
 from cplane.agent.remembering import remember_often
@@ -116,6 +117,8 @@ async def run(config: AgentConfig) -> None:
                 if config.log_location:
                     tasks.start_soon(remember_often, config)
                     tasks.start_soon(retain_often, config, clock)
+                if config.lb.devices:
+                    tasks.start_soon(HealthPorts(engine).run)
                 if config.lb.health_interval_s:
                     tasks.start_soon(check_often, engine, float(config.lb.health_interval_s))
                 tasks.start_soon(collect_often, datapath)  # only now: before, a sweep could take what is still wanted

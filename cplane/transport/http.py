@@ -7,7 +7,7 @@ have no bodies that anybody reads, and whoever has asked and idles is hung up on
 import socket
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
@@ -35,6 +35,7 @@ class Answer:
     content: bytes
     content_type: str = "text/plain; charset=utf-8"
     status: int = 200
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 Get = Callable[[str], Awaitable[Answer]]
@@ -58,7 +59,7 @@ def application(paths: Mapping[str, Get]) -> Starlette:
 
 async def _answer(get: Get, request: Request) -> Response:
     answer = await get(request.headers.get("accept", ""))
-    return Response(answer.content, answer.status, {"content-type": answer.content_type})
+    return Response(answer.content, answer.status, {"content-type": answer.content_type, **answer.headers})
 
 
 async def serve(

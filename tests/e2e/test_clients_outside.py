@@ -1,10 +1,12 @@
 """Clients outside of the cluster, served by a real agent: at node ports, load balancer addresses and external ones."""
 
+import json
 import os
 import socket
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from http.client import HTTPConnection
 from pathlib import Path
 
 import pytest
@@ -204,6 +206,66 @@ def test_clients_are_served_while_the_agent_is_dead_and_after_it_is_back(place: 
     finally:
         for one, _ in held:
             one.close()
+
+
+MANIFESTS = """\
+apiVersion: v1
+kind: Service
+metadata: {{name: v4, namespace: shop}}
+spec:
+  type: LoadBalancer
+  clusterIP: 10.96.0.80
+  externalTrafficPolicy: Local
+  healthCheckNodePort: {port}
+  ports: [{{port: 80, targetPort: 8080}}]
+status: {{loadBalancer: {{ingress: [{{ip: {vip}}}]}}}}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {{name: v4-1, namespace: shop, labels: {{kubernetes.io/service-name: v4}}}}
+addressType: IPv4
+ports: [{{port: 8080, protocol: TCP}}]
+endpoints: [{{addresses: [{one}], nodeName: {node}, conditions: {{ready: {ready}}}}}]
+"""
+
+
+def test_balancers_are_told_whether_the_node_has_backends(place: Site) -> None:
+    """At a port of its own, which is none of the service's frontends."""
+    vip, port = ADDRESSES[4][0], 32123
+
+    def ask(address: str) -> tuple[int, object]:
+        def get() -> tuple[int, object]:
+            asking_it = HTTPConnection(address, port, timeout=5)
+            try:
+                asking_it.request("GET", "/healthz")
+                answer = asking_it.getresponse()
+                return answer.status, json.loads(answer.read())
+            finally:
+                asking_it.close()
+
+        return place.world.netns.run(get)
+
+    def answered(address: str) -> tuple[int, object]:
+        try:
+            return ask(address)
+        except OSError as error:
+            return error.errno or 0, None
+
+    one = place["one"].ipv4
+    for node, ready, count in (("node", "true", 1), ("node", "false", 0), ("another", "true", 0)):
+        manifests = MANIFESTS.format(port=port, vip=vip, one=one, node=node, ready=ready)
+        place.agent.cplane("service", "apply", "-f", "-", "--wait", given=manifests)
+        for address in (NODE4, NODE6):
+            asking.until(lambda address=address: answered(address)[1], "the port is answered")
+            status, body = ask(address)
+            assert status == (200 if count else 503)
+            assert body == {
+                "service": {"namespace": "shop", "name": "v4"},
+                "localEndpoints": count,
+                "serviceProxyHealthy": True,
+            }
+    place.agent.cplane("service", "delete", "shop/v4", "--wait")
+    asking.until(lambda: answered(NODE4)[1] is None, "the port is closed")
 
 
 def test_status_tells_by_which_devices_and_doctor_what_xdp_needs(shared: Site) -> None:
