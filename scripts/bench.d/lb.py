@@ -12,6 +12,7 @@ from ipaddress import IPv4Address
 from statistics import median
 from typing import Final
 
+import lb_packets
 import many_services
 from forward import plain, ratios_of, widen
 from report import Aim, Result, WrongError, at_least, at_most, ratio_result, spread
@@ -60,6 +61,7 @@ def measure(rig: Rig) -> Iterator[Result]:
             yield _connects(rig, traffic, direct, served, ports, "lb.connect_ratio_10k", aim)
             yield _upserts(rig, bed, "lb.upsert_ms", at_most(2))
             yield _restart(rig, bed)
+    yield from lb_packets.measure(rig)
     yield from _chains(rig, traffic)
 
 
