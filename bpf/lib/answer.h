@@ -181,8 +181,8 @@ static __always_inline s32 answer_message(struct packet_ctx *ctx, const struct p
 	return redirect(ctx_device(ctx), 0);
 }
 
-static __always_inline s32 answer_icmp(struct packet_ctx *ctx, const struct packet *p, const struct icmp_message *message,
-				       const bool v6)
+static __always_inline s32 answer_icmp(struct packet_ctx *ctx, const struct packet *p,
+				       const struct icmp_message *message, const bool v6)
 {
 	if (p->protocol == IPPROTO_TCP)
 		return answer_message(ctx, p, message, v6, sizeof(struct tcphdr));

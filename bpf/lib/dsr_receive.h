@@ -38,8 +38,8 @@ static __always_inline void dsr_remember(const struct packet *p, struct nat *nat
 }
 
 /* The packet in hand is for a backend already. */
-static __always_inline void dsr_remember_frontend(struct packet *p, struct nat *nat, const struct addr *addr, __be16 port,
-						  u16 service_id)
+static __always_inline void dsr_remember_frontend(struct packet *p, struct nat *nat, const struct addr *addr,
+						  __be16 port, u16 service_id)
 {
 	p->now = packet_now();
 	nat_key(&nat->key, p);

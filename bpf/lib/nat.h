@@ -212,21 +212,78 @@ static __always_inline bool nat_touch(struct nat *nat, struct lb_flow *flow, con
 	return flags & LB_FLOW_DSR ? true : nat_touch_twin(nat, flow);
 }
 
+HELPER(void *, sk_lookup_tcp, 84, struct packet_ctx *ctx, void *tuple, u32 size, u64 netns, u64 flags);
+HELPER(void *, sk_lookup_udp, 85, struct packet_ctx *ctx, void *tuple, u32 size, u64 netns, u64 flags);
+HELPER(long, sk_release, 86, void *sk);
+#define BPF_F_CURRENT_NETNS (-1L)
+
+/* struct bpf_sock_tuple */
+union sock_tuple {
+	struct {
+		__be32 saddr;
+		__be32 daddr;
+		__be16 sport;
+		__be16 dport;
+	} v4;
+	struct {
+		struct addr saddr;
+		struct addr daddr;
+		__be16 sport;
+		__be16 dport;
+	} v6;
+};
+
+/* True if a socket of the node gets what is sent to the port that `twin_key` has. */
+static __always_inline bool nat_is_sockets(struct packet_ctx *ctx, const struct nat *nat)
+{
+	const struct lb_flow_key *key = &nat->twin_key;
+	union sock_tuple tuple = {};
+	void *sk = NULL;
+	u32 size;
+
+	if (key->family == FAMILY_V6) {
+		tuple.v6.saddr = key->saddr;
+		tuple.v6.daddr = key->daddr;
+		tuple.v6.sport = key->sport;
+		tuple.v6.dport = key->dport;
+		size = sizeof(tuple.v6);
+	} else {
+		tuple.v4.saddr = key->saddr.word[0];
+		tuple.v4.daddr = key->daddr.word[0];
+		tuple.v4.sport = key->sport;
+		tuple.v4.dport = key->dport;
+		size = sizeof(tuple.v4);
+	}
+	if (key->protocol == IPPROTO_TCP)
+		sk = sk_lookup_tcp(ctx, &tuple, size, BPF_F_CURRENT_NETNS, 0);
+	else if (key->protocol == IPPROTO_UDP)
+		sk = sk_lookup_udp(ctx, &tuple, size, BPF_F_CURRENT_NETNS, 0);
+	if (!sk)
+		return false;
+	sk_release(sk);
+	return true;
+}
+
 /* A port of its own for the connection towards the backend: the client's if it is free, else one of a few others.
  * `nat->twin` becomes the row of answers. 0 if none of them is free.
  */
-static __always_inline __be16 nat_allocate(struct nat *nat, const struct packet *p)
+static __always_inline __be16 nat_allocate(struct packet_ctx *ctx, struct nat *nat, const struct packet *p)
 {
+	bool of_node = nat->to.flags & LB_FLOW_SNAT;
 	u32 start = nat->key.saddr.word[0] ^ nat->key.saddr.word[3] ^ (u32)nat->key.sport << 16 ^ nat->key.dport;
 	__be16 port = nat->key.sport;
 	struct lb_flow *held;
 	u32 i;
 
 	start = (start * 0x9e3779b1) >> 16;
-	if ((nat->to.flags & LB_FLOW_SNAT) && bpf_ntohs(port) < NAT_PORT_MIN)
+	if (of_node && bpf_ntohs(port) < NAT_PORT_MIN)
 		port = bpf_htons((u16)(NAT_PORT_MIN | start));
 	nat_turn(nat, &nat->to);
 	nat_twin(nat, &nat->to);
+	nat->twin_key.dport = port;
+	/* Not asked again: of the ports from which the next is taken sockets have few. */
+	if (of_node && nat_is_sockets(ctx, nat))
+		port = bpf_htons((u16)(NAT_PORT_MIN | get_prandom_u32()));
 #pragma clang loop unroll(disable)
 	for (i = 1; i <= NAT_TRIES; i++) {
 		nat->twin_key.dport = port;
@@ -246,7 +303,7 @@ static __always_inline __be16 nat_allocate(struct nat *nat, const struct packet 
 }
 
 /* The connection's rows. `nat->to` is what its packets become, but for the port that stands for the client's. */
-static __always_inline s32 nat_open(struct nat *nat, const struct packet *p)
+static __always_inline s32 nat_open(struct packet_ctx *ctx, struct nat *nat, const struct packet *p)
 {
 	struct lb_flow *to = &nat->to;
 
@@ -257,7 +314,7 @@ static __always_inline s32 nat_open(struct nat *nat, const struct packet *p)
 	__builtin_memset(&to->route, 0, sizeof(to->route));
 	to->sport = nat->key.sport;
 	if (!(to->flags & LB_FLOW_DSR)) {
-		to->sport = nat_allocate(nat, p);
+		to->sport = nat_allocate(ctx, nat, p);
 		if (!to->sport)
 			return DROP(NAT_NO_MAPPING, NODEPORT);
 	}

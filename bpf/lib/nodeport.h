@@ -120,13 +120,15 @@ static __always_inline s32 nodeport_open(struct packet_ctx *ctx, const struct pa
 	to->pad = 0;
 	if ((to->flags & LB_FLOW_SNAT) && !nodeport_source(ctx, p, nat))
 		return DROP(NAT_NO_MAPPING, NODEPORT);
-	return nat_open(nat, p);
+	return nat_open(ctx, nat, p);
 }
 
 /* What its row says of a packet, and where it goes. */
 static __always_inline s32 nodeport_known(struct nat *nat, const struct lb_flow *flow)
 {
 	nat->to = *flow;
+	if (flow->flags & LB_FLOW_OWN)
+		return NODEPORT_STACK;
 	return flow->flags & (LB_FLOW_SNAT | LB_FLOW_DSR) ? NODEPORT_FORWARD : NODEPORT_STACK;
 }
 
@@ -193,8 +195,9 @@ static __always_inline s32 nodeport_error(struct packet *p, struct nat *nat, con
 static __always_inline s32 nodeport_decide(struct packet_ctx *ctx, struct packet *p, struct nat *nat,
 					   struct lb_flow *flow, u32 epoch)
 {
-	if (flow && (flow->flags & (LB_FLOW_REVERSE | LB_FLOW_SNAT)) == LB_FLOW_REVERSE)
-		return NODEPORT_NONE;	/* this node's own backends do not answer from outside */
+	if (flow && ((flow->flags & (LB_FLOW_REVERSE | LB_FLOW_SNAT)) == LB_FLOW_REVERSE ||
+		     (flow->flags & (LB_FLOW_REVERSE | LB_FLOW_OWN)) == LB_FLOW_OWN))
+		return NODEPORT_NONE;	/* neither this node's backends nor the node itself speak from outside */
 	if (unlikely(p->shape == SHAPE_ERROR))
 		return nodeport_error(p, nat, flow);
 	if (likely(flow && nat_is_fresh(flow, p, nat_tick()) &&
@@ -298,12 +301,12 @@ static __always_inline s32 nodeport_from_outside(struct packet_ctx *ctx, struct 
 	return ret < 0 ? ret : CTX_ACT_OK;
 }
 
-/* The live row of what a backend of this node answers; NULL if it answers nobody who came by a service. */
+/* The live row of what a backend of this node answers, or of a connection of the node's own; NULL if there is none. */
 static __always_inline struct lb_flow *nodeport_answer(struct packet *p, struct nat *nat)
 {
 	struct lb_flow *flow = lb_flows_map(&nat->key);
 
-	if (likely(!flow) || !(flow->flags & LB_FLOW_REVERSE))
+	if (likely(!flow) || !(flow->flags & (LB_FLOW_REVERSE | LB_FLOW_OWN)))
 		return NULL;
 	if (p->shape == SHAPE_ERROR || !nat_is_fresh(flow, p, nat_tick())) {
 		p->now = packet_now();
@@ -318,13 +321,45 @@ static __always_inline struct lb_flow *nodeport_answer(struct packet *p, struct 
 	return flow;
 }
 
-/* What the stack of this node sends by a device to the outside, of backends that have no device of their own. */
+/* A connection of the node itself that would be taken for a client's gets another port on its way. 1: it is one. */
+static __always_inline s32 nodeport_give_way(struct packet_ctx *ctx, struct packet *p, struct nat *nat)
+{
+	struct lb_flow *to = &nat->to;
+	struct lb_flow *held;
+	s32 ret;
+
+	if (p->shape != SHAPE_WHOLE || (p->protocol == IPPROTO_TCP && (p->tcp_flags & (TCP_SYN | TCP_ACK)) != TCP_SYN))
+		return 0;
+	to->saddr = p->saddr;
+	to->daddr = p->daddr;
+	to->sport = p->sport;
+	to->dport = p->dport;
+	nat_turn(nat, to);
+	held = lb_flows_map(&nat->twin_key);
+	if (likely(!held) || (held->flags & (LB_FLOW_REVERSE | LB_FLOW_SNAT)) != (LB_FLOW_REVERSE | LB_FLOW_SNAT))
+		return 0;
+	p->now = packet_now();
+	to->epoch = 0;
+	to->backend_id = held->backend_id;
+	to->service_id = held->service_id;
+	to->flags = LB_FLOW_SNAT | LB_FLOW_OWN;
+	to->pad = 0;
+	ret = nat_open(ctx, nat, p);
+	return ret < 0 ? ret : 1;
+}
+
+/* What the stack of this node sends by a device to the outside: answers of backends that have no device of their own,
+ * and the node's own connections.
+ */
 static __always_inline s32 nodeport_to_outside(struct packet_ctx *ctx, struct packet *p, struct nat *nat)
 {
 	s32 ret;
 
-	if (likely(!nodeport_answer(p, nat)))
-		return CTX_ACT_OK;
+	if (likely(!nodeport_answer(p, nat))) {
+		ret = nodeport_give_way(ctx, p, nat);
+		if (likely(ret <= 0))
+			return ret < 0 ? ret : CTX_ACT_OK;
+	}
 	ret = nodeport_rewrite(ctx, p, nat);
 	return ret < 0 ? ret : CTX_ACT_OK;
 }

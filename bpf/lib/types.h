@@ -385,6 +385,7 @@ struct lb_flow {
 #define LB_FLOW_CLOSING_FWD 8
 #define LB_FLOW_CLOSING_REV 16
 #define LB_FLOW_SEEN_NON_SYN 32
+#define LB_FLOW_OWN 64		/* a connection of the node itself, whose port stood for a client already */
 
 /* Ports of a packet that came in pieces, for the pieces that do not have them. */
 struct lb_fragment_key {

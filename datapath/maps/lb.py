@@ -61,6 +61,7 @@ class FlowFlags(IntFlag):
     CLOSING_FWD = 8
     CLOSING_REV = 16
     SEEN_NON_SYN = 32
+    OWN = 64
 
 
 def _address(*more: Field) -> tuple[Field, ...]:
