@@ -42,9 +42,14 @@ static __always_inline bool nodeport_parse(struct packet_ctx *ctx, struct packet
 /* The frontend that is meant; NULL if there is none, or if it is not for who comes from outside. */
 static __always_inline struct lb_service *nodeport_service(const struct packet *p)
 {
-	struct lb_service *service = lb_service_lookup(&p->daddr, p->dport, p->protocol, p->family, false);
+	struct lb_service *service = lb_service_at(&p->daddr, p->dport, p->protocol, p->family);
 
-	return service && (service->flags & LB_FLAG_OUTSIDE) ? service : NULL;
+	if (!service) {
+		service = lb_service_any(p->dport, p->protocol, p->family);
+		if (likely(!service) || identity_of(&p->daddr, p->family) != IDENTITY_HOST)
+			return NULL;
+	}
+	return service->flags & LB_FLAG_OUTSIDE ? service : NULL;
 }
 
 /* False for clients that the service is not for. */

@@ -17,8 +17,9 @@ _LEAST: Final[Mapping[str, int]] = {
     conntrack.SPEC6.name: 1 << 17,
     lb.SOCKS.name: 1 << 16,
     lb.AFFINITY.name: 1 << 16,
+    lb.FLOWS.name: 1 << 16,
 }
-_TRAFFIC: Final = (conntrack.SPEC4, conntrack.SPEC6, lb.SOCKS, lb.AFFINITY)
+_TRAFFIC: Final = (conntrack.SPEC4, conntrack.SPEC6, lb.SOCKS, lb.AFFINITY, lb.FLOWS)
 _SERVICES: Final = (lb.SERVICES, lb.SLOTS, lb.BACKENDS, lb.MEMBERS, lb.SKIPS, lb.RANGES)
 FLEXIBLE: Final = frozenset(spec.name for spec in (*_TRAFFIC, *_SERVICES))
 """Maps whose size may differ from the catalogue's."""

@@ -9,7 +9,7 @@ GIB = 1 << 30
 CATALOGUE = {spec.name: spec.max_entries for spec in catalog.SPECS}
 
 
-@pytest.mark.parametrize(("memory", "tracked"), [(GIB, 1 << 17), (24 * GIB, 221_771), (1 << 50, ENTRIES_MAX)])
+@pytest.mark.parametrize(("memory", "tracked"), [(GIB, 1 << 17), (24 * GIB, 192_025), (1 << 50, ENTRIES_MAX)])
 def test_conntrack_grows_with_the_memory_between_a_least_and_a_most(memory: int, tracked: int) -> None:
     found = sizes(memory)
     assert found[conntrack.SPEC4.name] == found[conntrack.SPEC6.name] == tracked
