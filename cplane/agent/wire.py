@@ -163,7 +163,8 @@ async def _serve(
     await tasks.start(partial(serve, admin_services(engine, agent), [UnixAddress(config.admin_socket)], refuse=refuse))
     await tasks.start(cni.run)
     tasks.start_soon(keep_addresses, engine, datapath)
-    tasks.start_soon(follow_devices, datapath)
+    if config.lb.devices:
+        tasks.start_soon(follow_devices, datapath)
 
 
 async def _observe(

@@ -14,6 +14,7 @@ from cplane.deciders.servicestate import ServiceState
 from cplane.domain.identity import cidr_labels
 from cplane.domain.ipam import Prefix
 from cplane.domain.policy.directory import service_labels
+from cplane.domain.service import ServiceName
 from cplane.events.catalog import Event
 from cplane.events.envelope import StreamId
 
@@ -29,12 +30,16 @@ def by_services(policies: PolicyState, services: ServiceState) -> frozenset[Pref
     """The addresses that policies name by the services which they are behind."""
     if not policies.services:
         return frozenset()
-    found: set[Prefix] = set()
-    for name in services.unselective:
-        labels = service_labels(services.services[name].labels)
-        if any(ref.chooses(*name, labels) for ref in policies.services):
-            found.update(ip_network(one.address) for one in services.backends(name))
-    return frozenset(found)
+    named = (name for name in services.unselective if names_addresses(policies, services, name))
+    return frozenset(ip_network(one.address) for name in named for one in services.backends(name))
+
+
+def names_addresses(policies: PolicyState, services: ServiceState, name: ServiceName) -> bool:
+    """Whether a policy names the addresses behind this service by it."""
+    if not policies.services or name not in services.unselective:
+        return False
+    labels = service_labels(services.services[name].labels)
+    return any(ref.chooses(*name, labels) for ref in policies.services)
 
 
 def decide_settle(

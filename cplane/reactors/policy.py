@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from cplane.deciders.prefixes import SettlePrefixes, by_services
+from cplane.deciders.prefixes import SettlePrefixes, by_services, names_addresses
 from cplane.deciders.world import Command, World
 from cplane.domain.ipam import Prefix
 from cplane.domain.policy import PolicyRef
@@ -29,19 +29,17 @@ def _policy_changed(ref: PolicyRef, before: World, after: World) -> tuple[Comman
     touched = {
         prefix for world in (before, after) if (held := world.policies.get(ref)) is not None for prefix in held.cidrs()
     }
-    was, now = _behind(before), _behind(after)
-    return _settled(
-        one
-        for one in touched | (was ^ now)
-        if (one in before.policy.prefixes or one in was) != (one in after.policy.prefixes or one in now)
-    )
+    changed = {one for one in touched if (one in before.policy.prefixes) != (one in after.policy.prefixes)}
+    if before.policy.services != after.policy.services:
+        changed |= _behind(before) ^ _behind(after)
+    return _settled(changed)
 
 
 def _service_changed(name: ServiceName, before: World, after: World) -> tuple[Command, ...]:
-    """Only services without a selector have addresses that policies name by them."""
-    if not after.policy.services or not any(name in world.service.unselective for world in (before, after)):
+    """Most services are named by nobody, and there may be ten thousand."""
+    if not any(names_addresses(world.policy, world.service, name) for world in (before, after)):
         return ()
-    return _settled(one for one in _behind(before) ^ _behind(after) if one not in after.policy.prefixes)
+    return _settled(_behind(before) ^ _behind(after))
 
 
 def _behind(world: World) -> frozenset[Prefix]:

@@ -4,9 +4,12 @@ import json
 
 import pytest
 
-from cplane.deciders.policy import ApplyPolicies, DeletePolicies
+from cplane.deciders.policy import ApplyPolicies, DeletePolicies, PolicyState
+from cplane.deciders.prefixes import by_services
 from cplane.deciders.service import ApplyServices, DeleteServices
+from cplane.deciders.servicestate import ServiceState
 from cplane.deciders.world import World, facts
+from cplane.domain.cidr import Prefix
 from cplane.domain.policy import PolicyRef
 from cplane.domain.ports import Protocol
 from cplane.domain.service import Backend, Backends, Frontend, Service, ServiceName
@@ -105,3 +108,19 @@ def test_the_tables_let_through_what_is_named_so() -> None:
     number = next(number for number, labels in world.identities.items() if any(one.source == "cidr" for one in labels))
     assert number in {info.identity for info in tables.table(IPCACHE).values()}  # type: ignore[attr-defined]
     assert any(key.identity == number for key in tables.table(POLICY))  # type: ignore[attr-defined]
+
+
+def test_a_service_that_nobody_names_is_not_looked_for_among_all_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With thousands of them each would cost as much as all."""
+    world = given(JOIN, applied(BY_NAME), described("192.0.2.7"))
+    asked: list[World] = []
+
+    def looking(policies: PolicyState, services: ServiceState) -> frozenset[Prefix]:
+        asked.append(world)
+        return by_services(policies, services)
+
+    monkeypatch.setattr("cplane.reactors.policy.by_services", looking)
+    when(world, described("192.0.2.9", name=ServiceName("shop", "depot")))
+    assert not asked
+    when(world, described("192.0.2.9"))
+    assert asked
