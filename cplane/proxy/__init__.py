@@ -1,0 +1,4 @@
+"""Processes that enforce layer 7 on this node: how they are run, told and heard, and our own proxies.
+
+They go on without the agent, with the rules that they had last.
+"""
