@@ -9,6 +9,7 @@
 #include "lib/types.h"
 #include "lib/maps.h"
 #include "lib/packet.h"
+#include "lib/socket.h"
 #include "lib/drop.h"
 #include "lib/metrics.h"
 #include "lib/eth.h"
@@ -23,6 +24,7 @@
 #include "lib/lifetime.h"
 #include "lib/conntrack.h"
 #include "lib/policy.h"
+#include "lib/proxy.h"
 #include "lib/policy_log.h"
 #include "lib/icmp6.h"
 #include "lib/judge.h"
@@ -120,6 +122,9 @@ static __always_inline s32 from_container_arp(struct packet_ctx *ctx, const stru
 	return redirect(ctx->ifindex, 0);
 }
 
+/* Instead of an action: a proxy of this node is to have it. */
+#define FROM_CONTAINER_PROXY 0x10000
+
 /* What a pod sends: judged by its own policy, then handed to a local pod or to the stack. */
 static __always_inline s32 from_container_ip(struct packet_ctx *ctx, struct packet *p, const struct device_info *device)
 {
@@ -138,14 +143,20 @@ static __always_inline s32 from_container_ip(struct packet_ctx *ctx, struct pack
 		p->dst_lxc = to->lxc_id;
 	}
 	local = to && !(to->flags & ENDPOINT_FLAG_HOST);
-	ret = judge(ctx, p, &pod, !local, DIRECTION_EGRESS);
+	ret = judge(ctx, p, &pod, !local, false, DIRECTION_EGRESS);
 	if (ret < 0)
 		return ret;
 	metrics_count(ctx, METRIC_FORWARDED, METRICS_EGRESS);
-	if (local) {
+	if (local && likely(!packet_is_proxied(p))) {
 		ret = local_delivery(ctx, p, to);
 		if (ret < 0)
 			return ret;
+	}
+	if (unlikely(packet_is_proxied(p))) {
+		p->judgement = ret;
+		return FROM_CONTAINER_PROXY;
+	}
+	if (local) {
 		point = TRACE_TO_ENDPOINT;
 	} else {
 		point = p->dst_identity == IDENTITY_HOST ? TRACE_TO_HOST : TRACE_TO_STACK;
@@ -214,11 +225,19 @@ static __always_inline s32 to_container_packet(struct packet_ctx *ctx, struct pa
 	if (p->protocol == IPPROTO_ICMPV6 && icmp6_is_link_noise(p->icmp_type) && icmp6_is_of_link(ctx))
 		return CTX_ACT_OK;
 	p->now = packet_now();
+	p->proxy = proxy_sender(ctx);
 	pod = judged_of(device);
-	ret = judge(ctx, p, &pod, true, DIRECTION_INGRESS);
+	ret = judge(ctx, p, &pod, true, true, DIRECTION_INGRESS);
 	if (ret < 0)
 		return ret;
 	metrics_count(ctx, METRIC_FORWARDED, METRICS_INGRESS);
+	if (unlikely(packet_is_proxied(p))) {
+		s32 sent = proxy_send(ctx, p);
+
+		if (sent >= 0 && ret & JUDGE_REPORT)
+			trace_notify(ctx, p, TRACE_TO_PROXY, ret & ~JUDGE_REPORT);
+		return sent;
+	}
 	if (ret & JUDGE_REPORT)
 		trace_notify(ctx, p, TRACE_TO_ENDPOINT, ret & ~JUDGE_REPORT);
 	return CTX_ACT_OK;
@@ -232,6 +251,11 @@ PROGRAM int from_container(struct packet_ctx *ctx)
 	if (!p)
 		return CTX_ACT_DROP;
 	ret = from_container_packet(ctx, p);
+	if (unlikely(ret == FROM_CONTAINER_PROXY)) {
+		ret = proxy_take(ctx, p);
+		if (ret >= 0 && p->judgement & JUDGE_REPORT)
+			trace_notify(ctx, p, TRACE_TO_PROXY, p->judgement & ~JUDGE_REPORT);
+	}
 	return ret < 0 ? drop_packet(ctx, p, ret) : ret;
 }
 

@@ -10,6 +10,7 @@
 #include "lib/types.h"
 #include "lib/maps.h"
 #include "lib/packet.h"
+#include "lib/socket.h"
 #include "lib/drop.h"
 #include "lib/metrics.h"
 #include "lib/eth.h"

@@ -112,14 +112,22 @@ static __always_inline bool conntrack_is_related(struct packet *p, u16 lxc_id, c
 	return conntrack_entry(p, &p->related, lxc_id);
 }
 
-/* The entry to go on with; NULL also when a SYN opens a closing connection again. */
+/* The entry to go on with; NULL also when a SYN opens a closing connection again, or one that a proxy had. */
 static __always_inline struct ct_entry *conntrack_lookup(struct packet *p, u16 lxc_id)
 {
 	struct ct_entry *entry = conntrack_entry(p, &p->connection, lxc_id);
 
-	if (entry && unlikely(entry->flags & CT_CLOSING) && (p->tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN)
+	if (entry && unlikely(entry->flags & (CT_CLOSING | CT_PROXIED)) && (p->tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN)
 		return NULL;
 	return entry;
+}
+
+/* The proxy port that the connection has; 0: none. Without a branch, as all of these are in every packet's way, and the
+ * verifier walks each of them.
+ */
+static __always_inline __be16 conntrack_proxy_port(const struct ct_entry *entry)
+{
+	return entry->proxy_port & -(u16)!!(entry->flags & CT_PROXIED);
 }
 
 /* True if the packet goes the way of the connection's first one. */
@@ -171,10 +179,10 @@ static __always_inline void conntrack_update(struct ct_entry *entry, const struc
 static __always_inline bool conntrack_report(struct ct_entry *entry, const struct packet *p, bool forward)
 {
 	u8 *seen = forward ? &entry->seen_fwd : &entry->seen_rev;
-	u32 *reported = forward ? &entry->reported_fwd : &entry->reported_rev;
+	u16 *reported = forward ? &entry->reported_fwd : &entry->reported_rev;
 	u8 flags = *seen | (p->tcp_flags & TCP_REPORTED);
 
-	if (flags == *seen && p->now - *reported < CONFIG(report_interval_s))
+	if (flags == *seen && (u16)(p->now - *reported) < CONFIG(report_interval_s))
 		return false;
 	*seen = flags;
 	*reported = p->now;
@@ -189,6 +197,7 @@ static __always_inline s32 conntrack_create(const struct packet_ctx *ctx, struct
 		.epoch = epoch,
 		.peer_identity = peer_identity,
 		.cookie = p->cookie,
+		.proxy_port = p->proxy_port,
 		.reported_fwd = p->now,
 		.reported_rev = p->now - CONFIG(report_interval_s),
 		.seen_fwd = p->tcp_flags & TCP_REPORTED,
@@ -196,6 +205,7 @@ static __always_inline s32 conntrack_create(const struct packet_ctx *ctx, struct
 	long error;
 
 	entry.flags = (p->connection.source_low ? CT_INITIATOR_LOW : 0) | (p->audited ? CT_AUDITED : 0);
+	entry.flags |= CT_PROXIED * !!p->proxy_port | CT_FROM_PROXY * !!(p->proxy & PROXY_SENT);
 	entry.flags = conntrack_flags(entry.flags, p, true);
 	entry.lifetime = p->now + conntrack_timeout(entry.flags, p);
 	error = ct_map_update(&p->connection.key, &entry, packet_is_v6(p));

@@ -42,11 +42,15 @@ _Static_assert(__builtin_offsetof(struct packet_ctx, gso_size) == 176, "struct _
 
 HELPER(long, l4_csum_replace, 11, struct packet_ctx *ctx, u32 offset, u64 from, u64 to, u64 flags);
 HELPER(long, skb_load_bytes, 26, const struct packet_ctx *ctx, u32 offset, void *to, u32 len);
+HELPER(long, skb_change_type, 32, struct packet_ctx *ctx, u32 type);
 HELPER(u32, get_hash_recalc, 34, const struct packet_ctx *ctx);
 HELPER(long, skb_pull_data, 39, struct packet_ctx *ctx, u32 len);
 HELPER(long, skb_adjust_room, 50, struct packet_ctx *ctx, s32 size, u32 mode, u64 flags);
 HELPER(long, skb_change_tail, HELPER_SKB_CHANGE_TAIL, struct packet_ctx *ctx, u32 len, u64 flags);
 HELPER(long, redirect_peer, 155, u32 ifindex, u64 flags);
+HELPER(long, sk_assign, 124, struct packet_ctx *ctx, void *sk, u64 flags);
+
+#define BPF_F_INGRESS 1
 
 #define PACKET_HOST 0	/* of pkt_type: sent to us and nobody else */
 

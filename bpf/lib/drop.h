@@ -20,6 +20,8 @@
 #define REASON_NAT_UNSUPPORTED_PROTOCOL 168
 #define REASON_FIB_LOOKUP_FAILED 169
 #define REASON_SOURCE_RANGE 177
+#define REASON_SOCKET_LOOKUP_FAILED 178
+#define REASON_SOCKET_ASSIGN_FAILED 179
 #define REASON_PROXY_REDIRECTION_NOT_SUPPORTED 180
 #define REASON_POLICY_DENY 181
 #define REASON_AUTH_REQUIRED 189
@@ -35,6 +37,7 @@
 #define FILE_CONNTRACK 108
 #define FILE_LOCAL_DELIVERY 109
 #define FILE_IPV6 114
+#define FILE_PROXY 120	/* of ours alone */
 
 /* A drop travels upward as one negative number: reason, line and file. Below 2^31, as files end at 127. */
 #define DROP_REASON(reason, file) (-(s32)((reason) | (u32)__LINE__ << 8 | (u32)(file) << 24))

@@ -79,6 +79,17 @@ static __always_inline struct verdict judge_lookup(const struct packet_ctx *ctx,
 	return verdict;
 }
 
+/* Who reads what is let through: policy says `port`, 0 nobody; `p` has what its connection had. A stream that a proxy has
+ * keeps it where none is asked for any more, as the other side knows nothing of it.
+ */
+static __always_inline void judge_proxied(struct packet *p, bool known, __be16 port)
+{
+	__be16 held = p->proxy_port;
+
+	p->proxy |= PROXY_NEW * (known & (port != held));
+	p->proxy_port = port | (held & -(u16)(!port & (p->protocol == IPPROTO_TCP)));
+}
+
 /* The policy's decision. Recorded if it is a refusal, or the first decision about the connection. A refusal by
  * rules that are only audited, or of an endpoint that is, lets the packet pass.
  */
@@ -88,6 +99,7 @@ static __always_inline s32 judge_policy(const struct packet_ctx *ctx, struct pac
 	u32 peer = direction == DIRECTION_EGRESS ? p->dst_identity : p->src_identity;
 	struct verdict verdict = judge_lookup(ctx, p, who, 0, peer, direction);
 	bool audited = who->flags & ENDPOINT_FLAG_AUDIT;
+	__be16 proxy_port = verdict.proxy_port;
 	u32 cookie = verdict.cookie;
 
 	if (unlikely(!verdict.reason && verdict.audited)) {
@@ -106,10 +118,12 @@ static __always_inline s32 judge_policy(const struct packet_ctx *ctx, struct pac
 			policy_notify(ctx, p, &verdict);
 		p->flags &= ~RECORD_AUDITED;
 		p->cookie = cookie;
+		judge_proxied(p, !!entry, proxy_port);
 		return 0;
 	}
 	if (verdict.reason || (!entry && p->shape != SHAPE_FRAGMENT))
 		policy_notify(ctx, p, &verdict);
+	judge_proxied(p, !!entry, proxy_port);
 	return verdict.reason ? DROP_REASON(verdict.reason, FILE_LXC) : 0;
 }
 
@@ -117,6 +131,9 @@ static __always_inline s32 judge_policy(const struct packet_ctx *ctx, struct pac
 static __always_inline void judge_renew(const struct packet *p, struct ct_entry *entry, u32 peer, u64 epoch)
 {
 	u8 flags = p->audited ? entry->flags | CT_AUDITED : entry->flags & ~CT_AUDITED;
+
+	flags = (flags & ~CT_PROXIED) | CT_PROXIED * !!p->proxy_port;
+	entry->proxy_port = p->proxy_port;
 
 	entry->peer_identity = peer;
 	entry->cookie = p->cookie;
@@ -134,8 +151,10 @@ static __always_inline s32 judge_known(struct packet *p, struct ct_entry *entry,
 	p->cookie = entry->cookie;
 	if (!forward)
 		p->flags |= RECORD_REPLY;
+	p->proxy_port &= -(u16)forward;
+	p->proxy |= PROXY_REPLY * (!forward & !!(entry->flags & CT_FROM_PROXY));
 	conntrack_update(entry, p, forward);
-	if (report && conntrack_report(entry, p, forward))
+	if ((report | packet_is_proxied(p)) && conntrack_report(entry, p, forward))
 		return (forward ? TRACE_ESTABLISHED : TRACE_REPLY) | JUDGE_REPORT;
 	return forward ? TRACE_ESTABLISHED : TRACE_REPLY;
 }
@@ -154,10 +173,11 @@ static __always_inline void judge_debug(const struct packet_ctx *ctx, u16 source
 }
 
 /* 0 or more: let through, see JUDGE_REPORT. Less: a drop. Replies and related errors need no policy; packets
- * of the initiator need it once, and again after every change of policy (the epoch says so).
+ * of the initiator need it once, and again after every change of policy (the epoch says so). `from_stack`: the node's
+ * stack sends it, so it may be for a proxy that speaks with the receiver's address.
  */
-static __always_inline s32 judge(const struct packet_ctx *ctx, struct packet *p, const struct judged *who,
-				 bool report, const u8 direction)
+static __always_inline s32 judge(struct packet_ctx *ctx, struct packet *p, const struct judged *who,
+				 bool report, const bool from_stack, const u8 direction)
 {
 	u32 *peer = direction == DIRECTION_EGRESS ? &p->dst_identity : &p->src_identity;
 	bool related = false, forward = true;
@@ -167,13 +187,17 @@ static __always_inline s32 judge(const struct packet_ctx *ctx, struct packet *p,
 
 	p->flags = (p->flags & RECORD_IPV6) | (direction == DIRECTION_EGRESS ? RECORD_EGRESS : 0);
 	p->cookie = 0;
+	p->proxy_port = 0;
+	p->proxy &= PROXY_OF_PACKET;
 	if (likely(p->shape != SHAPE_FRAGMENT)) {
 		p->flags |= RECORD_REPLY_KNOWN;
 		debug_ct_lookup(ctx, who->lxc_id, p, direction);
 		related = p->shape == SHAPE_ERROR && conntrack_is_related(p, who->lxc_id, direction);
 		entry = related ? NULL : conntrack_lookup(p, who->lxc_id);
-		if (entry)
+		if (entry) {
 			forward = conntrack_is_forward(entry, p);
+			p->proxy_port = conntrack_proxy_port(entry);
+		}
 		judge_debug(ctx, who->lxc_id, entry, related, forward);
 		/* Read before the policy: a change in between leaves the older number, and so another look. */
 		epoch = forward ? state_number(STATE_EPOCH) : 0;
@@ -183,15 +207,22 @@ static __always_inline s32 judge(const struct packet_ctx *ctx, struct packet *p,
 	ret = judge_peer(ctx, p, direction);
 	if (ret < 0)
 		return ret;
+	if (from_stack && !entry && unlikely(proxy_expects(ctx, p))) {
+		p->flags |= RECORD_REPLY;
+		p->proxy |= PROXY_REPLY;
+		return TRACE_REPLY;
+	}
 	if (related)
 		return TRACE_RELATED | JUDGE_REPORT;
 	if (unlikely(policy_is_bypassed(p))) {
 		p->flags &= ~RECORD_REPLY_KNOWN;
 		return TRACE_UNKNOWN | JUDGE_REPORT;
 	}
-	ret = judge_policy(ctx, p, who, entry, direction);
-	if (ret < 0)
-		return ret;
+	if (!from_stack || likely(!(p->proxy & PROXY_JUDGED))) {
+		ret = judge_policy(ctx, p, who, entry, direction);
+		if (ret < 0)
+			return ret;
+	}
 	if (p->shape == SHAPE_FRAGMENT)
 		return TRACE_UNKNOWN;
 	if (!entry) {

@@ -32,7 +32,7 @@ static __always_inline s32 local_delivery(struct packet_ctx *ctx, struct packet 
 	ret = local_delivery_headers(ctx, p, to);
 	if (ret < 0)
 		return ret;
-	ret = judge(ctx, p, &receiver, true, DIRECTION_INGRESS);
+	ret = judge(ctx, p, &receiver, true, false, DIRECTION_INGRESS);
 	if (ret >= 0)
 		metrics_count(ctx, METRIC_FORWARDED, METRICS_INGRESS);
 	return ret;

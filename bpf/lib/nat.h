@@ -212,48 +212,15 @@ static __always_inline bool nat_touch(struct nat *nat, struct lb_flow *flow, con
 	return flags & LB_FLOW_DSR ? true : nat_touch_twin(nat, flow);
 }
 
-HELPER(void *, sk_lookup_tcp, 84, struct packet_ctx *ctx, void *tuple, u32 size, u64 netns, u64 flags);
-HELPER(void *, sk_lookup_udp, 85, struct packet_ctx *ctx, void *tuple, u32 size, u64 netns, u64 flags);
-HELPER(long, sk_release, 86, void *sk);
-#define BPF_F_CURRENT_NETNS (-1L)
-
-/* struct bpf_sock_tuple */
-union sock_tuple {
-	struct {
-		__be32 saddr;
-		__be32 daddr;
-		__be16 sport;
-		__be16 dport;
-	} v4;
-	struct {
-		struct addr saddr;
-		struct addr daddr;
-		__be16 sport;
-		__be16 dport;
-	} v6;
-};
-
 /* True if a socket of the node gets what is sent to the port that `twin_key` has. */
 static __always_inline bool nat_is_sockets(struct packet_ctx *ctx, const struct nat *nat)
 {
 	const struct lb_flow_key *key = &nat->twin_key;
+	struct bpf_sock *sk = NULL;
 	union sock_tuple tuple = {};
-	void *sk = NULL;
 	u32 size;
 
-	if (key->family == FAMILY_V6) {
-		tuple.v6.saddr = key->saddr;
-		tuple.v6.daddr = key->daddr;
-		tuple.v6.sport = key->sport;
-		tuple.v6.dport = key->dport;
-		size = sizeof(tuple.v6);
-	} else {
-		tuple.v4.saddr = key->saddr.word[0];
-		tuple.v4.daddr = key->daddr.word[0];
-		tuple.v4.sport = key->sport;
-		tuple.v4.dport = key->dport;
-		size = sizeof(tuple.v4);
-	}
+	size = socket_tuple(&tuple, &key->saddr, &key->daddr, key->sport, key->dport, key->family == FAMILY_V6);
 	if (key->protocol == IPPROTO_TCP)
 		sk = sk_lookup_tcp(ctx, &tuple, size, BPF_F_CURRENT_NETNS, 0);
 	else if (key->protocol == IPPROTO_UDP)

@@ -11,6 +11,12 @@
 #define SHAPE_FRAGMENT 1	/* a later fragment: no ports */
 #define SHAPE_ERROR 2		/* an ICMP error about another packet, whose connection is in `related` */
 
+#define PROXY_NEW 1		/* in this judgement: its connection had another proxy port, or none */
+#define PROXY_REPLY 2		/* in this judgement: it answers a proxy of this node */
+#define PROXY_SENT 4		/* a proxy of this node sent it ... */
+#define PROXY_JUDGED 8		/* ... having judged it by the receiver's policy */
+#define PROXY_OF_PACKET (PROXY_SENT | PROXY_JUDGED)
+
 union ct_key {
 	struct ct4_key v4;
 	struct ct6_key v6;
@@ -35,6 +41,7 @@ struct packet {
 	__be16 dport;
 	__be16 policy_port;	/* the port of the policy key: dport, or the ICMP type */
 	__be16 icmp_id;
+	__be16 proxy_port;	/* in this judgement: it goes there; 0: to nobody */
 	u8 family;		/* FAMILY_*, or 0 while it is neither */
 	u8 protocol;
 	u8 shape;
@@ -45,6 +52,9 @@ struct packet {
 	bool error_to_sender;	/* SHAPE_ERROR: the inner packet was sent by the outer destination ... */
 	bool error_by_receiver;	/* ... and had been received by the outer source */
 	bool audited;		/* in this judgement: refused, and let through all the same */
+	u8 proxy;		/* PROXY_* */
+	u16 judgement;		/* of a packet that a proxy takes; not passed on in a register, whose every value the
+				 * verifier would follow */
 	struct connection connection;
 	struct connection related;
 };
@@ -69,6 +79,12 @@ static __always_inline struct packet *packet_begin(u8 flags)
 static __always_inline u32 packet_now(void)
 {
 	return ktime_get_coarse_ns() / 1000000000ULL;
+}
+
+/* True if, as judged, a proxy of this node is to have it. */
+static __always_inline bool packet_is_proxied(const struct packet *p)
+{
+	return p->proxy_port | (p->proxy & PROXY_REPLY);
 }
 
 static __always_inline bool packet_is_v6(const struct packet *p)

@@ -23,6 +23,7 @@ struct verdict {
 	u32 cookie;
 	u8 reason;		/* 0: allowed */
 	u8 match_type;
+	__be16 proxy_port;	/* allowed as far as this proxy allows it; 0: nobody is asked */
 	bool audited;		/* ask the audit plane too */
 };
 
@@ -35,7 +36,7 @@ static __always_inline u8 policy_match_type(u8 l4_bits, bool l3)
 	return l3 ? MATCH_L3_L4 : MATCH_L4_ONLY;
 }
 
-/* What an entry means to a packet. There is no proxy and no authentication: what needs them is dropped.
+/* What an entry means to a packet. There is no authentication: what needs it is dropped.
  * `other` is the entry that did not decide, or NULL: where the one that did does not say, it is asked for
  * authentication too.
  */
@@ -45,8 +46,6 @@ static __always_inline u8 policy_reason(const struct policy_entry *entry, const 
 		return REASON_POLICY_DENY;
 	if (entry->auth_type || (other && other->auth_type && !(entry->flags & POLICY_FLAG_AUTH_SAID)))
 		return REASON_AUTH_REQUIRED;
-	if (entry->proxy_port)
-		return REASON_PROXY_REDIRECTION_NOT_SUPPORTED;
 	return 0;
 }
 
@@ -88,6 +87,7 @@ static __always_inline struct verdict policy_lookup(u32 policy_id, u32 identity,
 	verdict.reason = policy_reason(chosen, other);
 	verdict.match_type = policy_match_type(chosen->flags >> POLICY_L4_BITS_SHIFT, l3);
 	verdict.audited = chosen->flags & POLICY_FLAG_AUDITED;
+	verdict.proxy_port = verdict.reason ? 0 : chosen->proxy_port;
 	return verdict;
 }
 

@@ -14,7 +14,7 @@ static __always_inline void policy_notify(const struct packet_ctx *ctx, const st
 	if (!r)
 		return;
 	r->match_type = verdict->match_type;
-	r->verdict = -(s32)verdict->reason;
+	r->verdict = verdict->reason ? -(s32)verdict->reason : bpf_ntohs(verdict->proxy_port);
 	record_end(r);
 }
 

@@ -4,6 +4,7 @@
 #define CPLANE_TRACE_H
 
 #define TRACE_TO_ENDPOINT 0
+#define TRACE_TO_PROXY 1
 #define TRACE_TO_HOST 2
 #define TRACE_TO_STACK 3
 

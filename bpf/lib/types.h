@@ -113,6 +113,7 @@ struct state_value {
 #define STATE_LOST 3
 #define STATE_DEBUG_LOST 4
 #define STATE_NETNS 5
+#define STATE_PROXY 6
 
 #define MONITOR_DROP 1
 #define MONITOR_VERDICT 2
@@ -148,8 +149,10 @@ struct ct_entry {
 	u32 lifetime;		/* s of CLOCK_MONOTONIC; from then on the entry does not exist */
 	u32 peer_identity;	/* of the other side, when last resolved */
 	u32 cookie;		/* of the policy entry that allowed it */
-	u32 reported_fwd;	/* s; last trace record from the initiator, and to it */
-	u32 reported_rev;
+	u16 reported_fwd;	/* s, modulo 2^16; last trace record from the initiator, and to it */
+	u16 reported_rev;
+	__be16 proxy_port;	/* CT_PROXIED: where the initiator's packets go */
+	u16 pad2;
 	u8 flags;		/* CT_* */
 	u8 seen_fwd;		/* TCP flags reported so far */
 	u8 seen_rev;
@@ -161,6 +164,8 @@ struct ct_entry {
 #define CT_CLOSING_FWD 4
 #define CT_CLOSING_REV 8
 #define CT_AUDITED 16	/* its last judgement was a refusal that let it through, and a record has told so */
+#define CT_PROXIED 32		/* the initiator speaks with a proxy of this node, and not with the other side */
+#define CT_FROM_PROXY 64	/* the initiator is a proxy of this node, which speaks with the other's address */
 #define CT_CLOSING (CT_CLOSING_FWD | CT_CLOSING_REV)
 
 struct metrics_key {

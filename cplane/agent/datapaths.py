@@ -112,6 +112,7 @@ class Datapath:
     close: Callable[[], None]
     probe: Callable[[Packet], Answer] | None
     debugging: Debugging | None  # None: there are no programs
+    prepare_proxies: Callable[[], None] | None = None  # before the first redirect; None: nothing can be redirected
     netns_cookie: int = 0  # of the node's network namespace, where sockets are served
     stale_sockets: Callable[[Serves], Stale] = lambda _: {}
     end_sockets: Callable[[str, Collection[Connected]], int] = lambda *_: 0  # raises DatapathError
@@ -185,6 +186,7 @@ def _kernel(config: AgentConfig, options: ServiceOptions, name_of: Callable[[int
         close=opened.close,
         probe=None,
         debugging=Debugging(opened, programs, on=config.debug),
+        prepare_proxies=lambda: opened.attach_proxy(plumbing.proxy_interface()),
         netns_cookie=opened.numbers[StateSlot.NETNS],
         stale_sockets=lambda serves: sockets.stale(opened.peers, maps[lb.SOCKS.name], serves),
         end_sockets=end_datagrams,
@@ -298,6 +300,8 @@ def _look_up(
 
     decided = lookup(get, identity, Direction(direction), protocol, port)
     found = get(decided.key) if decided.key is not None else None
+    if decided.proxied:  # there is none here, so what it would have to judge is dropped
+        decided = decided._replace(reason=DropReason.PROXY_REDIRECTION_NOT_SUPPORTED_FOR_PROTOCOL)
     return Judgement(int(decided.reason or 0), int(decided.match), found.cookie if found else 0, decided.audited)
 
 

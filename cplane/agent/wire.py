@@ -19,6 +19,7 @@ from cplane.agent.datapaths import Datapath, doctor, open_datapath
 from cplane.agent.flows import History, flow_history
 from cplane.agent.healthports import HealthPorts
 from cplane.agent.observed import Observed
+from cplane.agent.proxies import Proxies
 from cplane.agent.refusing import keeping
 from cplane.agent.remembering import remember_often
 from cplane.agent.retaining import retain_often
@@ -44,7 +45,7 @@ from cplane.hubble.ingest import pump
 from cplane.hubble.parser.threefour import Parser
 from cplane.hubble.recorded import Recorded
 from cplane.hubble.server import services as hubble_services
-from cplane.projections.tables import Tables
+from cplane.projections.tables import REDIRECTS, Tables
 from cplane.telemetry.clock import SystemClock
 from cplane.telemetry.log import line, logger
 from cplane.timetravel.history import History as Past
@@ -84,9 +85,10 @@ async def run(config: AgentConfig) -> None:
                 telling.turn(turn)
                 stale.turn(turn)
 
+            proxies = Proxies(config, lambda records, lost: None, prepare=datapath.prepare_proxies)
             engine = Engine(
                 event_log,
-                datapath.targets,
+                {REDIRECTS: proxies, **datapath.targets},
                 datapath.publish,
                 started=world,
                 tables=tables,
@@ -102,6 +104,7 @@ async def run(config: AgentConfig) -> None:
                 tasks.start_soon(refusals.run)
                 await boot(config, engine, datapath)
                 memory.started()
+                await tasks.start(proxies.run)
                 tasks.start_soon(engine.drive)
                 tasks.start_soon(telling.agent_events.follow, engine)
                 tasks.start_soon(stale.run, engine)
@@ -114,6 +117,7 @@ async def run(config: AgentConfig) -> None:
 
                     await meter(config, engine, datapath, flows, timed, clock, tasks)
                 await engine.wait(engine.head)
+                await proxies.adopt()
                 if config.log_location:
                     tasks.start_soon(remember_often, config)
                     tasks.start_soon(retain_often, config, clock)

@@ -19,6 +19,7 @@ import click
 from cplane.config.bpf import BpfConfig
 from cplane.config.model import AgentConfig, BadConfig, Fault, HubbleConfig, LbConfig
 from cplane.config.problems import BadText, Bounds, join
+from cplane.config.proxy import ProxyConfig
 from cplane.config.text import read
 
 PREFIX: Final = "CPLANE_"
@@ -57,9 +58,14 @@ class Key(NamedTuple):
         return self.name.replace(".", "_")
 
 
-Section = type[HubbleConfig | LbConfig | BpfConfig]
+Section = type[HubbleConfig | LbConfig | BpfConfig | ProxyConfig]
 
-_SECTIONS: Final[Mapping[str, Section]] = {"hubble": HubbleConfig, "lb": LbConfig, "bpf": BpfConfig}
+_SECTIONS: Final[Mapping[str, Section]] = {
+    "hubble": HubbleConfig,
+    "lb": LbConfig,
+    "bpf": BpfConfig,
+    "proxy": ProxyConfig,
+}
 
 
 def _keys(model: type[AgentConfig] | Section, prefix: str = "") -> Iterator[Key]:

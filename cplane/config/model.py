@@ -13,6 +13,7 @@ from typing import Final, Literal, NamedTuple
 
 from cplane.config.bpf import BpfConfig
 from cplane.config.metrics import BadMetric, WantedMetric, parse_metrics
+from cplane.config.proxy import ProxyConfig
 from cplane.config.tls import TlsFiles, tls_faults, tls_help
 from cplane.domain.service import MAGLEV_SIZES, ServiceOptions
 from cplane.errors import Rejected
@@ -382,6 +383,7 @@ class AgentConfig:
     hubble: HubbleConfig = field(default_factory=HubbleConfig)
     lb: LbConfig = field(default_factory=LbConfig)
     bpf: BpfConfig = field(default_factory=BpfConfig)
+    proxy: ProxyConfig = field(default_factory=ProxyConfig)
 
     def __post_init__(self) -> None:
         if not self.node_name:
@@ -500,6 +502,7 @@ class AgentConfig:
         yield from (Fault(f"hubble.{fault.key}", fault.message) for fault in self.hubble.faults())
         yield from (Fault(f"lb.{fault.key}", fault.message) for fault in self.lb.faults())
         yield from (Fault(f"bpf.{key}", message) for key, message in self.bpf.faults())
+        yield from (Fault(f"proxy.{key}", message) for key, message in self.proxy.faults())
 
     def _retention_faults(self) -> Iterator[Fault]:
         for key in ("log_archive_after", "log_keep_days"):

@@ -11,7 +11,7 @@ from anyio import to_thread
 from cplane.engine.ports import Comparing, Target
 from cplane.errors import Unavailable
 from cplane.projections.delta import Delta, plan
-from cplane.projections.tables import DELETE_ORDER, PROGRAMS, UPSERT_ORDER
+from cplane.projections.tables import DELETE_ORDER, PROGRAMS, REDIRECTS, UPSERT_ORDER
 from cplane.telemetry.log import line, logger
 
 AnyTarget = Target[Any, Any]  # each table has row types of its own, paired by name
@@ -37,10 +37,11 @@ class Round:
     def is_small(self) -> bool:
         """Whether it is written in less time than the event loop would notice.
 
-        Programs are not: to attach one takes the kernel's lock of all devices, which others hold for long.
+        Programs are not: to attach one takes the kernel's lock of all devices, which others hold for long. Nor are
+        redirects, which wait for proxies.
         """
         rows = sum(len(one.upserts) + len(one.deletes) for one in self.deltas.values())
-        return rows <= ROWS_AT_ONCE and PROGRAMS not in self.deltas
+        return rows <= ROWS_AT_ONCE and self.deltas.keys().isdisjoint({PROGRAMS, REDIRECTS})
 
 
 @dataclass(slots=True)

@@ -120,6 +120,7 @@ FILES: Final[Mapping[int, str]] = {
     113: "nodeport_egress.h",
     114: "ipv6.h",
     115: "classifiers.h",
+    120: "proxy.h",  # which Cilium has no number for
 }
 
 # IANA's registries; codes have names for the errors only

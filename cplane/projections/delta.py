@@ -240,7 +240,7 @@ def _by_strictness(rows: Mapping[PolicyKey, PolicyEntry], *, strict_first: bool)
 
 def _strictness(row: PolicyEntry) -> tuple[int, int, bool]:
     """What drops at once (2) goes in before an audit plane (1), what passes after it (0): nobody is told too early."""
-    drops = row.deny or row.auth_type or row.proxy_port  # there is no authentication and no proxy
+    drops = row.deny or row.auth_type  # there is no authentication
     return 2 if drops else 0, row.precedence, bool(row.auth_type)
 
 

@@ -10,8 +10,9 @@ from cplane.domain.labels import LabelSet
 from cplane.domain.policy import CIDR_GROUP, CidrGroup, Policy, PolicyRef, Rule, parse_text
 from cplane.domain.policy.directory import Service, service_labels
 from cplane.domain.policy.mapstate import MapEntry, MapKey, MapState, Origin
+from cplane.domain.policy.redirection import Redirection
 from cplane.domain.policy.repository import AUDIT_PLANE, Enforcement, Repository
-from cplane.domain.policy.resolve import ResolvedRule, is_redirect
+from cplane.domain.policy.resolve import ResolvedRule
 from cplane.domain.ports import NamedPorts, parse_named_ports
 from cplane.events.catalog import Event
 from cplane.events.config import OptionsChanged
@@ -22,6 +23,7 @@ from cplane.events.policy import PolicyDeleted, PolicyUpserted
 from cplane.events.service import BackendsChanged, ServiceDeleted, ServiceUpserted
 from cplane.projections.cookies import Cookies
 from cplane.projections.delta import Delta
+from cplane.projections.redirects import RedirectKey, Redirects
 from datapath.maps import policy as policy_map
 from datapath.maps.policy import PolicyEntry, PolicyKey
 from datapath.maps.spread import Groups, Spread
@@ -32,7 +34,6 @@ _EVERYTHING: Final[Mapping[int, IPv4Network | IPv6Network]] = {
     6: ip_network("::/0"),
 }
 _CLUSTER: Final = "default"  # until the node has joined
-_NO_PROXY: Final = 1  # a redirect's port while there is no proxy: the datapath drops what would go there (180)
 _NO_PORTS: Final[NamedPorts] = frozenset()
 
 assert policy_map.AUDIT_PLANE == AUDIT_PLANE, "the domain and the map agree on the number of the audit plane"
@@ -59,16 +60,20 @@ class _Endpoint(NamedTuple):
 class _Rows(Mapping[PolicyKey, PolicyEntry]):
     """The rows that follow from what states have told. They are made when they are read: most are shared by many."""
 
-    def __init__(self, states: Mapping[int, MapState]) -> None:
-        self._states = states
+    def __init__(self, states: Mapping[int, MapState], redirects: Redirects) -> None:
+        self._states, self._redirects = states, redirects
         self._made: dict[MapEntry, PolicyEntry] = {}  # one object for equal entries
 
     def row(self, entry: MapEntry) -> PolicyEntry:
         """The row that an entry is."""
         found = self._made.get(entry)
         if found is None:
-            found = self._made[entry] = _row(entry)
+            found = self._made[entry] = _row(entry, self._redirects.port(entry))
         return found
+
+    def forget(self, groups: Collection[int]) -> None:
+        """What entries of these groups are will be another row, should there ever be such entries again."""
+        self._made = {entry: row for entry, row in self._made.items() if entry.group not in groups}
 
     def cookies(self) -> set[int]:
         """Those of all rows, and rows that were made earlier are forgotten."""
@@ -98,7 +103,8 @@ class PolicyMapProjection:
 
     def __init__(self) -> None:
         self._repository = Repository()
-        self._rows = _Rows(self._repository.states())
+        self._redirects = Redirects(self._repository.state)
+        self._rows = _Rows(self._repository.states(), self._redirects)
         self._cookies = Cookies()
         self._cluster = _CLUSTER
         self._documents: dict[PolicyRef, str] = {}
@@ -145,6 +151,14 @@ class PolicyMapProjection:
             if needed > limit
         )
 
+    def redirections(self) -> Mapping[RedirectKey, Redirection]:
+        """What each proxy port is for that a row names."""
+        return self._redirects.table()
+
+    def redirected(self) -> Delta[RedirectKey, Redirection]:
+        """What has changed of that since it was asked last."""
+        return self._redirects.delta()
+
     @property
     def repository(self) -> Repository:
         """What all rows follow from, to be read, and to judge by; subjects are numbers of policies here."""
@@ -188,7 +202,11 @@ class PolicyMapProjection:
             case EndpointDeleted():
                 self._endpoint(event.endpoint, None)
             case PolicyUpserted():
-                self._policy(PolicyRef(event.kind, event.namespace, event.name), event.document)
+                ref = PolicyRef(event.kind, event.namespace, event.name)
+                self._policy(ref, event.document)
+                delta = self._delta()
+                self._redirects.rewrite(ref)
+                return delta
             case PolicyDeleted():
                 self._policy(PolicyRef(event.kind, event.namespace, event.name), None)
             case OptionsChanged():
@@ -246,6 +264,7 @@ class PolicyMapProjection:
             self._cluster = event.cluster
             for ref, document in self._documents.items():
                 self._put(ref, document)
+            self._redirects.rewrite_all()
 
     def _identity(self, number: int, labels: tuple[str, ...] | None) -> None:
         if self._labels.get(number) == labels:
@@ -339,11 +358,29 @@ class PolicyMapProjection:
         assert found.ref == ref, f"the document of {ref} calls itself {found.ref}"
         return found
 
+    def _free(self, users: Iterable[tuple[tuple[int, ...], MapKey, int]]) -> None:
+        """Entries under these keys, of these policies, were of these groups; some are so again."""
+        freed = set()
+        for numbers, key, group in users:
+            left = [number for number in numbers if not self._has(number, key, group)]
+            if left and self._redirects.remove(left, key, group):
+                freed.add(group)
+        if freed:
+            self._rows.forget(freed)
+
+    def _has(self, number: int, key: MapKey, group: int) -> bool:
+        state = self._repository.state(number)
+        held = state.told.get(key) if state is not None else None
+        return held is not None and held.group == group
+
     def _delta(self) -> Delta[PolicyKey, PolicyEntry]:
         row, cookies = self._rows.row, self._cookies
         before: dict[PolicyKey, PolicyEntry] = {}
         after: dict[PolicyKey, PolicyEntry] = {}
         changes = list(self._repository.changes())
+        for numbers, key, _, now in changes:
+            if now is not None and now.group:
+                self._redirects.add(numbers, key, now.group)
         groups = _groups(numbers for numbers, _, _, _ in changes)
         for numbers, key, was, now in changes:
             for number in numbers if groups is None else numbers[:1]:
@@ -356,6 +393,7 @@ class PolicyMapProjection:
                 state = self._repository.state(numbers[0])
                 assert state is not None, f"an entry of policy {numbers[0]} without its state"
                 cookies.add(now.cookie, state.makers(key))
+        self._free((numbers, key, was.group) for numbers, key, was, _ in changes if was is not None and was.group)
         if changes and cookies.is_full(self._rows):
             cookies.keep(self._rows.cookies())
         if groups is None:
@@ -383,13 +421,13 @@ def _drop(index: dict[int, dict[int, None]], key: int, endpoint: int) -> None:
         del index[key]
 
 
-def _row(entry: MapEntry) -> PolicyEntry:
+def _row(entry: MapEntry, proxy_port: int) -> PolicyEntry:
     return PolicyEntry(
         deny=entry.deny,
         precedence=entry.precedence,
         l4_bits=entry.l4_bits,
         cookie=entry.cookie,
-        proxy_port=_NO_PROXY if is_redirect(entry.precedence) else 0,
+        proxy_port=proxy_port,
         auth_type=entry.auth_type,
         auth_said=entry.auth_said,
         audited=entry.audited,

@@ -5,7 +5,7 @@ from typing import Final, cast
 
 from cplane.errors import Rejected
 from cplane.events.catalog import Event
-from cplane.projections import services
+from cplane.projections import redirects, services
 from cplane.projections.delta import Delta
 from cplane.projections.endpoints import address_projection, device_projection
 from cplane.projections.ipcache import IpcacheProjection
@@ -15,6 +15,7 @@ from cplane.projections.services import ServiceProjection
 from datapath.maps import endpoints, ipcache, lb, policy
 from datapath.maps.spec import MapSpec
 
+REDIRECTS: Final = "redirects"
 POLICY: Final = "policy"
 DEVICES: Final = "devices"
 PROGRAMS: Final = "programs"
@@ -22,10 +23,11 @@ IPCACHE: Final = "ipcache"
 LXC: Final = "lxc"
 LB: Final = services.TABLES
 
-UPSERT_ORDER: Final = (POLICY, DEVICES, PROGRAMS, IPCACHE, LXC, *LB)
-"""What a packet meets first is written last: it finds the policy of an identity before the identity itself."""
+UPSERT_ORDER: Final = (REDIRECTS, POLICY, DEVICES, PROGRAMS, IPCACHE, LXC, *LB)
+"""What a packet meets first is written last: it finds the policy of an identity before the identity itself, and a proxy
+where the policy names one."""
 
-DELETE_ORDER: Final = (*reversed(LB), LXC, IPCACHE, PROGRAMS, DEVICES, POLICY)
+DELETE_ORDER: Final = (*reversed(LB), LXC, IPCACHE, PROGRAMS, DEVICES, POLICY, REDIRECTS)
 """Addresses stop being reachable before what judged their packets goes."""
 
 MAPS: Final[Mapping[str, MapSpec]] = {
@@ -42,9 +44,12 @@ MAPS: Final[Mapping[str, MapSpec]] = {
     services.MAGLEV: lb.MAGLEV,
     services.SERVICES: lb.SERVICES,
 }
-"""The map that holds each table."""
+"""The map that holds each table; redirects are held by proxies."""
 
-CAPACITY: Final[Mapping[str, int]] = {name: spec.max_entries for name, spec in MAPS.items()}
+CAPACITY: Final[Mapping[str, int]] = {
+    REDIRECTS: redirects.CAPACITY,
+    **{name: spec.max_entries for name, spec in MAPS.items()},
+}
 """Entries that there is room for, where nobody says otherwise."""
 
 _LESS: Final = {
@@ -96,7 +101,10 @@ class Tables:
 
     def _fold(self, event: Event) -> dict[str, Delta]:  # type: ignore[type-arg]
         """What the event changes in tables that are not of services."""
-        return {name: delta for name, fold in self._folds.items() if (delta := fold.apply(event))}
+        deltas = {name: delta for name, fold in self._folds.items() if (delta := fold.apply(event))}
+        if redirected := self._policy.redirected():
+            deltas[REDIRECTS] = redirected
+        return deltas
 
     def _folded(self, event: Event) -> Event:
         """The same event, when all tables that are not of services have it."""
@@ -109,6 +117,8 @@ class Tables:
             return dict.fromkeys(self._folds[DEVICES].table())
         if name in LB:
             return self._services.table(name)
+        if name == REDIRECTS:
+            return cast("Mapping[object, object]", self._policy.redirections())
         return self._folds[name].table()
 
     def copy(self, name: str) -> Mapping[object, object]:

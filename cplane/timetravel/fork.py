@@ -23,7 +23,7 @@ from cplane.domain.policy.mapstate import MapEntry, MapKey, MapState
 from cplane.domain.policy.repository import AUDIT_PLANE
 from cplane.domain.policy.why import Judge
 from cplane.domain.ports import FULL_BITS, PROTOCOL_BITS
-from cplane.domain.verdict import Direction, DropReason
+from cplane.domain.verdict import Direction
 from cplane.errors import Rejected
 from cplane.events.catalog import Event
 from cplane.events.policy import PolicyUpserted
@@ -256,6 +256,6 @@ def _word_of(state: MapState, place: _Place, peer: int, traffic: Traffic) -> str
     decision = lookup(entry_of, peer, *traffic, lengths=state.lengths(traffic.direction))
     if decision.key is None or decision.auth_type:
         return Outcome.DENIED
-    if decision.reason is DropReason.PROXY_REDIRECTION_NOT_SUPPORTED_FOR_PROTOCOL:
+    if decision.proxied:
         return PROXY
     return Outcome.ALLOWED if decision.reason is None else Outcome.DENIED

@@ -159,6 +159,12 @@ class KernelDatapath:
         with self._changing:
             self._links.detach(ifindex, Place.XDP)
 
+    def attach_proxy(self, ifindex: int) -> None:
+        """Packets to pods that a proxy is to have come in again by this interface. Idempotent."""
+        with self._changing:
+            self._links.attach(ifindex, self._programs, Place.PROXY)
+        self.numbers.set_proxy(ifindex)
+
     def attached_netdevs(self) -> set[int]:
         """The devices to the outside that are served."""
         return self._links.attached(Place.NETDEV)
@@ -248,6 +254,7 @@ def remove(root: Path = DEFAULT_ROOT) -> None:
             links.detach(ifindex)
             links.detach(ifindex, Place.NETDEV)
             links.detach(ifindex, Place.XDP)
+            links.detach(ifindex, Place.PROXY)
         links.detach_cgroup()
     pins.remove()
 

@@ -12,6 +12,7 @@ class Place(Enum):
 
     POD = "pod"  # the host side of a pod's interface
     NETDEV = "netdev"  # a device by which the node reaches the outside
+    PROXY = "proxy"  # the device by which packets come in again that a proxy is to have
     XDP = "xdp"  # the same, before there are socket buffers
     CGROUP = "cgroup"  # a cgroup2 folder, whose processes it serves
 
@@ -27,6 +28,7 @@ class Program(NamedTuple):
 
 _LXC: Final = "bpf_lxc.c"
 _HOST: Final = "bpf_host.c"
+_PROXY: Final = "bpf_proxy.c"
 _XDP: Final = "bpf_xdp.c"
 _SOCK: Final = "bpf_sock.c"
 
@@ -42,6 +44,7 @@ PROGRAMS: Final[Mapping[str, Program]] = {
     # Answers are translated back before requests are translated.
     "to_netdev": Program(_HOST, ProgramKind.SCHED_CLS, AttachPoint.TCX_EGRESS, Place.NETDEV),
     "from_netdev": Program(_HOST, ProgramKind.SCHED_CLS, AttachPoint.TCX_INGRESS, Place.NETDEV),
+    "to_proxy": Program(_PROXY, ProgramKind.SCHED_CLS, AttachPoint.TCX_INGRESS, Place.PROXY),
     "xdp_netdev": Program(_XDP, ProgramKind.XDP, AttachPoint.XDP, Place.XDP),
     # What translates back comes first: no socket is sent to a backend and then told who that is.
     "sock_recvmsg4": _sock(AttachPoint.CGROUP_UDP4_RECVMSG),

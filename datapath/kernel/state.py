@@ -46,6 +46,10 @@ class State:
         """The network namespace with this cookie is the node's own."""
         self._numbers[StateSlot.NETNS] = cookie
 
+    def set_proxy(self, ifindex: int) -> None:
+        """Packets that a proxy is to have come in again by this interface; 0: they cannot."""
+        self._numbers[StateSlot.PROXY] = ifindex
+
     @property
     def lost(self) -> int:
         """Records that found the ring buffer full since the map was created."""

@@ -35,8 +35,10 @@ VALUE: Final = Layout(
         Field("lifetime", "u32"),
         Field("peer_identity", "u32"),
         Field("cookie", "u32"),
-        Field("reported_fwd", "u32"),
-        Field("reported_rev", "u32"),
+        Field("reported_fwd", "u16"),
+        Field("reported_rev", "u16"),
+        Field("proxy_port", "u16", big_endian=True),
+        Field("pad2", "u16"),
         Field("flags", "u8"),
         Field("seen_fwd", "u8"),
         Field("seen_rev", "u8"),
@@ -54,6 +56,8 @@ class CtFlags(IntFlag):
     SEEN_NON_SYN = 2
     CLOSING_FWD = 4  # FIN from the initiator; RST sets both
     CLOSING_REV = 8
+    PROXIED = 32  # the initiator speaks with a proxy of this node
+    FROM_PROXY = 64  # the initiator is one
     AUDITED = 16  # its last judgement was a refusal that let it through, and a record has told so
 
 
@@ -100,7 +104,10 @@ class CtKey(NamedTuple):
 
 
 class CtEntry(NamedTuple):
-    """State of a connection; times are seconds of CLOCK_MONOTONIC, and past `lifetime` the entry does not exist."""
+    """State of a connection; times are seconds of CLOCK_MONOTONIC, and past `lifetime` the entry does not exist.
+
+    `reported_fwd` and `reported_rev` are modulo 2^16. `proxy_port` counts where `flags` has PROXIED.
+    """
 
     epoch: int
     lifetime: int
@@ -111,16 +118,18 @@ class CtEntry(NamedTuple):
     flags: CtFlags
     seen_fwd: int
     seen_rev: int
+    proxy_port: int = 0
 
     def pack(self) -> bytes:
         """The map's value bytes."""
-        return VALUE.pack(*self, 0)
+        *times, fwd, rev, flags, seen_fwd, seen_rev, proxy_port = self
+        return VALUE.pack(*times, fwd & 0xFFFF, rev & 0xFFFF, proxy_port, 0, flags, seen_fwd, seen_rev, 0)
 
     @classmethod
     def unpack(cls, data: bytes) -> "CtEntry":
         """The inverse of `pack`."""
-        epoch, lifetime, peer, cookie, fwd, rev, flags, seen_fwd, seen_rev, _ = (int(v) for v in VALUE.unpack(data))
-        return cls(epoch, lifetime, peer, cookie, fwd, rev, CtFlags(flags), seen_fwd, seen_rev)
+        epoch, lifetime, peer, cookie, fwd, rev, port, _, flags, seen_fwd, seen_rev, _ = map(int, VALUE.unpack(data))
+        return cls(epoch, lifetime, peer, cookie, fwd, rev, CtFlags(flags), seen_fwd, seen_rev, port)
 
 
 def _order(side: tuple[bytes, int]) -> tuple[int, int]:

@@ -16,6 +16,7 @@ class StateSlot(IntEnum):
     LOST = 3  # records that found the ring buffer full; programs count it up
     DEBUG_LOST = 4  # debug records that found it half full, likewise
     NETNS = 5  # cookie of the network namespace that is the node's own
+    PROXY = 6  # interface of Place.PROXY; 0: none, and what the stack sends to pods reaches no proxy
 
 
 class MonitorFlags(IntFlag):

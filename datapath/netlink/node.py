@@ -4,17 +4,22 @@ import os
 from collections.abc import Sequence
 from typing import Final
 
-from datapath.netlink import addresses, links, routes, rtnl
+from datapath.netlink import addresses, links, routes, rtnl, rules
 from datapath.netlink.families import family_of
 from datapath.netlink.rtnl import Rtnl
 
 HOST: Final = "cplane_host"
 PEER: Final = "cplane_net"
+_LOOPBACK: Final = "lo"
+_TO_PROXY: Final = rules.Marked(priority=9, mark=0x200, mask=0xF00, table=2004)  # as bpf/lib/proxy.h marks them
 FAMILIES: Final = (family_of("0.0.0.0"), family_of("::"))  # noqa: S104  # families, not sockets
 
 
 def prepare(routers: Sequence[str], prefixes: Sequence[str]) -> None:
     """The node answers under the gateway addresses, forwards, and sends nothing for unknown pods elsewhere.
+
+    What programs mark for a proxy is for the node itself, whatever its address; what comes in again by PEER to get
+    there may have an address of the node as its source.
 
     `routers` are addresses, `prefixes` the pod prefixes (`10.244.0.0/24`). Idempotent. Raises
     KernelRefused, and NameTaken when somebody else's link has our name.
@@ -25,14 +30,20 @@ def prepare(routers: Sequence[str], prefixes: Sequence[str]) -> None:
         for name in (HOST, PEER):
             rtnl.write_sysctl(f"ipv4/conf/{name}/rp_filter", "0")
             rtnl.write_sysctl(f"ipv6/conf/{name}/accept_ra", "0")
+        rtnl.write_sysctl(f"ipv4/conf/{PEER}/accept_local", "1")
         index = rtnl.index_of(HOST)
+        loopback = rtnl.index_of(_LOOPBACK)
         held = addresses.of_interface(kernel, index)
         kernel.do(
             links.set_up(index, HOST),
             links.set_up(rtnl.index_of(PEER), PEER),
             *(addresses.add(index, HOST, router) for router in routers if router not in held),
             *(routes.nowhere(prefix) for prefix in prefixes),
+            links.set_up(loopback, _LOOPBACK),
+            *(routes.to_ourselves(family, _TO_PROXY.table, loopback) for family in FAMILIES),
         )
+        for family in FAMILIES:
+            rules.add(kernel, family, _TO_PROXY)
 
 
 def remove() -> None:
@@ -40,6 +51,8 @@ def remove() -> None:
     with Rtnl() as kernel:
         for family in FAMILIES:
             routes.delete_ours(kernel, family)
+            rules.delete(kernel, family, _TO_PROXY)
+            kernel.attempt([routes.from_ourselves(family, _TO_PROXY.table)])
         if links.is_ours(kernel, HOST):
             kernel.do(links.deletion(rtnl.index_of(HOST), HOST))
 

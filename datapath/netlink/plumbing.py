@@ -22,6 +22,10 @@ class VethPlumbing:
         """The node has its gateway addresses and forwards. Raises KernelRefused, NameTaken."""
         node.prepare(routers, prefixes)
 
+    def proxy_interface(self) -> int:
+        """Where packets come in again that a proxy is to have; the node is prepared. 0: there is no such interface."""
+        return rtnl.index_of(node.PEER)
+
     def local_addresses(self) -> tuple[str, ...]:
         """The node's own addresses, sorted."""
         return node.local_addresses()

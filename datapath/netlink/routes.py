@@ -16,7 +16,10 @@ _MAIN: Final = 254  # RT_TABLE_MAIN
 _BOOT: Final = 3  # RTPROT_BOOT: what `ip route` gives; a pod's routes are the pod's own
 _SCOPE_LINK: Final = 253
 _UNICAST: Final = 1
+_LOCAL: Final = 2
 _UNREACHABLE: Final = 7
+_SCOPE_HOST: Final = 254
+_LARGE: Final = 252  # RT_TABLE_COMPAT: the number stands in an attribute
 _PERMANENT: Final = 0x80  # NUD_PERMANENT
 _LAST_RESORT: Final = 0x7FFFFFFF  # metric of the route that any other route to a pod comes before
 _NOWHERE: Final = 255  # RT_SCOPE_NOWHERE: in a deletion, any scope
@@ -65,6 +68,21 @@ def nowhere(prefix: str) -> Request:
     attrs = [("RTA_DST", network), ("RTA_PRIORITY", _LAST_RESORT)]
     message = _route(family_of(network), int(length), attrs, scope=0, protocol=ROUTE_PROTOCOL, kind=_UNREACHABLE)
     return Request(f"make the rest of {prefix} unreachable", rtnl.NEW_ROUTE, rtnl.PUT, message)
+
+
+def to_ourselves(family: int, table: int, loopback: int) -> Request:
+    """By this table, which has a number of its own, everything of the family is for the node itself."""
+    attrs: list[tuple[str, object]] = [("RTA_TABLE", table), ("RTA_OIF", loopback)]
+    message = _route(family, 0, attrs, scope=_SCOPE_HOST, protocol=ROUTE_PROTOCOL, kind=_LOCAL)
+    message["table"] = _LARGE
+    return Request(f"route everything of table {table} to the node", rtnl.NEW_ROUTE, rtnl.PUT, message)
+
+
+def from_ourselves(family: int, table: int) -> Request:
+    """It is not any more."""
+    message = _route(family, 0, [("RTA_TABLE", table)], scope=_NOWHERE, protocol=ROUTE_PROTOCOL, kind=_LOCAL)
+    message["table"] = _LARGE
+    return Request(f"delete the route of table {table}", rtnl.DELETE_ROUTE, rtnl.SET, message)
 
 
 def listed(kernel: Rtnl, family: int, protocol: int | None = None) -> list[Route]:

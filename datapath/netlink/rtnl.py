@@ -23,6 +23,8 @@ DELETE_ROUTE: Final = 25
 GET_ROUTE: Final = 26
 NEW_NEIGHBOUR: Final = 28
 GET_NEIGHBOUR: Final = 30
+NEW_RULE: Final = 32
+DELETE_RULE: Final = 33
 
 SET: Final = 0
 CREATE: Final = 0x600  # NLM_F_CREATE | NLM_F_EXCL

@@ -32,9 +32,8 @@ REFUSALS = pytest.mark.parametrize(
         ({"deny": True}, 181, 4),
         ({"identity": WORLD, "protocol": TCP, "port": 80, "deny": True}, 181, 2),
         ({"protocol": TCP, "auth_type": 1}, 189, 6),
-        ({"protocol": TCP, "port": 80, "proxy_port": 1}, 180, 3),
     ],
-    ids=["no entry", "deny", "deny of the peer", "authentication", "redirect"],
+    ids=["no entry", "deny", "deny of the peer", "authentication"],
 )
 
 

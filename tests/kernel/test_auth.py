@@ -30,7 +30,7 @@ def entry(
         ({"said": False}, 189),
         ({"said": True}, 0),
         ({"said": False, "level": REDIRECT}, 189),
-        ({"said": True, "level": REDIRECT}, 180),
+        ({"said": True, "level": REDIRECT}, 178),
         ({"said": True, "auth": 2}, 189),
     ],
     ids=["silent", "disabled", "silent proxy", "proxy, disabled", "required itself"],

@@ -370,7 +370,7 @@ def test_the_programs_clock_is_ours(net: Node) -> None:
     net.rule(A, EGRESS)
     net.out(frame(A.ipv4, WORLD4, UDP, udp(1, 2)))
     (entry,) = net.connections().values()
-    assert abs(entry.reported_fwd - time.clock_gettime(time.CLOCK_MONOTONIC)) < 2
+    assert (int(time.clock_gettime(time.CLOCK_MONOTONIC)) - entry.reported_fwd) % (1 << 16) < 2
 
 
 def test_a_full_map_evicts_old_connections_and_keeps_working(net: Node) -> None:

@@ -5,6 +5,7 @@ import random
 import numpy as np
 import pytest
 
+from datapath.maps.conntrack import CtFlags
 from datapath.maps.metrics import MetricsDirection, MetricsKey, MetricsValue
 from datapath.maps.policy import PolicyEntry, PolicyKey
 from datapath.maps.state import MonitorFlags
@@ -178,8 +179,6 @@ def test_a_masked_port_range_matches_its_ports_only(net: Node) -> None:
 @pytest.mark.parametrize(
     ("proxy_port", "auth_type", "deny", "reason"),
     [
-        (1, 0, False, 180),
-        (15_000, 0, False, 180),
         (0, 1, False, 189),
         (0, 2, False, 189),
         (1, 1, False, 189),
@@ -198,24 +197,58 @@ def test_what_cannot_be_served_yet_is_dropped(
 
 
 @FAMILIES
-@pytest.mark.parametrize(("proxy_port", "auth_type", "reason"), [(1, 0, 180), (0, 2, 189)])
-def test_a_live_connection_that_now_needs_more_than_is_there_is_cut(
-    net: Node, own: str, peer: str, proxy_port: int, auth_type: int, reason: int
+@pytest.mark.parametrize("direction", [EGRESS, INGRESS])
+@pytest.mark.parametrize("protocol", [TCP, UDP])
+def test_what_a_proxy_is_to_have_is_dropped_where_none_listens(
+    net: Node, own: str, peer: str, direction: int, protocol: int
 ) -> None:
+    net.rule(A, direction, WORLD, protocol, 80, proxy_port=15_000, cookie=8)
+    payload = tcp(1000, 80) if protocol == TCP else udp(1000, 80)
+    assert net.one_way(direction, own, peer, payload, protocol).action == DROP
+    verdict, drop = net.records()
+    assert (verdict["type"], verdict["verdict"], verdict["match_type"], verdict["cookie"]) == (5, 15_000, 2, 8)
+    assert (drop["type"], drop["subtype"], drop["cookie"]) == (1, 178, 8)
+    (entry,) = net.connections().values()
+    assert (entry.proxy_port, bool(entry.flags & CtFlags.PROXIED)) == (15_000, True)
+
+
+@FAMILIES
+def test_a_fragment_and_what_has_no_socket_go_to_no_proxy(net: Node, own: str, peer: str) -> None:
+    net.rule(A, EGRESS, WORLD, proxy_port=15_000)
+    assert net.out(frame(own, peer, SCTP, sctp(1000, 80))).action == DROP
+    assert net.dropped() == [180]
+
+
+@FAMILIES
+def test_a_live_connection_that_now_needs_more_than_is_there_is_cut(net: Node, own: str, peer: str) -> None:
     net.rule(A, EGRESS, 0, TCP, 80)
     assert net.out(frame(own, peer, TCP, tcp(1000, 80))).action == PASS
     net.records()
-    net.rule(A, EGRESS, 0, TCP, 80, proxy_port=proxy_port, auth_type=auth_type)
+    net.rule(A, EGRESS, 0, TCP, 80, auth_type=2)
     net.datapath.bump_epoch()
     assert net.out(frame(own, peer, TCP, tcp(1000, 80, ACK))).action == DROP
-    assert [(r["type"], r["verdict"]) for r in net.records()] == [(5, -reason), (1, -reason)]
+    assert [(r["type"], r["verdict"]) for r in net.records()] == [(5, -189), (1, -189)]
+
+
+@FAMILIES
+def test_a_live_connection_that_a_proxy_is_to_have_now_does_not_go_on_past_it(net: Node, own: str, peer: str) -> None:
+    net.rule(A, EGRESS, 0, TCP, 80)
+    assert net.out(frame(own, peer, TCP, tcp(1000, 80))).action == PASS
+    net.records()
+    net.rule(A, EGRESS, 0, TCP, 80, proxy_port=15_000)
+    net.datapath.bump_epoch()
+    for _ in range(2):
+        assert net.out(frame(own, peer, TCP, tcp(1000, 80, ACK))).action == DROP
+    assert net.dropped() == [178, 178]
+    (entry,) = net.connections().values()
+    assert (entry.proxy_port, bool(entry.flags & CtFlags.PROXIED)) == (15_000, True)
 
 
 def test_a_redirect_wins_over_an_allow_and_loses_to_a_deny(net: Node) -> None:
     net.rule(A, EGRESS, WORLD, TCP, 80, precedence=0xFFFFFF01)
     net.rule(A, EGRESS, 0, TCP, precedence=0xFFFFFF9A, proxy_port=1)
     assert net.out(frame(A.ipv4, WORLD4, TCP, tcp(1, 80))).action == DROP
-    assert net.dropped() == [180]
+    assert net.dropped() == [178]
     net.rule(A, EGRESS, WORLD, deny=True)
     net.maps["cplane_policy"].delete(PolicyKey(A.identity, WORLD, EGRESS, TCP, 80, 24).pack())
     assert net.out(frame(A.ipv4, WORLD4, TCP, tcp(2, 80))).action == DROP

@@ -202,14 +202,27 @@ def expected(one: Scene, asked: Question) -> Answer:
         return Answer(True, None)
     decided, cookie = _look_up(one, own, asked)
     audited = one.audit
+    port = _proxy_port(one, own, decided)
     if decided.allowed and decided.audited:
         other, its_cookie = _look_up(one, own | AUDIT_PLANE, asked)
         if not other.allowed:
             decided, cookie, audited = other, its_cookie, True
     if decided.reason is None:
-        told = None if asked.fragment else Told(0, int(decided.match), False, egress, cookie, ends)
-        return Answer(True, told)
-    return Answer(audited, Told(-int(_reason(decided, asked)), int(decided.match), audited, egress, cookie, ends))
+        # Nobody listens at the proxy port: what the policy allows is dropped, after it has said so.
+        told = None if asked.fragment else Told(port, int(decided.match), False, egress, cookie, ends)
+        return Answer(not port, told)
+    return Answer(
+        audited and not port, Told(-int(_reason(decided, asked)), int(decided.match), audited, egress, cookie, ends)
+    )
+
+
+def _proxy_port(one: Scene, policy_id: int, decided: Decision) -> int:
+    if not decided.proxied:
+        return 0
+    assert decided.key is not None
+    row = one.tables.table(POLICY)[PolicyKey(policy_id, *decided.key)]
+    assert isinstance(row, PolicyEntry) and row.proxy_port, "a redirect has a port"
+    return row.proxy_port
 
 
 def _reason(decided: Decision, asked: Question) -> DropReason:

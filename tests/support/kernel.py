@@ -178,11 +178,11 @@ class Node:
         """The stack sends a frame to the pod behind the test device; it came into the node by device `came_in`."""
         return testrun.run(self.datapath.program("to_container"), frame, ingress_ifindex=came_in)
 
-    def one_way(self, direction: int, own: str, peer: str, segment: bytes) -> Outcome:
-        """A TCP segment of pod A: to the peer, or from a peer outside of the node."""
+    def one_way(self, direction: int, own: str, peer: str, segment: bytes, protocol: int = TCP) -> Outcome:
+        """A packet of pod A: to the peer, or from a peer outside of the node."""
         if direction == EGRESS:
-            return self.out(frame(own, peer, TCP, segment))
-        return self.into(frame(peer, own, TCP, segment), came_in=5)
+            return self.out(frame(own, peer, protocol, segment))
+        return self.into(frame(peer, own, protocol, segment), came_in=5)
 
     def records(self) -> list[np.void]:
         """All records since the last call."""

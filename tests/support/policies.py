@@ -181,12 +181,11 @@ def verdict(state: MapState | None, identity: int, direction: Direction, protoco
     assert state is not None
     decision = lookup(state.entry, identity, direction, protocol, port, lengths=state.lengths(direction))
     if decision.reason is None:
-        return "allowed"
+        return "proxied" if decision.proxied else "allowed"
     return {
         DropReason.POLICY_DENY: "denied",
         DropReason.POLICY_DENIED: "dropped",
         DropReason.AUTH_REQUIRED: "unproven",
-        DropReason.PROXY_REDIRECTION_NOT_SUPPORTED_FOR_PROTOCOL: "proxied",
     }[decision.reason]
 
 

@@ -1,10 +1,8 @@
 """Watching a policy table while a delta is written into it, row by row."""
 
 from cplane.domain.policy.lookup import lookup
-from cplane.domain.verdict import Direction, DropReason
+from cplane.domain.verdict import Direction
 from datapath.maps.policy import AUDIT_PLANE
-
-PROXIED = DropReason.PROXY_REDIRECTION_NOT_SUPPORTED_FOR_PROTOCOL
 
 
 def steps(table, delta):
@@ -26,8 +24,10 @@ def fate(table, policy_id, identity, direction, protocol, port):
 
     decision = found(policy_id)
     if decision.reason is not None:
-        return "proxied" if decision.reason is PROXIED else "drops"
-    return "audits" if decision.audited and found(policy_id | AUDIT_PLANE).reason is not None else "passes"
+        return "drops"
+    if decision.audited and found(policy_id | AUDIT_PLANE).reason is not None:
+        return "audits"
+    return "proxied" if decision.proxied else "passes"
 
 
 def questions(*tables):
@@ -51,7 +51,7 @@ def assert_no_window(table, delta):
     """While the delta is written, no packet gets further, or less far, than it does before or after, nor is it told so.
 
     Only authentication may be asked for a moment too early, as what says that none is needed comes after it; and of
-    what goes to a proxy, which drops it here, a moment too late.
+    what goes to a proxy a moment too late.
     """
     *_, new = (table, *steps(table, delta))
     new = dict(new)

@@ -49,7 +49,7 @@ class Entry(Protocol):
 class Decision(NamedTuple):
     """`reason` is None when allowed; `key` is that of the entry that decided, None when there was none.
 
-    A redirect is not allowed as far as the datapath goes: there is no proxy. `audited`: ask the audit plane too.
+    `proxied`: allowed as far as packets go, and a proxy judges requests. `audited`: ask the audit plane too.
     `auth_type` is the authentication that is asked for; 0: none.
     """
 
@@ -59,6 +59,7 @@ class Decision(NamedTuple):
     key: MapKey | None
     audited: bool = False
     auth_type: int = 0
+    proxied: bool = False
 
 
 NO_MATCH: Final = Decision(allowed=False, reason=DropReason.POLICY_DENIED, match=MatchType.NONE, key=None)
@@ -99,15 +100,14 @@ def lookup(
     if other is not None and not entry.auth_said:
         auth = max(auth, other[1].auth_type)
     reason = _reason(entry, auth)
-    return Decision(reason is None, reason, match_type(key), key, entry.audited, 0 if entry.deny else auth)
+    proxied = reason is None and is_redirect(entry.precedence)
+    return Decision(reason is None, reason, match_type(key), key, entry.audited, 0 if entry.deny else auth, proxied)
 
 
 def _reason(entry: Entry, auth: int) -> DropReason | None:
     if entry.deny:
         return DropReason.POLICY_DENY
-    if auth:
-        return DropReason.AUTH_REQUIRED
-    return DropReason.PROXY_REDIRECTION_NOT_SUPPORTED_FOR_PROTOCOL if is_redirect(entry.precedence) else None
+    return DropReason.AUTH_REQUIRED if auth else None
 
 
 def match_type(key: MapKey) -> MatchType:

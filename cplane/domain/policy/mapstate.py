@@ -5,15 +5,20 @@ prefix, whatever its precedence; only then does it compare the two. So among the
 covered by a broader entry of higher precedence must not be there: it would be found in place of the one that counts.
 
 What each rule contributes is kept, so every change costs what it changes, and every entry can name its makers.
+
+A proxy heeds all that allows a connection, whatever its precedence, and knows nothing of peers. So where it is asked,
+an entry stands for those peers for whom the same is to be heeded (`MapEntry.group`), and there are entries that no rule
+has made by itself: for a peer of whom more is said than of anyone, at the keys at which anyone's requests are read.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from copy import copy
 from functools import lru_cache
+from hashlib import blake2b
 from typing import Final, NamedTuple
 
 from cplane.domain.identity import UNKNOWN, Reserved
-from cplane.domain.policy.resolve import ALLOW, DENY_LEVEL, Contribution, ResolvedRule, named_keys
+from cplane.domain.policy.resolve import ALLOW, DENY_LEVEL, Contribution, ResolvedRule, is_redirect, named_keys
 from cplane.domain.policy.rule import PolicyRef
 from cplane.domain.ports import ALL_L4, FULL_BITS, L4Key, NamedPorts, covers, shortened
 from cplane.domain.verdict import Direction
@@ -40,7 +45,7 @@ class MapEntry(NamedTuple):
 
     `auth_type` is the authentication that is asked for; `cookie` stands for the terms that made the entry; 0: none.
     `audited`: what it allows is looked up in the subject's audit plane too. `auth_said`: `auth_type` is what its own
-    terms say.
+    terms say. `group` stands for the key's ports and all that a proxy heeds; 0: no proxy is asked.
     """
 
     deny: bool
@@ -50,6 +55,7 @@ class MapEntry(NamedTuple):
     cookie: int = 0
     audited: bool = False
     auth_said: bool = False
+    group: int = 0
 
 
 class Origin(NamedTuple):
@@ -67,7 +73,7 @@ class MapState:
     """Entries of the subjects that have the same rules. `changes` says which of them differ since it was asked last."""
 
     __slots__ = (
-        *("_authentic", "_changed", "_demands", "_lengths", "_levels", "_named", "_ports", "_tables"),
+        *("_authentic", "_changed", "_demands", "_lengths", "_levels", "_named", "_ports", "_reading", "_tables"),
         *("audited", "enforced", "fingerprint", "members", "own_ports", "rules", "told"),
     )
 
@@ -93,6 +99,7 @@ class MapState:
             {None: None} if enforced else {} for _ in Direction
         )
         self._authentic = [False] * len(Direction)  # whether anything of a direction ever asked for authentication
+        self._reading = [0] * len(Direction)  # how many contributions of a direction ask for a proxy
         self._named: dict[Contribution, None] = {}  # those of egress, whose keys depend on the peer's ports
         self._changed: dict[tuple[int, int, L4Key], None] = {}
         self.audited = False
@@ -114,6 +121,7 @@ class MapState:
         self._lengths, self._levels = tuple(map(set, self._lengths)), tuple(map(set, self._levels))
         self._demands = tuple(map(dict, self._demands))
         self._authentic, self._named, self._changed = list(self._authentic), dict(self._named), dict(self._changed)
+        self._reading = list(self._reading)
 
     def add_rule(self, resolved: ResolvedRule) -> None:
         """The rule is about these subjects."""
@@ -123,6 +131,7 @@ class MapState:
             self._levels[one.direction].add(one.precedence)
             self._lengths[one.direction].update(one.lengths)
             self._authentic[one.direction] |= one.auth is not None
+            self._reading[one.direction] += is_redirect(one.precedence)
             if one.named and one.direction == Direction.EGRESS:
                 self._named[one] = None
             self.put(one, one.peer.numbers if one.peer is not None else _JUST_ANYONE)
@@ -138,6 +147,7 @@ class MapState:
         for one in resolved.contributions:
             self._named.pop(one, None)
             self.take(one, one.peer.numbers if one.peer is not None else _JUST_ANYONE)
+            self._reading[one.direction] -= is_redirect(one.precedence)
         for direction in resolved.demands:
             del self._demands[direction][resolved]
             if not self._demands[direction]:
@@ -145,6 +155,36 @@ class MapState:
 
     def put(self, one: Contribution, numbers: Collection[int]) -> None:
         """The contribution holds for these peers."""
+        self._touch_read(one.direction, numbers)
+        self._put(one, numbers)
+        self._touch_read(one.direction, numbers)
+
+    def take(self, one: Contribution, numbers: Collection[int]) -> None:
+        """The contribution, which was put, no longer holds for these peers, whose ports are still the same."""
+        self._touch_read(one.direction, numbers)
+        self._take(one, numbers)
+        self._touch_read(one.direction, numbers)
+
+    def _touch_read(self, direction: int, numbers: Collection[int]) -> None:
+        """What a proxy heeds of these peers may be something else, at every key of theirs.
+
+        It is called before and after a change, as the keys at which requests are read may become more, or fewer.
+        """
+        if not self._reading[direction]:
+            return
+        tables, changed = self._tables[direction], self._changed
+        read = tuple(self._read_keys(direction))
+        for number in tables if ANYONE in numbers else numbers:
+            for key in (*tables.get(number, ()), *read):
+                changed[number, direction, key] = None
+
+    def _read_keys(self, direction: int) -> Iterator[L4Key]:
+        """The keys at which anyone's requests are read."""
+        anyone = self._tables[direction].get(ANYONE)
+        if anyone is not None and self._reading[direction]:
+            yield from (key for key, cell in anyone.items() if is_redirect(cell[0].precedence))
+
+    def _put(self, one: Contribution, numbers: Collection[int]) -> None:
         direction, level = one.direction, one.precedence
         tables, changed = self._tables[direction], self._changed
         covering = level > min(self._levels[direction]) or one.auth is not None
@@ -168,8 +208,7 @@ class MapState:
                 if covering:
                     self._touch_covered(table, number, direction, key, one.auth)
 
-    def take(self, one: Contribution, numbers: Collection[int]) -> None:
-        """The contribution, which was put, no longer holds for these peers, whose ports are still the same."""
+    def _take(self, one: Contribution, numbers: Collection[int]) -> None:
         direction, level = one.direction, one.precedence
         tables, changed = self._tables[direction], self._changed
         covering = level > min(self._levels[direction]) or one.auth is not None
@@ -230,19 +269,14 @@ class MapState:
 
     def entries(self) -> dict[MapKey, MapEntry]:
         """All entries."""
-        return {
-            MapKey(number, direction, *key): entry
-            for direction, tables in enumerate(self._tables)
-            for number, table in tables.items()
-            for key in table
-            if (entry := self._entry(number, direction, key)) is not None
-        }
+        return {key: entry for key in self.keys() if (entry := self.entry(key)) is not None}
 
     def keys(self) -> Iterator[MapKey]:
         """Every key that may have an entry."""
         for direction, tables in enumerate(self._tables):
+            read = tuple(self._read_keys(direction))
             for number, table in tables.items():
-                for key in table:
+                for key in dict.fromkeys((*table, *read)) if read else table:
                     yield MapKey(number, direction, *key)
 
     def lengths(self, direction: Direction) -> tuple[int, ...]:
@@ -259,8 +293,16 @@ class MapState:
 
     def makers(self, key: MapKey) -> tuple[Contribution, ...]:
         """Whose word the entry under this key is: all of its highest precedence."""
-        cell = self._tables[key.direction].get(key.identity, {}).get(L4Key(key.protocol, key.port, key.l4_bits), ())
+        place = L4Key(key.protocol, key.port, key.l4_bits)
+        cell = self._tables[key.direction].get(key.identity, {}).get(place, ())
+        if self._reading[key.direction]:
+            read = self._read(key.identity, key.direction, place)
+            cell = read if read is not None else cell
         return tuple(one for one in cell if one.precedence == cell[0].precedence)
+
+    def heeded(self, key: MapKey) -> tuple[Contribution, ...]:
+        """What a proxy heeds that has connections by the entry under this key: all that allows them."""
+        return self._heeded(key.identity, key.direction, L4Key(key.protocol, key.port, key.l4_bits))
 
     def origins(self, key: MapKey) -> tuple[Origin, ...]:
         """Who contributes what the entry under this key says, sorted."""
@@ -288,6 +330,14 @@ class MapState:
                 yield number, keys
 
     def _entry(self, number: int, direction: int, key: L4Key) -> MapEntry | None:
+        if self._reading[direction]:
+            read = self._read(number, direction, key)
+            if read is not None:
+                return self._read_entry(number, direction, key, read)
+        return self._said_entry(number, direction, key)
+
+    def _said_entry(self, number: int, direction: int, key: L4Key) -> MapEntry | None:
+        """The entry as it is by what is said under just this key."""
         table = self._tables[direction].get(number)
         cell = table.get(key) if table is not None else None
         if table is None or cell is None:
@@ -298,6 +348,64 @@ class MapState:
         auth, said = self._auth(number, direction, key, cell) if self._authentic[direction] else (0, False)
         cookie = cell[0].origin if len(cell) == 1 else _cookie(cell)
         return _map_entry(level, key.bits, auth, said, cookie, self.audited)
+
+    def _read(self, number: int, direction: int, key: L4Key) -> "_Cell | None":
+        """Where a proxy has the connections: the contributions by which it does, and those beneath them.
+
+        None: no proxy has them, or they come to it by an entry of anyone, as nothing else is said of the peer.
+        """
+        found = list(self._above(number, direction, key))
+        if number != ANYONE and found:
+            found += self._above(ANYONE, direction, key)
+        if not found or not is_redirect(max(one.precedence for one in found)):
+            return None
+        tables = self._tables[direction]
+        said = key in tables.get(number, ()) or is_redirect(
+            tables.get(ANYONE, {}).get(key, (_LOCAL_HOST,))[0].precedence
+        )
+        return tuple(sorted(found, key=_by_strength)) if said else None
+
+    def _above(self, number: int, direction: int, key: L4Key) -> Iterator[Contribution]:
+        """All that is said of a peer under this key and those that cover it."""
+        table = self._tables[direction].get(number)
+        if table is not None:
+            for bits in self._lengths[direction]:
+                if bits <= key.bits:
+                    yield from table.get(shortened(key.protocol, key.port, bits), ())
+
+    def _heeded(self, number: int, direction: int, key: L4Key) -> tuple[Contribution, ...]:
+        """That nobody asks for default deny opens no requests; that the peer is the local host does."""
+        return tuple(
+            one
+            for peer in dict.fromkeys((number, ANYONE))
+            for one in self._above(peer, direction, key)
+            if one.precedence & DENY_LEVEL != DENY_LEVEL and (one.term is not None or one is _LOCAL_HOST)
+        )
+
+    def _read_entry(self, number: int, direction: int, key: L4Key, read: _Cell) -> MapEntry:
+        level = read[0].precedence
+        auth, said = self._read_auth(number, direction, key) if self._authentic[direction] else (0, False)
+        group = _group(direction, key, (one.origin for one in self._heeded(number, direction, key)))
+        return MapEntry(False, level, key.bits, auth, _cookie(read), self.audited, said, group)
+
+    def _read_auth(self, number: int, direction: int, key: L4Key) -> tuple[int, bool]:
+        """What the lookup would find to be asked for if there were only entries of what is said."""
+        sides = (self._longest(number, direction, key), self._longest(ANYONE, direction, key))
+        chosen, *others = sorted(
+            (one for one in dict.fromkeys(sides) if one is not None),
+            key=lambda one: (one.precedence, one.l4_bits),
+            reverse=True,
+        )
+        asked = [chosen.auth_type, *(one.auth_type for one in others if not chosen.auth_said)]
+        return max(asked), chosen.auth_said
+
+    def _longest(self, number: int, direction: int, key: L4Key) -> MapEntry | None:
+        for bits in sorted(self._lengths[direction], reverse=True):
+            if bits <= key.bits:
+                entry = self._said_entry(number, direction, shortened(key.protocol, key.port, bits))
+                if entry is not None:
+                    return entry
+        return None
 
     def _is_covered(self, table: _Table, direction: int, key: L4Key, level: int) -> bool:
         for bits in self._lengths[direction]:
@@ -353,6 +461,14 @@ def origin_of(one: Contribution) -> Origin:
 def refs_of(rules: Iterable[ResolvedRule]) -> tuple[PolicyRef, ...]:
     """The policies that have these rules, sorted."""
     return tuple(sorted({one.ref for one in rules}))
+
+
+def _group(direction: int, key: L4Key, origins: Iterable[int]) -> int:
+    """64 bits for the key and these terms: the same as long as they stand where they do, however they read."""
+    state = blake2b(bytes((direction, key.protocol, key.bits)) + key.port.to_bytes(2, "big"), digest_size=8)
+    for origin in sorted(set(origins)):
+        state.update(origin.to_bytes(4, "big"))
+    return int.from_bytes(state.digest(), "big") or 1
 
 
 def _cookie(cell: _Cell) -> int:

@@ -30,7 +30,7 @@ from cplane.domain.policy.redirect import Request
 from cplane.domain.policy.repository import AUDIT_PLANE, Repository
 from cplane.domain.policy.resolve import DENY_LEVEL, Contribution, is_redirect
 from cplane.domain.policy.rule import AuthType, Term
-from cplane.domain.verdict import Direction, DropReason
+from cplane.domain.verdict import Direction
 
 _KAFKA_NAMES: Final = {number: name for name, number in API_KEYS.items()}
 _LOCAL_HOST: Final = "the local host may always reach its endpoints"
@@ -193,7 +193,7 @@ class Judge:
             return Case(denial.explain(), denial=denial)
         if decision.auth_type:
             return Case(_unproven(state, peer, traffic, decision.auth_type))
-        if decision.reason is DropReason.PROXY_REDIRECTION_NOT_SUPPORTED_FOR_PROTOCOL:
+        if decision.proxied:
             return _proxied(state, peer, traffic)
         told = self._told.get((number, decision.key))
         if told is not None:

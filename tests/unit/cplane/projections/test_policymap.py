@@ -4,6 +4,7 @@ from ipaddress import ip_network
 
 from cplane.domain.identity import LOCAL_MIN, cidr_labels
 from cplane.domain.policy.mapstate import Origin
+from cplane.domain.policy.redirection import PORT_MAX, PORT_MIN
 from cplane.domain.policy.resolve import ALLOW, DENY, precedence
 from cplane.events.config import OptionsChanged
 from cplane.events.endpoint import EndpointConfigured, EndpointDeleted, EndpointRelabelled
@@ -282,7 +283,8 @@ def test_what_needs_a_proxy_has_a_port_and_what_needs_proof_says_so():
     )
     table = world(upserted(document)).table()
     proxied, asked = table[PolicyKey(API, WEB, 0, 6, 80, 24)], table[PolicyKey(API, 0, 0, 6, 81, 24)]
-    assert (proxied.precedence, proxied.proxy_port) == (precedence(deny=False, redirect=101), 1)
+    assert proxied.precedence == precedence(deny=False, redirect=101)
+    assert PORT_MIN <= proxied.proxy_port <= PORT_MAX
     assert (asked.auth_type, asked.auth_said, asked.proxy_port) == (1, True, 0)
 
 

@@ -98,7 +98,7 @@ def test_an_entry_that_asks_for_authentication_drops_who_has_not_proved_who_it_i
         (False, ALLOW, DropReason.AUTH_REQUIRED, 2),
         (True, ALLOW, None, 0),
         (False, precedence(deny=False, redirect=101), DropReason.AUTH_REQUIRED, 2),
-        (True, precedence(deny=False, redirect=101), DropReason.PROXY_REDIRECTION_NOT_SUPPORTED_FOR_PROTOCOL, 0),
+        (True, precedence(deny=False, redirect=101), None, 0),
     ],
 )
 def test_the_entry_that_does_not_decide_asks_too_unless_the_other_says(said, level, reason, auth):
@@ -113,11 +113,10 @@ def test_a_deny_asks_for_nothing():
     assert (decision.reason, decision.auth_type) == (DropReason.POLICY_DENY, 0)
 
 
-def test_what_goes_to_a_proxy_is_dropped_as_there_is_none():
+def test_what_goes_to_a_proxy_is_allowed_as_far_as_packets_go():
     table = entries((key(0, 6, 80, 24), False, precedence(deny=False, redirect=126)))
     decision = lookup(table.get, 300, IN, 6, 80)
-    assert decision.reason is DropReason.PROXY_REDIRECTION_NOT_SUPPORTED_FOR_PROTOCOL
-    assert not decision.allowed
+    assert (decision.allowed, decision.reason, decision.proxied) == (True, None, True)
 
 
 def test_a_decision_says_whether_the_audit_plane_is_to_be_asked():

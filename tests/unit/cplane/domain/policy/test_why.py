@@ -14,7 +14,7 @@ from cplane.domain.policy.repository import AUDIT_PLANE, Enforcement, Repository
 from cplane.domain.policy.rule import PolicyRef
 from cplane.domain.policy.why import Judge, explain
 from cplane.domain.ports import parse_named_ports
-from cplane.domain.verdict import Direction, DropReason
+from cplane.domain.verdict import Direction
 from tests.support.builders import ccnp, cnp, pod_labels, policy, ports, selector
 from tests.support.effort import examples
 from tests.support.policies import IDENTITIES, PODS, own_ports, packets, peer_ports, repository
@@ -294,14 +294,13 @@ def test_the_verdict_is_that_of_the_lookup_and_every_deny_says_whose_it_is(found
                 case = judge.case_of(subject, PeerIdentity(number, labels), Traffic(direction, protocol, port))
                 told = case.explain()
                 decided = lookup(state.entry, number, direction, protocol, port)
-                proxied = DropReason.PROXY_REDIRECTION_NOT_SUPPORTED_FOR_PROTOCOL
-                if decided.reason not in {None, proxied}:
+                if decided.reason is not None:
                     assert told.verdict is Outcome.DENIED
                 elif plane is None:
-                    assert (told.verdict, told.l7) == (Outcome.ALLOWED, decided.reason is proxied)
+                    assert (told.verdict, told.l7) == (Outcome.ALLOWED, decided.proxied)
                 else:
                     strict = lookup(plane.entry, number, direction, protocol, port)
-                    assert (told.verdict is Outcome.AUDIT) == (strict.reason not in {None, proxied})
+                    assert (told.verdict is Outcome.AUDIT) == (strict.reason is not None)
                 assert told.rules or told.verdict is Outcome.ALLOWED
                 assert told.reason
                 # A port that no rule tells from another has its verdict, word for word but for the port.

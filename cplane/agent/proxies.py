@@ -1,0 +1,176 @@
+"""Redirects as a table of the datapath: each is in force at the proxy that reads its traffic.
+
+A proxy is started with the first redirect that is for it. It goes on without the agent, and the next agent finds it.
+"""
+
+import sys
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from pathlib import Path
+from typing import Final, Protocol
+
+import anyio
+from anyio import from_thread, to_thread
+from anyio.abc import TaskGroup, TaskStatus
+
+from cplane.config.model import AgentConfig
+from cplane.domain.access import Access
+from cplane.domain.policy.redirection import Redirection
+from cplane.projections.redirects import RedirectKey
+from cplane.proxy.channel import Learned
+from cplane.proxy.channel_server import ProxyServer
+from cplane.proxy.process import Process, Program, is_alive, read_identity
+from cplane.telemetry.log import line, logger
+from cplane.transport.address import UnixAddress
+
+_ENVOY: Final = "envoy"
+_KAFKA: Final = "kafka"
+_DNS: Final = "dns"
+_KINDS: Final[Mapping[str, str]] = {"http": _ENVOY, "tls": _ENVOY, "kafka": _KAFKA, "dns": _DNS}
+"""Parser → the proxy that is one. What no proxy reads goes nowhere."""
+
+log = logger("proxy")
+
+Rows = Mapping[RedirectKey, Redirection]
+
+
+class Backend(Protocol):
+    """One proxy."""
+
+    async def apply(self, put: Mapping[int, Redirection], gone: Collection[int]) -> None:
+        """The proxy enforces it, or could not in about a second. Idempotent."""
+        ...
+
+    async def run(self) -> None:
+        """The proxy runs until this is cancelled, and after that by itself."""
+        ...
+
+    def problems(self) -> Mapping[int, str]:
+        """By proxy port: why it is not in force."""
+        ...
+
+
+class Proxies:
+    """Fits `engine.ports.Target`. Its methods as a target are called from worker threads of the loop that runs it."""
+
+    def __init__(
+        self,
+        config: AgentConfig,
+        seen: Callable[[list[Access], int], None],
+        learned: Callable[[Learned], Awaitable[None]] | None = None,
+        *,
+        prepare: Callable[[], None] | None,
+    ) -> None:
+        """`prepare` makes the node ready, before any proxy is told anything; None: there can be no proxies."""
+        self._config, self._seen = config, seen
+        self._prepare = prepare if config.proxy.enabled else None
+        self._folder = Path(config.run_dir) / "proxy"
+        self._channel = ProxyServer(UnixAddress(str(self._folder / "channel.sock"), 0o600), seen, learned)
+        self._rows: dict[RedirectKey, Redirection] = {}
+        self._backends: dict[str, Backend] = {}
+        self._tasks: TaskGroup | None = None
+        self._ready = False
+        self._served = False
+
+    async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+        """Proxies are started, told and heard until this is cancelled."""
+        async with anyio.create_task_group() as self._tasks:
+            task_status.started()
+            await anyio.sleep_forever()
+
+    def dump(self) -> Rows:
+        """What this agent has told."""
+        return dict(self._rows)
+
+    def upsert(self, entries: Rows) -> None:
+        """The proxies enforce it, as far as they are there."""
+        if self._prepare is None:
+            self._rows.update(entries)
+            return
+        if not self._ready:
+            self._prepare()
+            self._ready = True
+        from_thread.run(self._apply, entries, ())
+
+    def delete(self, keys: Collection[RedirectKey]) -> None:
+        """They know nothing of it any more."""
+        if self._prepare is not None:
+            from_thread.run(self._apply, {}, keys)
+            return
+        for key in keys:
+            self._rows.pop(key, None)
+
+    async def adopt(self) -> None:
+        """Proxies that an earlier agent has left, and that no redirect is for, learn that there is none."""
+        for kind in (_ENVOY, _KAFKA, _DNS) if self._prepare is not None else ():
+            found = read_identity(self._folder / f"{kind}.pid")
+            if kind not in self._backends and found is not None and is_alive(found):
+                await (await self._backend(kind)).apply({}, ())
+
+    def problems(self) -> Mapping[int, str]:
+        """By proxy port: why what is redirected there is dropped, or not judged as it should be."""
+        found = {
+            key.proxy_port: f"there is no proxy for {row.parser}: this traffic is dropped (178)"
+            for key, row in self._rows.items()
+            if row.parser not in _KINDS or self._prepare is None
+        }
+        for backend in self._backends.values():
+            found.update(backend.problems())
+        return found
+
+    async def _apply(self, put: Rows, gone: Collection[RedirectKey]) -> None:
+        told: dict[str, tuple[dict[int, Redirection], set[int]]] = {}
+        for key in (*put, *gone):
+            held = self._rows.pop(key, None)
+            now = put.get(key)
+            if held is not None and (now is None or _KINDS.get(now.parser) != _KINDS.get(held.parser)):
+                _of(told, held)[1].add(key.proxy_port)
+            if now is not None:
+                self._rows[key] = now
+                _of(told, now)[0][key.proxy_port] = now
+        async with anyio.create_task_group() as tasks:
+            for kind, (rows, ports) in told.items():
+                if kind:
+                    backend = await self._backend(kind)
+                    tasks.start_soon(backend.apply, rows, ports)
+
+    async def _backend(self, kind: str) -> Backend:
+        found = self._backends.get(kind)
+        if found is None:
+            assert self._tasks is not None, "redirects come when proxies can be run"
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            found = self._backends[kind] = await self._made(kind, self._tasks)
+            self._tasks.start_soon(found.run)
+            log.info(line("proxy wanted", kind=kind))
+        return found
+
+    async def _made(self, kind: str, tasks: TaskGroup) -> Backend:
+        if kind == _ENVOY:
+            return await to_thread.run_sync(self._envoy)
+        if not self._served:
+            self._served = True
+            await tasks.start(self._channel.run)
+        arguments = _kafka_arguments(self._config) if kind == _KAFKA else ()
+        command = (
+            *(sys.executable, "-m", f"cplane.proxy.{kind}"),
+            *("--channel", str(self._folder / "channel.sock"), "--rules", str(self._folder / f"{kind}.rules")),
+            *arguments,
+        )
+        return self._channel.backend(kind, Process(Program(kind, self._folder, command)).run)
+
+    def _envoy(self) -> Backend:
+        from cplane.agent.envoy import Envoy, Settings  # its messages cost all others 100 ms and 40 MB
+
+        config = self._config
+        secrets = Path(config.proxy.secrets_dir or Path(config.state_dir) / "secrets")
+        settings = Settings(self._folder, secrets, config.node_name, config.proxy.envoy_workers)
+        return Envoy(settings, lambda records: self._seen(records, 0))
+
+
+def _of(
+    told: dict[str, tuple[dict[int, Redirection], set[int]]], row: Redirection
+) -> tuple[dict[int, Redirection], set[int]]:
+    return told.setdefault(_KINDS.get(row.parser, ""), ({}, set()))
+
+
+def _kafka_arguments(config: AgentConfig) -> tuple[str, ...]:
+    return ("--clamp" if config.proxy.kafka_clamp else "--no-clamp",)
