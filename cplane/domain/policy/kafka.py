@@ -27,11 +27,18 @@ ROLES: Final = {
     "consume": frozenset({1, 2, 3, 8, 9, 10, 11, 12, 13, 14, 18}),
 }
 WITH_TOPICS: Final = frozenset({0, 1, 2, 3, 4, 5, 6, 8, 9, 19, 20, 21, 23, 24, 27, 28, 34, 35, 37})
-"""Keys of requests that name topics; a rule's topic does not matter to any other."""
+"""Keys of requests that name topics; a rule's topic does not matter to any other of the first 38."""
+_LATER_WITHOUT_TOPICS: Final = frozenset({38, 39, 40, 41, 42, 48, 49, 50, 51, 57, 60, 65, 66, 71, 72})
+_LAST_OF_OLD: Final = 37
 
 _FIELDS: Final = Fields(frozenset({"role", "apiKey", "apiVersion", "clientID", "topic"}))
 _TOPIC: Final = re.compile(r"[a-zA-Z0-9._-]+")
 _VERSION: Final = re.compile(r"0*([0-9]{1,5})")
+
+
+def names_topics(api_key: int) -> bool:
+    """Whether a rule's topic matters to the API. It does to one that nobody knows, which could read any topic."""
+    return api_key in WITH_TOPICS or (api_key > _LAST_OF_OLD and api_key not in _LATER_WITHOUT_TOPICS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +66,7 @@ class KafkaRule:
             (not self.keys or request.api_key in self.keys)
             and (self.version is None or request.api_version == self.version)
             and (not self.client_id or request.client_id == self.client_id)
-            and (not self.topic or request.api_key not in WITH_TOPICS or topic == self.topic)
+            and (not self.topic or not names_topics(request.api_key) or topic == self.topic)
         )
 
     def __str__(self) -> str:
