@@ -1,5 +1,7 @@
 """Two services, a broker, and between them a router whose Kafka proxy gets the services' connections.
 
+A third client, `direct`, has its connections forwarded as they are.
+
 nftables hands connections over as the datapath does: with their original addresses, to a proxy port for each service.
 """
 
@@ -202,7 +204,7 @@ def _forward(router: Namespace) -> None:
 def kafka_site(path: Path, *arguments: str, host: str = BROKER) -> Iterator[KafkaSite]:
     """All of it, running, with rules for nobody. `arguments` are the proxy's."""
     with ExitStack() as stack:
-        one, two, router, broker = stack.enter_context(namespaces(4))
+        one, two, other, router, broker = stack.enter_context(namespaces(5))
         router.ip("link", "set", "lo", "up")
         _link(broker, router, "broker0", 0)
         services = {"service1": one, "service2": two}
@@ -210,6 +212,7 @@ def kafka_site(path: Path, *arguments: str, host: str = BROKER) -> Iterator[Kafk
         for number, (name, netns) in enumerate(services.items(), 1):
             _link(netns, router, name, number)
             handed += HANDED_OVER % (name, PROXY_PORTS[name], name, PROXY_PORTS[name])
+        _link(other, router, "direct", 3)
         _forward(router)
         for family in ("-4", "-6"):
             router.ip(family, "rule", "add", "fwmark", "0x200/0xf00", "lookup", "2004", "pref", "9")
@@ -218,7 +221,7 @@ def kafka_site(path: Path, *arguments: str, host: str = BROKER) -> Iterator[Kafk
             ["ip", "netns", "exec", router.name, "nft", "-f", "-"], input=RULESET % handed, text=True, check=True
         )
         stack.enter_context(broker_at(broker, host, path))
-        site = KafkaSite(services, router, broker, path)
+        site = KafkaSite({**services, "direct": other}, router, broker, path)
         stack.enter_context(site.agent())
         site.start_proxy(*arguments)
         try:
