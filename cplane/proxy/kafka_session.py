@@ -19,7 +19,7 @@ from cplane.domain.access import Access, Address, Kafka, Phase
 from cplane.domain.policy.kafka import names_topics
 from cplane.domain.verdict import Direction, Verdict
 from cplane.proxy import kafka_topics as topics
-from cplane.proxy.kafka_policy import Grant, Policy, Refs
+from cplane.proxy.kafka_policy import NOTHING, Grant, Policy, Refs
 from cplane.proxy.kafka_scan import Buffer, Entity, Garbage
 from cplane.proxy.kafka_topics import Shape, Topic
 from cplane.proxy.kafka_wire import (
@@ -263,24 +263,23 @@ class Session:
 
     def _refuse(self, frame: Buffer, header: Header) -> Step:
         """The whole request is refused: topic by topic if it has any, else with an error that its API has."""
-        shape = topics.shape_of(header.key, header.version)
-        if header.codec is not None and shape is not None:
+        codec, shape = header.codec, topics.shape_of(header.key, header.version)
+        waits = True
+        if codec is not None and shape is not None:
             request = read_request(frame, header)
-            parts = topics.items(request, shape.topics)
-            if parts:
-                judged = [self._judge(one, shape, _NOBODY, header)._replace(refs=None) for one in parts]
+            waits = header.key != PRODUCE or topics.number(request, "acks") != 0
+            if parts := topics.items(request, shape.topics):
+                judged = [self._judge(one, shape, NOTHING, header)._replace(refs=None) for one in parts]
                 if header.key != METADATA:
-                    return self._some_refused(frame, header, _NOBODY, request, shape, judged)
-                entries = [topics.refusal(header.codec, shape, one.part, _code(one)) for one in judged]
+                    return self._some_refused(frame, header, NOTHING, request, shape, judged)
+                entries = [topics.refusal(codec, shape, one.part, _code(one)) for one in judged]
                 self._record_refused(header, [one.name for one in judged], ErrorCode.topic_authorization_failed)
-                return self._answer(header, topics.with_answers(fill(header.codec.response, {}), shape, (), entries))
-            if header.key == PRODUCE and not topics.number(request, "acks"):
-                return Step(closed="a request is refused whose client waits for no answer")
-        code = topics.code_of_refusal(header.key)
-        self._record_refused(header, [""], code)
-        if header.codec is None:
+                return self._answer(header, topics.with_answers(fill(codec.response, {}), shape, (), entries))
+        self._record_refused(header, [""], topics.code_of_refusal(header.key))
+        if not waits:
+            return Step(closed="a request is refused whose client waits for no answer")
+        if codec is None:
             return Step(closed=f"version {header.version} of {api_name(header.key)} is refused and cannot be answered")
-        codec = header.codec
         answer = topics.refuse(header.key, codec, lambda: read_request(frame, header))
         if answer is None and shape is not None:
             answer = fill(codec.response, {})  # it is about no topic, and nothing is said of any
@@ -482,9 +481,6 @@ class Session:
                 *(payload, port.number, refs, latency_ns),
             )
         )
-
-
-_NOBODY: Final = Grant(None, {})
 
 
 def _code(one: Judged) -> ErrorCode:

@@ -30,6 +30,8 @@ WITH_TOPICS: Final = frozenset({0, 1, 2, 3, 4, 5, 6, 8, 9, 19, 20, 21, 23, 24, 2
 """Keys of requests that name topics; a rule's topic does not matter to any other of the first 38."""
 _LATER_WITHOUT_TOPICS: Final = frozenset({38, 39, 40, 41, 42, 48, 49, 50, 51, 57, 60, 65, 66, 71, 72})
 _LAST_OF_OLD: Final = 37
+_PRODUCE: Final = 0
+_INIT_PRODUCER_ID: Final = 22
 
 _FIELDS: Final = Fields(frozenset({"role", "apiKey", "apiVersion", "clientID", "topic"}))
 _TOPIC: Final = re.compile(r"[a-zA-Z0-9._-]+")
@@ -63,11 +65,15 @@ class KafkaRule:
     def matches(self, request: KafkaRequest, topic: str | None = None) -> bool:
         """Whether the request may pass as far as `topic`, one of its own, is concerned."""
         return (
-            (not self.keys or request.api_key in self.keys)
+            (not self.keys or request.api_key in self.keys or self._implies(request.api_key))
             and (self.version is None or request.api_version == self.version)
             and (not self.client_id or request.client_id == self.client_id)
             and (not self.topic or not names_topics(request.api_key) or topic == self.topic)
         )
+
+    def _implies(self, api_key: int) -> bool:
+        """Who may produce may ask for the number that its client counts records with: as KIP-679 has it for brokers."""
+        return api_key == _INIT_PRODUCER_ID and _PRODUCE in self.keys
 
     def __str__(self) -> str:
         names = [name for name, number in API_KEYS.items() if number in self.keys]
