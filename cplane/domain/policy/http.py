@@ -118,11 +118,22 @@ def read_secret(place: Place) -> Secret | None:
     return Secret(namespace, name or "")
 
 
+def read_header_text(text: str) -> tuple[str, str]:
+    """Name and expression of an element of `headers`: `Name`, `Name value` or `Name: value`; "" for no expression."""
+    name, _, value = text.partition(" ")
+    return name.rstrip(":"), value.strip()
+
+
 def _has(request: HttpRequest, header: str) -> bool:
-    """`Name` alone: it is there; `Name value` (with or without a colon): it is that."""
-    name, _, value = header.partition(" ")
-    held = request.headers.get(name.rstrip(":").lower())
-    return held is not None and (not value or held == value)
+    """`Name` alone: it is there; with an expression: that describes all of it.
+
+    What is not an expression is compared, as Cilium compares every value: a plain one means the same either way.
+    """
+    name, value = read_header_text(header)
+    held = request.headers.get(name.lower())
+    if held is None or not value:
+        return held is not None
+    return held == value if regex.problem(value) else regex.matches(value, held)
 
 
 def _equals(request: HttpRequest, one: HeaderMatch) -> bool:

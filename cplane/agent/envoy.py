@@ -1,0 +1,53 @@
+"""Envoy as a back end of redirections: its process, what it is told, and the records of access that it sends."""
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import anyio
+
+from cplane.domain.access import Access
+from cplane.domain.policy.redirection import Redirection
+from cplane.proxy.envoy import EnvoyOptions, program
+from cplane.proxy.process import Process
+from cplane.transport.address import UnixAddress
+from cplane.xds.server import Options, Server
+
+_SOCKET_MODE: Final = 0o600
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """`folder` has what belongs to proxies' processes, `secrets` a folder `<namespace>/<name>` for each secret."""
+
+    folder: Path
+    secrets: Path
+    node: str
+    concurrency: int = 2
+
+
+class Envoy:
+    """Serves redirections of the parsers `http` and `tls`; one is in force as soon as `run` has Envoy running."""
+
+    def __init__(self, settings: Settings, seen: Callable[[list[Access]], None]) -> None:
+        self._address = UnixAddress(str(settings.folder / "xds.sock"), _SOCKET_MODE)
+        self._server = Server(Options(settings.secrets), seen)
+        options = EnvoyOptions(settings.folder, Path(self._address.path), settings.node, settings.concurrency)
+        self._options = options
+        self.process: Process | None = None
+
+    async def apply(self, put: Mapping[int, Redirection], gone: Collection[int]) -> None:
+        """Redirections are as said; the first call says all there are."""
+        await self._server.apply(put, gone)
+
+    async def run(self) -> None:
+        """Envoy runs and is served until this is cancelled. Then it goes on by itself."""
+        self.process = Process(program(self._options))
+        async with anyio.create_task_group() as group:
+            await group.start(self._server.serve, self._address)
+            group.start_soon(self.process.run)
+
+    def problems(self) -> Mapping[int, str]:
+        """By proxy port: why it is not in force, or not all of it."""
+        return self._server.problems()

@@ -1,0 +1,216 @@
+"""A process that outlives the agent: in a session of its own, found again by its pid file, replaced when it dies.
+
+The pid file says who it is (process id, the kernel's start time of it, and its command), so that no other process that
+has the number by now is taken for it.
+"""
+
+import os
+import resource
+import signal
+import subprocess
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import anyio
+import msgspec
+
+from cplane.telemetry.clock import SystemClock
+from cplane.telemetry.log import line, logger
+
+log = logger("proxy")
+
+BACK_OFF_S: Final = (0.0, 0.1, 0.2, 0.4, 0.8)
+"""Before each start in a row; the last one stands for all that follow."""
+
+STABLE_S: Final = 10.0
+"""Who has lived so long is started at once again."""
+
+LOG_BYTES_MAX: Final = 16 << 20
+FILES_MAX: Final = 1 << 20
+_LOOK_S: Final = 60.0
+_END_S: Final = 5.0
+_SECOND_NS: Final = 1_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """What is run: `name` is that of its files in `folder`."""
+
+    name: str
+    folder: Path
+    command: Sequence[str]
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def pid_file(self) -> Path:
+        """Who runs."""
+        return self.folder / f"{self.name}.pid"
+
+    @property
+    def log_file(self) -> Path:
+        """What it prints."""
+        return self.folder / f"{self.name}.log"
+
+
+class Identity(msgspec.Struct, frozen=True):
+    """One process, also after its number has been given to another."""
+
+    pid: int
+    started: int  # clock ticks after the machine started, as /proc/<pid>/stat says it
+    command: tuple[str, ...]
+
+
+class Process:
+    """Runs a program as long as `run` lasts, and leaves it running then."""
+
+    def __init__(self, program: Program) -> None:
+        self._program = program
+        self._clock = SystemClock()
+        self._child: subprocess.Popen[bytes] | None = None
+        self._identity: Identity | None = None
+        self.starts = 0
+        """Processes that were started here; one that was found running is not."""
+
+    @property
+    def pid(self) -> int:
+        """Its process id; 0: none runs."""
+        return self._identity.pid if self._identity is not None else 0
+
+    async def run(self) -> None:
+        """The program runs, until this is cancelled and also afterwards. One of another command is replaced."""
+        self._program.folder.mkdir(parents=True, exist_ok=True)
+        await self._adopt()
+        failures = 0
+        while True:
+            if self._identity is None:
+                await anyio.sleep(BACK_OFF_S[min(failures, len(BACK_OFF_S) - 1)])
+                self._start()
+            began = self._clock.monotonic_ns()
+            await self._ended()
+            lived_s = (self._clock.monotonic_ns() - began) / _SECOND_NS
+            failures = 0 if lived_s >= STABLE_S else failures + 1
+            self._tell_end()
+
+    async def stop(self) -> None:
+        """No process of the program runs; one that does not go by itself is killed. Idempotent."""
+        found = self._identity or read_identity(self._program.pid_file)
+        if found is not None and is_alive(found):
+            await end(found)
+        self._reap()
+        self._identity = None
+        self._program.pid_file.unlink(missing_ok=True)
+
+    async def _adopt(self) -> None:
+        found = read_identity(self._program.pid_file)
+        if found is None or not is_alive(found):
+            return
+        if found.command == tuple(self._program.command):
+            self._identity = found
+            log.info(line("proxy found running", kind=self._program.name, pid=found.pid))
+            return
+        log.info(line("proxy of another version is replaced", kind=self._program.name, pid=found.pid))
+        await end(found)
+
+    def _start(self) -> None:
+        self._trim()
+        environment = {**os.environ, **self._program.environment}
+        with self._program.log_file.open("ab") as output:
+            child = subprocess.Popen(
+                self._program.command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+                env=environment,
+                cwd="/",
+            )
+        with suppress(OSError, ValueError):  # our own limit does for it then
+            hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+            most = FILES_MAX if hard == resource.RLIM_INFINITY else min(hard, FILES_MAX)
+            resource.prlimit(child.pid, resource.RLIMIT_NOFILE, (most, hard))
+        self._child, self.starts = child, self.starts + 1
+        self._identity = Identity(child.pid, started_at(child.pid), tuple(self._program.command))
+        write_identity(self._program.pid_file, self._identity)
+        log.info(line("proxy started", kind=self._program.name, pid=child.pid))
+
+    async def _ended(self) -> None:
+        """It is no more."""
+        assert self._identity is not None
+        try:
+            descriptor = os.pidfd_open(self._identity.pid)
+        except ProcessLookupError:
+            return
+        try:
+            if not is_alive(self._identity):
+                return
+            while True:
+                with anyio.move_on_after(_LOOK_S):
+                    await anyio.wait_readable(descriptor)
+                    return
+                self._trim()
+        finally:
+            os.close(descriptor)
+
+    def _tell_end(self) -> None:
+        assert self._identity is not None
+        status = self._reap()
+        detail = "" if status is None else f"status {status}"
+        log.error(line("proxy ended", kind=self._program.name, pid=self._identity.pid, detail=detail))
+        self._identity = None
+
+    def _reap(self) -> int | None:
+        """Exit status of a child that has ended; None: it is not ours, or has not."""
+        status = self._child.poll() if self._child is not None else None
+        if status is not None:
+            self._child = None
+        return status
+
+    def _trim(self) -> None:
+        """The log does not grow without bounds: what is over the limit is removed from its beginning."""
+        with suppress(FileNotFoundError):
+            if self._program.log_file.stat().st_size > LOG_BYTES_MAX:
+                os.truncate(self._program.log_file, 0)
+
+
+def read_identity(path: Path) -> Identity | None:
+    """Who the pid file names; None: there is none, or nobody can be read from it."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Identity)
+    except (OSError, msgspec.DecodeError):
+        return None
+
+
+def write_identity(path: Path, identity: Identity) -> None:
+    """The pid file names the process; never half of one."""
+    temporary = path.with_suffix(".new")
+    temporary.write_bytes(msgspec.json.encode(identity))
+    temporary.replace(path)
+
+
+def started_at(pid: int) -> int:
+    """When the process started, in clock ticks; 0: there is none."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return 0
+    fields = text.rpartition(")")[2].split()
+    return 0 if fields[0] == "Z" else int(fields[19])
+
+
+def is_alive(identity: Identity) -> bool:
+    """Whether that process, and no other of its number, runs."""
+    return identity.started != 0 and started_at(identity.pid) == identity.started
+
+
+async def end(identity: Identity) -> None:
+    """The process is no more: it was asked to go, and killed when it did not."""
+    for number, patience_s in ((signal.SIGTERM, _END_S), (signal.SIGKILL, _END_S)):
+        with suppress(ProcessLookupError):
+            os.kill(identity.pid, number)
+        with anyio.move_on_after(patience_s):
+            while is_alive(identity):  # noqa: ASYNC110  # it may be nobody's child, and tells nobody
+                await anyio.sleep(0.01)
+            return

@@ -1,0 +1,237 @@
+"""Envoy's control plane: one delta ADS stream for all resources, and the service that takes its access log.
+
+What `apply` is given is in force when it returns, or as soon as Envoy is there. Until the first `apply`, which names
+all there are, an Envoy that outlived an agent is told nothing, and goes on as it was.
+"""
+
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import anyio
+from anyio.abc import TaskStatus
+from envoy.service.accesslog.v3 import als_pb2
+from envoy.service.discovery.v3 import discovery_pb2
+from grpclib.const import Cardinality, Handler
+
+from cplane.domain.access import Access
+from cplane.domain.policy.http import Secret
+from cplane.domain.policy.redirection import Redirection
+from cplane.telemetry.log import line, logger
+from cplane.transport.address import UnixAddress
+from cplane.transport.calls import Limits
+from cplane.transport.grpc import serve
+from cplane.xds.accesslog import accesses, direction_of
+from cplane.xds.delta import Client
+from cplane.xds.listeners import Logged
+from cplane.xds.messages import Key, Resource
+from cplane.xds.redaction import Redaction
+from cplane.xds.resources import Rendered, render, secrets_named
+from cplane.xds.secrets import read_secrets
+
+if TYPE_CHECKING:
+    from grpclib.server import Stream
+
+log = logger("xds")
+
+APPLY_S: Final = 1.0
+"""How long `apply` waits for Envoy."""
+
+_SECRETS_S: Final = 1.0  # between two looks at secrets
+_MESSAGE_BYTES_MAX: Final = 64 << 20
+_ABSENT: Final = "the proxy is not connected"
+_DELTA: Final = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources"
+_LOGS: Final = "/envoy.service.accesslog.v3.AccessLogService/StreamAccessLogs"
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """`secrets`: a folder with `<namespace>/<name>/<item>`, as Kubernetes mounts secrets."""
+
+    secrets: Path
+    logged: Logged = field(default_factory=Logged)
+    redaction: Redaction = field(default_factory=Redaction)
+
+
+class Server:
+    """What Envoy is told, and what it tells: its resources by redirection, and records of access to `seen`."""
+
+    def __init__(self, options: Options, seen: Callable[[list[Access]], None]) -> None:
+        self._options, self._seen = options, seen
+        self._redirections: dict[int, Redirection] = {}
+        self._rendered: dict[int, Rendered] = {}
+        self._wanted: dict[Key, Resource] = {}
+        self._uses: dict[Key, int] = {}
+        self._secrets: dict[Secret, dict[str, bytes]] = {}
+        self._told = False
+        self._clients: list[Client] = []
+        self._changed = anyio.Event()
+        self._answered = anyio.Event()
+
+    async def serve(self, address: UnixAddress, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+        """Envoy is served at the address until this is cancelled; secrets are read again when they change."""
+        async with anyio.create_task_group() as group:
+            limits = Limits(message_bytes=_MESSAGE_BYTES_MAX)
+            await group.start(partial(serve, [self], [address], limits=limits))
+            group.start_soon(self._watch_secrets)
+            task_status.started()
+
+    async def apply(self, put: Mapping[int, Redirection], gone: Collection[int], timeout_s: float = APPLY_S) -> None:
+        """Redirections are as said, at Envoy too when this returns, unless that takes longer than the timeout.
+
+        The first call says all there are.
+        """
+        await self._read_secrets(put.values())
+        before = {key for port in gone for key in self._keys(port)}
+        for port in gone:
+            self._forget(port)
+        for port, redirection in put.items():
+            self._put(port, redirection)
+        self._told = True
+        self._notify()
+        left = [key for key in before if key not in self._wanted]
+        with anyio.move_on_after(timeout_s):
+            while not self._settled(put, left):
+                await self._answered.wait()
+
+    def problems(self) -> dict[int, str]:
+        """By proxy port: why what was said of it is not in force, or not all of it."""
+        return {port: text for port, one in self._rendered.items() if (text := self._problem(one))}
+
+    def _problem(self, rendered: Rendered) -> str:
+        client = self._clients[-1] if self._clients else None
+        if client is None:
+            return _ABSENT
+        reasons = [reason for one in rendered.resources if (reason := client.refused(one))]
+        return "; ".join(filter(None, [*dict.fromkeys(reasons), rendered.problem]))
+
+    def _settled(self, put: Iterable[int], left: Iterable[Key]) -> bool:
+        """Whether Envoy has answered to all of it."""
+        client = self._clients[-1] if self._clients else None
+        if client is None:
+            return False
+        resources = (one for port in put if port in self._rendered for one in self._rendered[port].resources)
+        return all(client.has(one) or client.refused(one) for one in resources) and all(map(client.gone, left))
+
+    def _keys(self, port: int) -> list[Key]:
+        found = self._rendered.get(port)
+        return [one.key for one in found.resources] if found is not None else []
+
+    def _put(self, port: int, redirection: Redirection) -> None:
+        made = render(port, redirection, self._secrets, self._options.logged)
+        for one in made.resources:  # before what was there goes: what both have stays
+            self._uses[one.key] = self._uses.get(one.key, 0) + 1
+            self._wanted[one.key] = one
+        self._forget(port)
+        self._redirections[port], self._rendered[port] = redirection, made
+
+    def _forget(self, port: int) -> None:
+        self._redirections.pop(port, None)
+        found = self._rendered.pop(port, None)
+        for one in found.resources if found is not None else ():
+            self._uses[one.key] -= 1
+            if not self._uses[one.key]:
+                del self._uses[one.key], self._wanted[one.key]
+
+    def _notify(self) -> None:
+        changed, self._changed = self._changed, anyio.Event()
+        changed.set()
+
+    def _hear(self) -> None:
+        answered, self._answered = self._answered, anyio.Event()
+        answered.set()
+
+    # ---- delta ADS
+
+    async def _discover(
+        self, stream: "Stream[discovery_pb2.DeltaDiscoveryRequest, discovery_pb2.DeltaDiscoveryResponse]"
+    ) -> None:
+        """One Envoy; the one that came last counts, which after a hot restart is the new one."""
+        client = Client()
+        self._clients.append(client)
+        log.info(line("proxy connected", kind="envoy"))
+        try:
+            async with anyio.create_task_group() as group:
+                group.start_soon(self._send, stream, client)
+                while (request := await stream.recv_message()) is not None:
+                    client.receive(request)
+                    self._log_refusal(request)
+                    self._notify()
+                    self._hear()
+                group.cancel_scope.cancel()
+        finally:
+            self._clients.remove(client)
+            log.info(line("proxy disconnected", kind="envoy"))
+
+    async def _send(
+        self,
+        stream: "Stream[discovery_pb2.DeltaDiscoveryRequest, discovery_pb2.DeltaDiscoveryResponse]",
+        client: Client,
+    ) -> None:
+        while True:
+            changed = self._changed
+            if self._told:
+                for response in client.responses(self._wanted):
+                    await stream.send_message(response)
+            await changed.wait()
+
+    @staticmethod
+    def _log_refusal(request: discovery_pb2.DeltaDiscoveryRequest) -> None:
+        if request.HasField("error_detail"):
+            kind = request.type_url.rpartition(".")[2]
+            log.error(line("proxy refused its configuration", kind=kind, error=request.error_detail.message))
+
+    # ---- access log
+
+    async def _take_logs(
+        self, stream: "Stream[als_pb2.StreamAccessLogsMessage, als_pb2.StreamAccessLogsResponse]"
+    ) -> None:
+        """Records of one worker and listener kind, as long as its stream lasts."""
+        direction = None
+        while (message := await stream.recv_message()) is not None:
+            if direction is None:
+                direction = direction_of(message.identifier.log_name)
+            self._seen(accesses(message, direction, self._options.redaction))
+        await stream.send_message(als_pb2.StreamAccessLogsResponse())
+
+    def __mapping__(self) -> dict[str, Handler]:
+        """What grpclib asks for."""
+        return {
+            _DELTA: Handler(
+                self._discover,
+                Cardinality.STREAM_STREAM,
+                discovery_pb2.DeltaDiscoveryRequest,
+                discovery_pb2.DeltaDiscoveryResponse,
+            ),
+            _LOGS: Handler(
+                self._take_logs,
+                Cardinality.STREAM_UNARY,
+                als_pb2.StreamAccessLogsMessage,
+                als_pb2.StreamAccessLogsResponse,
+            ),
+        }
+
+    # ---- secrets
+
+    async def _watch_secrets(self) -> None:
+        """Redirections whose secrets change are rendered again."""
+        while True:
+            await anyio.sleep(_SECRETS_S)
+            before = dict(self._secrets)
+            await self._read_secrets(self._redirections.values())
+            for port, redirection in tuple(self._redirections.items()):
+                if any(before.get(one) != self._secrets.get(one) for one in secrets_named(redirection)):
+                    self._put(port, redirection)
+                    self._notify()
+
+    async def _read_secrets(self, redirections: Iterable[Redirection]) -> None:
+        """What these redirections name is known as it is now."""
+        named = {secret for one in redirections for secret in secrets_named(one)}
+        if not named:
+            return
+        found = await anyio.to_thread.run_sync(read_secrets, self._options.secrets, named)
+        for one in named:
+            self._secrets.pop(one, None)
+        self._secrets.update(found)
