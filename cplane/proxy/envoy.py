@@ -52,7 +52,14 @@ def program(options: EnvoyOptions) -> Program:
         *(str(binary()), "--config-path", str(path), "--base-id", str(base_id(options.folder))),
         *("--concurrency", str(options.concurrency), "--drain-time-s", str(DRAIN_S)),
         *("--parent-shutdown-time-s", str(_PARENT_S), "--drain-strategy", "immediate"),
-        *("--log-level", "warning", "--log-format", "%Y-%m-%dT%T.%eZ %l %n %v"),
+        *(
+            "--log-level",
+            "warning",
+            "--component-log-level",
+            "config:error",
+            "--log-format",
+            "%Y-%m-%dT%T.%eZ %l %n %v",
+        ),
     ]
     return Program(NAME, options.folder, tuple(command))
 

@@ -7,7 +7,6 @@ has the number by now is taken for it.
 import os
 import resource
 import signal
-import subprocess
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -33,6 +32,9 @@ FILES_MAX: Final = 1 << 20
 _LOOK_S: Final = 60.0
 _END_S: Final = 5.0
 _SECOND_NS: Final = 1_000_000_000
+_SHELL: Final = "/bin/sh"
+_TOLD: Final = 3
+_ORPHANED: Final = f'"$@" {_TOLD}>&- & echo $! >&{_TOLD}'
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +71,6 @@ class Process:
     def __init__(self, program: Program) -> None:
         self._program = program
         self._clock = SystemClock()
-        self._child: subprocess.Popen[bytes] | None = None
         self._identity: Identity | None = None
         self.starts = 0
         """Processes that were started here; one that was found running is not."""
@@ -87,7 +88,7 @@ class Process:
         while True:
             if self._identity is None:
                 await anyio.sleep(BACK_OFF_S[min(failures, len(BACK_OFF_S) - 1)])
-                self._start()
+                await anyio.to_thread.run_sync(self._start)
             began = self._clock.monotonic_ns()
             await self._ended()
             lived_s = (self._clock.monotonic_ns() - began) / _SECOND_NS
@@ -99,7 +100,6 @@ class Process:
         found = self._identity or read_identity(self._program.pid_file)
         if found is not None and is_alive(found):
             await end(found)
-        self._reap()
         self._identity = None
         self._program.pid_file.unlink(missing_ok=True)
 
@@ -116,25 +116,15 @@ class Process:
 
     def _start(self) -> None:
         self._trim()
-        environment = {**os.environ, **self._program.environment}
-        with self._program.log_file.open("ab") as output:
-            child = subprocess.Popen(
-                self._program.command,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                start_new_session=True,
-                env=environment,
-                cwd="/",
-            )
+        pid = _spawn(self._program)
         with suppress(OSError, ValueError):  # our own limit does for it then
             hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
             most = FILES_MAX if hard == resource.RLIM_INFINITY else min(hard, FILES_MAX)
-            resource.prlimit(child.pid, resource.RLIMIT_NOFILE, (most, hard))
-        self._child, self.starts = child, self.starts + 1
-        self._identity = Identity(child.pid, started_at(child.pid), tuple(self._program.command))
+            resource.prlimit(pid, resource.RLIMIT_NOFILE, (most, hard))
+        self.starts += 1
+        self._identity = Identity(pid, started_at(pid), tuple(self._program.command))
         write_identity(self._program.pid_file, self._identity)
-        log.info(line("proxy started", kind=self._program.name, pid=child.pid))
+        log.info(line("proxy started", kind=self._program.name, pid=pid))
 
     async def _ended(self) -> None:
         """It is no more."""
@@ -156,23 +146,54 @@ class Process:
 
     def _tell_end(self) -> None:
         assert self._identity is not None
-        status = self._reap()
+        status = _reap(self._identity.pid)
         detail = "" if status is None else f"status {status}"
         log.error(line("proxy ended", kind=self._program.name, pid=self._identity.pid, detail=detail))
         self._identity = None
-
-    def _reap(self) -> int | None:
-        """Exit status of a child that has ended; None: it is not ours, or has not."""
-        status = self._child.poll() if self._child is not None else None
-        if status is not None:
-            self._child = None
-        return status
 
     def _trim(self) -> None:
         """The log does not grow without bounds: what is over the limit is removed from its beginning."""
         with suppress(FileNotFoundError):
             if self._program.log_file.stat().st_size > LOG_BYTES_MAX:
                 os.truncate(self._program.log_file, 0)
+
+
+def _spawn(program: Program) -> int:
+    """The id of a new process, in a session of its own. It is no child of ours, as Envoy ends with its parent.
+
+    Of ours it has the environment, the directory and nothing else.
+    """
+    output = os.open(program.log_file, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
+    told, telling = os.pipe2(os.O_CLOEXEC)
+    try:
+        shell = os.posix_spawn(
+            _SHELL,
+            [_SHELL, "-c", _ORPHANED, _SHELL, *program.command],
+            {**os.environ, **program.environment},
+            file_actions=[
+                (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+                (os.POSIX_SPAWN_DUP2, output, 1),
+                (os.POSIX_SPAWN_DUP2, output, 2),
+                (os.POSIX_SPAWN_DUP2, telling, _TOLD),
+            ],
+            setsid=True,
+            setsigmask=(),
+            setsigdef=(signal.SIGPIPE, signal.SIGXFSZ),  # which Python ignores
+        )
+        os.waitpid(shell, 0)
+        return int(os.read(told, 32))
+    finally:
+        for one in (output, told, telling):
+            os.close(one)
+
+
+def _reap(pid: int) -> int | None:
+    """Exit status, negative: the signal; None: it is no child of ours, as we are not who gets orphans."""
+    try:
+        found, status = os.waitpid(pid, os.WNOHANG)
+    except ChildProcessError:
+        return None
+    return os.waitstatus_to_exitcode(status) if found else None
 
 
 def read_identity(path: Path) -> Identity | None:
@@ -213,4 +234,5 @@ async def end(identity: Identity) -> None:
         with anyio.move_on_after(patience_s):
             while is_alive(identity):  # noqa: ASYNC110  # it may be nobody's child, and tells nobody
                 await anyio.sleep(0.01)
+            _reap(identity.pid)
             return

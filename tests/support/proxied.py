@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -91,6 +91,7 @@ class Site:
         for family, local in (("ip", "127.0.0.1"), ("ip6", "[::1]")):
             rule = f"iifname c0 meta nfproto {'ipv4' if family == 'ip' else 'ipv6'} tcp dport {port}"
             self.nft(f"add rule inet l7 pre {rule} tproxy {family} to {local}:{proxy_port} meta mark set 0x200 accept")
+            self.nft(f"add rule inet l7 pre {rule} drop")  # nobody listens
 
     def nft(self, text: str) -> None:
         """A command of nftables in the router."""
@@ -99,10 +100,10 @@ class Site:
     def inside(self, where: Namespace, *command: str, check: bool = True) -> str:
         """What a program says that runs there."""
         done = subprocess.run(
-            ["ip", "netns", "exec", where.name, *command], check=False, capture_output=True, text=True, timeout=60
+            ["ip", "netns", "exec", where.name, *command], check=False, capture_output=True, timeout=60
         )
         assert not check or done.returncode == 0, (command, done.returncode, done.stdout, done.stderr)
-        return done.stdout
+        return done.stdout.decode()
 
     def origin(self, port: int = 80) -> None:
         """A server that says what it was asked."""
@@ -141,8 +142,6 @@ class Site:
         identity = read_identity(self._settings.folder / "envoy.pid")
         if identity is not None and is_alive(identity):
             anyio.run(end, identity)
-        with suppress(ChildProcessError):
-            os.waitpid(identity.pid if identity is not None else -1, os.WNOHANG)
 
     def kill_envoy(self) -> int:
         """The process id of the Envoy that was killed."""
@@ -152,6 +151,8 @@ class Site:
         return identity.pid
 
     def _wire(self) -> None:
+        for one in (self.client, self.router, self.server):  # a solicitation waits a second for its sender's address
+            self.inside(one, "sysctl", "-qw", "net.ipv6.conf.default.accept_dad=0", "net.ipv6.conf.all.accept_dad=0")
         for side, there, net, net6 in (
             (self.client, "c0", "10.71.1", "fd71:1:"),
             (self.server, "s0", "10.71.2", "fd71:2:"),
