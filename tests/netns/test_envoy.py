@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -157,14 +158,14 @@ def test_a_websocket_passes_where_its_request_does(proxied):
 
 def test_every_request_and_answer_is_told(proxied):
     allow(proxied, HttpRule("GET", "/told.*"))
-    proxied.seen.clear()
+    began = time.time_ns()
     assert proxied.curl(f"{URL}/told?q=1", "-H", "X-Token: 7").startswith("200")
     assert proxied.curl("-X", "PUT", "--http2-prior-knowledge", f"{URL}/hidden", "-H", "Cookie: secret").startswith(
         "403"
     )
-    proxied.until(lambda: len(proxied.seen) == 4)
-    asked, answered, refused, said = proxied.seen
-    assert [one.phase for one in proxied.seen] == [Phase.REQUEST, Phase.RESPONSE] * 2
+    proxied.until(lambda: len(proxied.since(began)) == 4)
+    asked, answered, refused, said = proxied.since(began)
+    assert [one.phase for one in proxied.since(began)] == [Phase.REQUEST, Phase.RESPONSE] * 2
     assert (asked.verdict, asked.rules, asked.proxy_port) == (Verdict.FORWARDED, (REF,), PROXY)
     assert (asked.payload.method, asked.payload.url) == ("GET", f"{URL}/told?q=1")
     assert ("x-token", "7") in asked.payload.headers

@@ -117,6 +117,10 @@ class Site:
         assert made.stdout.readline().startswith(b"ready"), command
         return made
 
+    def since(self, time_ns: int) -> list[Access]:
+        """Records of what has happened since then, in their order."""
+        return sorted((one for one in tuple(self.seen) if one.time_ns >= time_ns), key=lambda one: one.time_ns)
+
     def curl(self, *arguments: str) -> str:
         """Status of what curl was answered, and after a line the body."""
         said = self.inside(self.client, "curl", "-sS", "-m", "10", "-w", "\n%{http_code}", *arguments, check=False)
