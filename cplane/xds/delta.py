@@ -19,8 +19,8 @@ WILDCARD: Final = frozenset({CLUSTER, LISTENER})
 
 _BATCH: Final = 200  # resources of a response
 
-Resources = Mapping[Key, Resource]
-"""Everything that a client should have."""
+Resources = Mapping[str, Mapping[str, Resource]]
+"""Everything that a client should have: by type and name."""
 
 
 class Refused(NamedTuple):
@@ -49,7 +49,9 @@ class _Type:
     held: dict[str, str] = field(default_factory=dict)  # versions that it has, as far as we know
     refused: dict[str, Refused] = field(default_factory=dict)
     alone: set[str] = field(default_factory=set)  # names that are sent by themselves
-    again: set[str] = field(default_factory=set)  # names that it asked for, so that it wants an answer even to "none"
+    again: set[str] = field(default_factory=set)  # names that it has just asked for
+    dirty: set[str] = field(default_factory=set)  # names of which something may have to be sent
+    unknown: bool = True  # everything may have to be
     sent: _Sent | None = None
 
 
@@ -77,14 +79,15 @@ class Client:
             else:
                 _take_answer(state, sent)
 
+    def touch(self, key: Key) -> None:
+        """What is wanted under that name is another one, or nothing any more."""
+        self._types[key.type_url].dirty.add(key.name)
+
     def responses(self, wanted: Resources) -> Iterator[discovery_pb2.DeltaDiscoveryResponse]:
         """What is to be sent now, in this order; it counts as sent."""
-        by_type: dict[str, dict[str, Resource]] = {one: {} for one in TYPES}
-        for key, resource in wanted.items():
-            by_type[key.type_url][key.name] = resource
         for type_url, state in self._types.items():
             if state.asked and state.sent is None:
-                response = self._response(type_url, state, by_type[type_url])
+                response = self._response(type_url, state, wanted[type_url])
                 if response is not None:
                     yield response
 
@@ -105,10 +108,11 @@ class Client:
     def _subscribe(state: _Type, request: discovery_pb2.DeltaDiscoveryRequest) -> None:
         for name in request.resource_names_subscribe:
             if name == "*":
-                state.everything = True
+                state.everything = state.unknown = True
             else:
                 state.subscribed.add(name)
                 state.again.add(name)
+                state.dirty.add(name)
         for name in request.resource_names_unsubscribe:
             if name == "*":
                 state.everything = False
@@ -121,14 +125,18 @@ class Client:
     def _response(
         self, type_url: str, state: _Type, wanted: Mapping[str, Resource]
     ) -> discovery_pb2.DeltaDiscoveryResponse | None:
-        names = wanted.keys() if state.everything else state.subscribed & wanted.keys()
-        due = [name for name in names if name in state.again or _is_due(state, wanted[name])]
-        due = _batch(state, due)
+        if state.unknown:
+            state.dirty.update(wanted, state.held)
+            state.unknown = False
+        due = _batch(state, sorted(name for name in state.dirty if _is_due(state, wanted.get(name))))
         # a route configuration that is gone goes with its listener, which may still be drained
-        removed = tuple(sorted(state.held.keys() - wanted.keys()))[:_BATCH] if state.everything else ()
+        gone = (name for name in state.dirty if state.everything and name in state.held and name not in wanted)
+        removed = tuple(sorted(gone)[:_BATCH])
         if not due and not removed:
+            state.dirty.clear()
             return None
         self._nonce += 1
+        state.dirty.difference_update(due, removed)
         state.again.difference_update(due)
         state.sent = _Sent(str(self._nonce), {name: wanted[name].version for name in due}, removed)
         return discovery_pb2.DeltaDiscoveryResponse(
@@ -146,8 +154,14 @@ class Client:
         )
 
 
-def _is_due(state: _Type, resource: Resource) -> bool:
+def _is_due(state: _Type, resource: Resource | None) -> bool:
+    if resource is None:
+        return False
     name = resource.key.name
+    if name in state.again:
+        return True
+    if not state.everything and name not in state.subscribed:
+        return False
     if state.held.get(name) == resource.version:
         return False
     found = state.refused.get(name)
@@ -174,6 +188,7 @@ def _take_refusal(state: _Type, sent: _Sent, reason: str) -> None:
         state.held.pop(name, None)
     if len(sent.versions) > 1:
         state.alone.update(sent.versions)
+        state.dirty.update(sent.versions)
         return
     for name, version in sent.versions.items():
         state.refused[name] = Refused(version, reason)

@@ -59,6 +59,7 @@ _LOCAL: Final = ("127.0.0.1", "::1")
 _HEADERS_KB: Final = 60
 _HEADERS_TIMEOUT_S: Final = 10.0
 _IDLE_S: Final = 3600.0
+_CLOSE_S: Final = 0.2  # for a client to read an answer before its connection is reset
 _BUFFER_BYTES: Final = 1 << 20
 _STREAMS_MAX: Final = 1024
 _STREAM_WINDOW: Final = 256 << 10
@@ -196,7 +197,7 @@ def _manager_without_routes(direction: Direction, logged: Logged) -> hcm_pb2.Htt
         max_request_headers_kb=number(_HEADERS_KB),
         request_headers_timeout=seconds(_HEADERS_TIMEOUT_S),
         stream_idle_timeout=seconds(_IDLE_S),
-        delayed_close_timeout=seconds(1),
+        delayed_close_timeout=seconds(_CLOSE_S),
         drain_timeout=seconds(1),
         generate_request_id=flag(False),
         preserve_external_request_id=True,

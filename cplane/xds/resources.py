@@ -86,23 +86,14 @@ def render(port: int, redirection: Redirection, secrets: Secrets, logged: Logged
 
 def _usable(work: _Work, rule: RedirectRule) -> bool:
     """Whether the rule's certificates are there; its resources are added then. One without them lets nothing pass."""
-    redirect = rule.redirect
-    problems = []
-    if redirect is not None and redirect.terminating is not None:
-        made, problem = secrets_of(redirect.terminating, work.secrets, ending=True)
-        work.add(*made)
-        problems.append(problem)
-    originating = redirect.originating if redirect is not None else None
-    certificate = False
-    if originating is not None:
-        made, problem = secrets_of(originating, work.secrets, ending=False)
-        certificate = len(made) > 1
-        work.add(*made)
-        problems.append(problem)
-    work.problems += filter(None, problems)
-    if any(problems):
+    terminating = rule.redirect.terminating if rule.redirect is not None else None
+    originating = rule.redirect.originating if rule.redirect is not None else None
+    ending, missing = secrets_of(terminating, work.secrets, ending=True) if terminating else ((), "")
+    beginning, absent = secrets_of(originating, work.secrets, ending=False) if originating else ((), "")
+    work.problems += filter(None, (missing, absent))
+    if missing or absent:
         return False
-    work.add(cluster(originating, certificate=certificate))
+    work.add(*ending, *beginning, cluster(originating, certificate=len(beginning) > 1))
     return True
 
 

@@ -26,7 +26,7 @@ from cplane.transport.grpc import serve
 from cplane.xds.accesslog import accesses, direction_of
 from cplane.xds.delta import Client
 from cplane.xds.listeners import Logged
-from cplane.xds.messages import Key, Resource
+from cplane.xds.messages import LISTENER, TYPES, Key, Resource
 from cplane.xds.redaction import Redaction
 from cplane.xds.resources import Rendered, render, secrets_named
 from cplane.xds.secrets import read_secrets
@@ -42,6 +42,7 @@ APPLY_S: Final = 1.0
 _SECRETS_S: Final = 1.0  # between two looks at secrets
 _MESSAGE_BYTES_MAX: Final = 64 << 20
 _ABSENT: Final = "the proxy is not connected"
+_PENDING: Final = "the proxy has not answered yet"
 _DELTA: Final = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources"
 _LOGS: Final = "/envoy.service.accesslog.v3.AccessLogService/StreamAccessLogs"
 
@@ -62,7 +63,7 @@ class Server:
         self._options, self._seen = options, seen
         self._redirections: dict[int, Redirection] = {}
         self._rendered: dict[int, Rendered] = {}
-        self._wanted: dict[Key, Resource] = {}
+        self._wanted: dict[str, dict[str, Resource]] = {one: {} for one in TYPES}
         self._uses: dict[Key, int] = {}
         self._secrets: dict[Secret, dict[str, bytes]] = {}
         self._told = False
@@ -84,16 +85,15 @@ class Server:
         The first call says all there are.
         """
         await self._read_secrets(put.values())
-        before = {key for port in gone for key in self._keys(port)}
+        listeners = [Key(LISTENER, str(port)) for port in gone if port in self._rendered]
         for port in gone:
             self._forget(port)
         for port, redirection in put.items():
             self._put(port, redirection)
         self._told = True
         self._notify()
-        left = [key for key in before if key not in self._wanted]
         with anyio.move_on_after(timeout_s):
-            while not self._settled(put, left):
+            while not self._settled(put, listeners):
                 await self._answered.wait()
 
     def problems(self) -> dict[int, str]:
@@ -105,25 +105,23 @@ class Server:
         if client is None:
             return _ABSENT
         reasons = [reason for one in rendered.resources if (reason := client.refused(one))]
+        if not reasons and not all(map(client.has, rendered.resources)):
+            reasons = [_PENDING]
         return "; ".join(filter(None, [*dict.fromkeys(reasons), rendered.problem]))
 
-    def _settled(self, put: Iterable[int], left: Iterable[Key]) -> bool:
+    def _settled(self, put: Iterable[int], gone: Iterable[Key]) -> bool:
         """Whether Envoy has answered to all of it."""
         client = self._clients[-1] if self._clients else None
         if client is None:
             return False
         resources = (one for port in put if port in self._rendered for one in self._rendered[port].resources)
-        return all(client.has(one) or client.refused(one) for one in resources) and all(map(client.gone, left))
-
-    def _keys(self, port: int) -> list[Key]:
-        found = self._rendered.get(port)
-        return [one.key for one in found.resources] if found is not None else []
+        return all(client.has(one) or client.refused(one) for one in resources) and all(map(client.gone, gone))
 
     def _put(self, port: int, redirection: Redirection) -> None:
         made = render(port, redirection, self._secrets, self._options.logged)
         for one in made.resources:  # before what was there goes: what both have stays
             self._uses[one.key] = self._uses.get(one.key, 0) + 1
-            self._wanted[one.key] = one
+            self._want(one)
         self._forget(port)
         self._redirections[port], self._rendered[port] = redirection, made
 
@@ -133,7 +131,18 @@ class Server:
         for one in found.resources if found is not None else ():
             self._uses[one.key] -= 1
             if not self._uses[one.key]:
-                del self._uses[one.key], self._wanted[one.key]
+                del self._uses[one.key], self._wanted[one.key.type_url][one.key.name]
+                self._touch(one.key)
+
+    def _want(self, one: Resource) -> None:
+        held = self._wanted[one.key.type_url]
+        if held.get(one.key.name) != one:
+            held[one.key.name] = one
+            self._touch(one.key)
+
+    def _touch(self, key: Key) -> None:
+        for client in self._clients:
+            client.touch(key)
 
     def _notify(self) -> None:
         changed, self._changed = self._changed, anyio.Event()
