@@ -121,9 +121,9 @@ class Process:
             hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
             most = FILES_MAX if hard == resource.RLIM_INFINITY else min(hard, FILES_MAX)
             resource.prlimit(pid, resource.RLIMIT_NOFILE, (most, hard))
-        self.starts += 1
-        self._identity = Identity(pid, started_at(pid), tuple(self._program.command))
-        write_identity(self._program.pid_file, self._identity)
+        identity = Identity(pid, started_at(pid), tuple(self._program.command))
+        write_identity(self._program.pid_file, identity)
+        self.starts, self._identity = self.starts + 1, identity
         log.info(line("proxy started", kind=self._program.name, pid=pid))
 
     async def _ended(self) -> None:
