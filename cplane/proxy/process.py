@@ -72,6 +72,7 @@ class Process:
         self._program = program
         self._clock = SystemClock()
         self._identity: Identity | None = None
+        self._stopped = False
         self.starts = 0
         """Processes that were started here; one that was found running is not."""
 
@@ -91,12 +92,15 @@ class Process:
                 await anyio.to_thread.run_sync(self._start)
             began = self._clock.monotonic_ns()
             await self._ended()
+            if self._stopped:
+                return
             lived_s = (self._clock.monotonic_ns() - began) / _SECOND_NS
             failures = 0 if lived_s >= STABLE_S else failures + 1
             self._tell_end()
 
     async def stop(self) -> None:
-        """No process of the program runs; one that does not go by itself is killed. Idempotent."""
+        """No process of the program runs; one that does not go by itself is killed. Idempotent, and the end of `run`."""
+        self._stopped = True
         found = self._identity or read_identity(self._program.pid_file)
         if found is not None and is_alive(found):
             await end(found)
