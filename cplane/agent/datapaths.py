@@ -186,7 +186,7 @@ def _kernel(config: AgentConfig, options: ServiceOptions, name_of: Callable[[int
         close=opened.close,
         probe=None,
         debugging=Debugging(opened, programs, on=config.debug),
-        prepare_proxies=lambda: opened.attach_proxy(plumbing.proxy_interface()),
+        prepare_proxies=lambda: opened.attach_proxy(plumbing.prepare_proxies()),
         netns_cookie=opened.numbers[StateSlot.NETNS],
         stale_sockets=lambda serves: sockets.stale(opened.peers, maps[lb.SOCKS.name], serves),
         end_sockets=end_datagrams,

@@ -99,7 +99,7 @@ class Process:
             self._tell_end()
 
     async def stop(self) -> None:
-        """No process of the program runs; one that does not go by itself is killed. Idempotent, and the end of `run`."""
+        """No process of the program runs; one that does not go by itself is killed. Idempotent, and ends `run`."""
         self._stopped = True
         found = self._identity or read_identity(self._program.pid_file)
         if found is not None and is_alive(found):

@@ -22,8 +22,13 @@ class VethPlumbing:
         """The node has its gateway addresses and forwards. Raises KernelRefused, NameTaken."""
         node.prepare(routers, prefixes)
 
-    def proxy_interface(self) -> int:
-        """Where packets come in again that a proxy is to have; the node is prepared. 0: there is no such interface."""
+    def prepare_proxies(self) -> int:
+        """The interface by which packets come in again that a proxy is to have; the node is prepared.
+
+        A packet to a pod may find the socket of a proxy that speaks with its sender. It is not for it, before it is
+        judged; and the kernel drops what is to be forwarded and has a socket, so it must not look for one so early.
+        """
+        rtnl.write_sysctl("ipv4/ip_early_demux", "0")  # of IPv6 too
         return rtnl.index_of(node.PEER)
 
     def local_addresses(self) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -184,6 +184,16 @@ class Agent:
             )
         return done
 
+    def proxies(self) -> dict[str, int]:
+        """The proxies that were started, and the process ids that they have, or had last."""
+        files = (self.run_dir / "proxy").glob("*.pid")
+        return {path.stem: int(json.loads(path.read_text())["pid"]) for path in files}
+
+    def end_proxy(self, kind: str) -> None:
+        """SIGKILL for a proxy, if it is alive."""
+        with suppress(ProcessLookupError, KeyError):
+            os.kill(self.proxies()[kind], signal.SIGKILL)
+
     def remove(self) -> None:
         """No process and no pin of it is left. Idempotent; its folder is the caller's."""
         if self.alive:
@@ -194,6 +204,8 @@ class Agent:
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
+        for kind in self.proxies():
+            self.end_proxy(kind)
         if os.geteuid() == 0:
             remove(self.bpf_root)
 

@@ -1,0 +1,243 @@
+"""Requests of layer 7 between pods: what policies let pass, what they refuse, and what becomes of open connections."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from tests.support.pods import Pod
+from tests.support.site import Site, policy, site
+
+pytestmark = [
+    pytest.mark.root,
+    pytest.mark.slow,
+    pytest.mark.skipif(os.geteuid() != 0, reason="making network namespaces needs root"),
+]
+
+ORIGIN = Path(__file__).parents[1] / "support" / "http_origin.py"
+FAMILIES = pytest.mark.parametrize("family", [4, 6], ids=["v4", "v6"])
+CLIENT = "fromEndpoints: [{matchLabels: {app: client}}]"
+PUBLIC = """
+- fromEndpoints: [{matchLabels: {app: client}}]
+  toPorts:
+  - ports: [{port: "80", protocol: TCP}]
+    rules: {http: [{method: GET, path: "/public/.*"}]}
+"""
+TOKEN = """
+- fromEndpoints: [{matchLabels: {app: client}}]
+  toPorts:
+  - ports: [{port: "80", protocol: TCP}]
+    rules: {http: [{headers: ["X-Token: [0-9]+"]}]}
+"""
+
+
+def ingress(rules: str, name: str = "api") -> str:
+    return policy(name, "server", "ingress:" + rules)
+
+
+def egress(rules: str, name: str = "out") -> str:
+    return policy(name, "client", "egress:" + rules.replace("from", "to").replace("app: client", "app: server"))
+
+
+class Web:
+    """A client with curl and a server that says what it was asked."""
+
+    def __init__(self, made: Site) -> None:
+        self.site, self.client, self.server = made, made["client"], made["server"]
+
+    def status(
+        self,
+        path: str,
+        *arguments: str,
+        family: int = 4,
+        client: Pod | None = None,
+        server: Pod | None = None,
+        port: int = 80,
+    ) -> str:
+        """The status code of an answer; 000: there is none."""
+        wanted = ("-o", "/dev/null", "-w", "%{http_code}")
+        return self.curl(path, *wanted, *arguments, family=family, client=client, server=server, port=port)
+
+    def curl(
+        self,
+        path: str,
+        *arguments: str,
+        family: int = 4,
+        client: Pod | None = None,
+        server: Pod | None = None,
+        port: int = 80,
+    ) -> str:
+        """What curl prints, in the client's place."""
+        address = (server or self.server).address(family)
+        host = f"[{address}]" if family == 6 else address
+        command = ["curl", "-s", "-g", "--path-as-is", "-m", "5", *arguments, f"http://{host}:{port}{path}"]
+        enter = ["nsenter", f"--net={(client or self.client).netns.path}", "--"]
+        return subprocess.run([*enter, *command], capture_output=True, check=False).stdout.decode()
+
+    def talk(self, family: int) -> "Talk":
+        """An open connection of the client to the server."""
+        return Talk(self.client.netns.run(lambda: socket.create_connection((self.server.address(family), 80), 5)))
+
+
+class Talk:
+    """Requests over one connection."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+
+    def __call__(self, path: str) -> str:
+        """The status of the answer. Raises OSError."""
+        self._connection.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        return self._connection.recv(65536).decode("latin-1").split(" ")[1]
+
+    def close(self) -> None:
+        """It is over."""
+        self._connection.close()
+
+
+@pytest.fixture(scope="module")
+def web(programs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Web]:
+    with site(tmp_path_factory.mktemp("site"), programs, ("client", "other")) as made:
+        made.pods.add("server", serve=False)
+        server = made["server"]
+        command = ["nsenter", f"--net={server.netns.path}", "--", sys.executable, str(ORIGIN), "80"]
+        server.server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
+        assert server.server.stdout is not None
+        assert server.server.stdout.readline() == "ready\n"
+        yield Web(made)
+
+
+@pytest.fixture
+def requests(web: Web) -> Iterator[Web]:
+    yield web
+    web.site.lift()
+
+
+@FAMILIES
+@pytest.mark.parametrize("direction", [ingress, egress])
+def test_only_what_the_rules_say_passes(requests: Web, family: int, direction: Callable[[str], str]) -> None:
+    requests.site.apply(direction(PUBLIC))
+    assert requests.status("/public/a", family=family) == "200"
+    assert requests.status("/private", family=family) == "403"
+    assert requests.status("/public/a", "-X", "POST", "-d", "x", family=family) == "403"
+    assert requests.curl("/private", family=family) == "Access denied\r\n"
+    told = json.loads(requests.curl("/public/a", family=family))
+    assert told["peer"] in {requests.client.address(family), f"::ffff:{requests.client.ipv4}"}
+
+
+@FAMILIES
+def test_a_header_must_be_there_and_be_a_number(requests: Web, family: int) -> None:
+    requests.site.apply(ingress(TOKEN))
+    assert requests.status("/", "-H", "X-Token: 123", family=family) == "200"
+    assert requests.status("/", "-H", "X-Token: abc", family=family) == "403"
+    assert requests.status("/", family=family) == "403"
+
+
+@FAMILIES
+def test_both_ends_have_a_proxy(requests: Web, family: int) -> None:
+    requests.site.apply(ingress(PUBLIC), egress(PUBLIC.replace("/public/.*", "/public/[a-c]")))
+    assert requests.status("/public/a", family=family) == "200"
+    assert requests.status("/public/z", family=family) == "403"
+    requests.site.apply(ingress(PUBLIC.replace("/public/.*", "/public/z")))
+    assert requests.status("/public/a", family=family) == "403"
+
+
+@FAMILIES
+def test_others_are_not_let_in_and_what_is_allowed_whole_is_not_read(requests: Web, family: int) -> None:
+    requests.site.apply(ingress(PUBLIC))
+    other = requests.site["other"]
+    assert requests.status("/public/a", "-m", "1", family=family, client=other) == "000"
+    requests.site.apply(ingress("\n- fromEndpoints: [{matchLabels: {app: other}}]", name="whole"))
+    assert requests.status("/private", family=family, client=other) == "200"
+    assert requests.status("/private", family=family) == "403"
+
+
+@FAMILIES
+def test_the_world_and_the_node_come_through_a_proxy_too(requests: Web, family: int) -> None:
+    requests.site.apply(ingress(PUBLIC.replace(CLIENT, "fromEntities: [world]")))
+    assert requests.status("/public/a", family=family, client=requests.site.world) == "200"
+    assert requests.status("/private", family=family, client=requests.site.world) == "403"
+    assert requests.status("/private", family=family, client=requests.site.host) == "200"
+
+
+@FAMILIES
+def test_what_a_pod_asks_of_the_world_is_read(requests: Web, family: int) -> None:
+    world = requests.site.world
+    command = ["nsenter", f"--net={world.netns.path}", "--", sys.executable, str(ORIGIN), "8000"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as server:
+        try:
+            assert server.stdout is not None
+            assert server.stdout.readline() == "ready\n"
+            rule = PUBLIC.replace(CLIENT, "toEntities: [world]")
+            requests.site.apply(policy("out", "client", "egress:" + rule.replace('"80"', '"8000"')))
+            found = [
+                requests.status(path, family=family, server=world, port=8000) for path in ("/public/a", "/private")
+            ]
+            assert found == ["200", "403"]
+        finally:
+            server.kill()
+
+
+@FAMILIES
+def test_a_change_of_rules_reaches_an_open_connection(requests: Web, family: int) -> None:
+    requests.site.apply(ingress(PUBLIC))
+    with closing(requests.talk(family)) as talk:
+        assert (talk("/public/a"), talk("/private")) == ("200", "403")
+        requests.site.apply(ingress(PUBLIC.replace("/public/.*", "/private")))
+        assert (talk("/public/a"), talk("/private")) == ("403", "200")
+
+
+@FAMILIES
+def test_an_open_connection_does_not_go_on_past_a_proxy_that_is_asked_for_now(requests: Web, family: int) -> None:
+    with closing(requests.talk(family)) as talk:
+        assert talk("/private") == "200"
+        requests.site.apply(ingress(PUBLIC))
+        with pytest.raises(ConnectionResetError):
+            talk("/private")
+    assert requests.status("/public/a", family=family) == "200"
+
+
+@FAMILIES
+def test_when_nobody_asks_for_a_proxy_any_more_clients_go_on(requests: Web, family: int) -> None:
+    requests.site.apply(ingress(PUBLIC))
+    assert requests.status("/private", family=family) == "403"
+    requests.site.lift()
+    assert requests.status("/private", family=family) == "200"
+
+
+def test_a_proxy_that_dies_comes_again_and_lets_nothing_pass_meanwhile(requests: Web) -> None:
+    requests.site.apply(ingress(PUBLIC))
+    assert requests.status("/private") == "403"
+    before = requests.site.agent.proxies()["envoy"]
+    requests.site.agent.end_proxy("envoy")
+    found = []
+    began = time.monotonic()
+    while "200" not in found and time.monotonic() < began + 20:
+        found.append(requests.status("/private", "-m", "1"))
+        found.append(requests.status("/public/a", "-m", "1"))
+    assert "200" in found and set(found[::2]) <= {"403", "000", "503"}
+    assert requests.site.agent.proxies()["envoy"] != before
+
+
+def test_without_the_agent_requests_are_judged_and_a_new_agent_finds_the_proxy(requests: Web) -> None:
+    requests.site.apply(ingress(PUBLIC))
+    assert requests.status("/private") == "403"
+    agent = requests.site.agent
+    proxy = agent.proxies()["envoy"]
+    talk = requests.talk(4)
+    agent.kill()
+    assert (requests.status("/public/a"), requests.status("/private")) == ("200", "403")
+    agent.start()
+    assert talk("/public/a") == "200", "an open connection outlives the agent"
+    talk.close()
+    assert (requests.status("/public/a"), requests.status("/private")) == ("200", "403")
+    requests.site.apply(ingress(PUBLIC.replace("/public/.*", "/private")))
+    assert (requests.status("/public/a"), requests.status("/private")) == ("403", "200")
+    assert agent.proxies()["envoy"] == proxy
