@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 from cplane.deciders.config import ChangeOptions
 from cplane.deciders.endpoint import ConfigureEndpoint, CreateEndpoint, DeleteEndpoint, RelabelEndpoint
+from cplane.deciders.fqdn import ExpireNames, RecordAnswers
 from cplane.deciders.node import JoinNode, SetNodeAddresses
 from cplane.deciders.policy import ApplyPolicies, DeletePolicies
 from cplane.deciders.restore import Restore
@@ -41,6 +42,9 @@ def objects_of(command: Command) -> Iterator[str]:
             yield SERVICE_OPTIONS
         case DeleteServices():
             yield from (service_name(*name) for name in command.names)
+        case RecordAnswers() | ExpireNames():
+            told = command.answers if isinstance(command, RecordAnswers) else command.names
+            yield from dict.fromkeys(f"name {one.name}" for one in told)
         case CreateEndpoint() | DeleteEndpoint() | SetNodeAddresses() | Restore() | SetBackendState():
             return
         case _:

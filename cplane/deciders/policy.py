@@ -10,6 +10,7 @@ from immutables import Map
 from cplane.deciders.decider import Decision
 from cplane.domain.ipam import Prefix
 from cplane.domain.policy import CidrGroup, InvalidPolicy, Policy, PolicyRef, parse_text
+from cplane.domain.policy.dns import DnsRule
 from cplane.domain.policy.enforceability import notes
 from cplane.domain.policy.rule import ServiceRef
 from cplane.errors import NotFound, Rejected
@@ -86,12 +87,13 @@ class DeletePolicies:
 
 @dataclass(frozen=True, slots=True)
 class PolicyState:
-    """`documents` and `policies` (or groups) by name; how many of them name each prefix outside, and each service."""
+    """`documents` and `policies` (or groups) by name; how many name each prefix outside, service and DNS name."""
 
     documents: Map[PolicyRef, str] = field(default_factory=Map)
     policies: Map[PolicyRef, Policy | CidrGroup] = field(default_factory=Map)
     prefixes: Map[Prefix, int] = field(default_factory=Map)
     services: Map[ServiceRef, int] = field(default_factory=Map)
+    names: Map[DnsRule, int] = field(default_factory=Map)
 
 
 def decide_apply(command: ApplyPolicies, state: PolicyState, cluster: str) -> Decision:
@@ -141,20 +143,22 @@ def decide_delete(command: DeletePolicies, state: PolicyState) -> Decision:
 def evolve(state: PolicyState, event: PolicyUpserted | PolicyDeleted, cluster: str) -> PolicyState:
     """The state after one more fact."""
     ref = PolicyRef(event.kind, event.namespace, event.name)
-    prefixes, services = state.prefixes, state.services
+    prefixes, services, names = state.prefixes, state.services, state.names
     held = state.policies.get(ref)
     if held is not None:
         prefixes, services = _count(prefixes, held.cidrs(), -1), _count(services, held.services(), -1)
+        names = _count(names, held.names(), -1)
     if isinstance(event, PolicyDeleted):
         if held is None:
             return state
-        return PolicyState(state.documents.delete(ref), state.policies.delete(ref), prefixes, services)
+        return PolicyState(state.documents.delete(ref), state.policies.delete(ref), prefixes, services, names)
     policy = parse_text(event.document, cluster=cluster)
     return PolicyState(
         state.documents.set(ref, event.document),
         state.policies.set(ref, policy),
         _count(prefixes, policy.cidrs(), +1),
         _count(services, policy.services(), +1),
+        _count(names, policy.names(), +1),
     )
 
 

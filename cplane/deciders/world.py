@@ -6,10 +6,23 @@ from typing import assert_never
 
 from immutables import Map
 
-from cplane.deciders import config, endpoint, identity, ipam, node, policy, prefixes, restore, service, servicestate
+from cplane.deciders import (
+    config,
+    endpoint,
+    fqdn,
+    identity,
+    ipam,
+    node,
+    policy,
+    prefixes,
+    restore,
+    service,
+    servicestate,
+)
 from cplane.deciders.config import ChangeOptions, Options
 from cplane.deciders.decider import Decision
 from cplane.deciders.endpoint import ConfigureEndpoint, CreateEndpoint, DeleteEndpoint, EndpointState, RelabelEndpoint
+from cplane.deciders.fqdn import ExpireNames, FqdnState, RecordAnswers, SettleAddresses
 from cplane.deciders.identity import IdentityState
 from cplane.deciders.ipam import IpamState, Pool
 from cplane.deciders.node import JoinNode, SetNodeAddresses
@@ -26,6 +39,7 @@ from cplane.events.catalog import Event
 from cplane.events.config import OptionsChanged
 from cplane.events.endpoint import EndpointConfigured, EndpointCreated, EndpointDeleted, EndpointRelabelled
 from cplane.events.envelope import POLICY, StreamId
+from cplane.events.fqdn import AddressesForgotten, AddressesIdentified, NameExpired, NameResolved
 from cplane.events.identity import IdentityAllocated, IdentityReleased
 from cplane.events.ipam import AddressAllocated, AddressReleased, PoolAdded
 from cplane.events.node import NodeAddressesChanged, NodeJoined
@@ -63,6 +77,9 @@ Command = (
     | DeleteServices
     | SetBackendState
     | ChangeServiceOptions
+    | RecordAnswers
+    | ExpireNames
+    | SettleAddresses
 )
 
 
@@ -77,6 +94,7 @@ class World:
     policy: PolicyState = field(default_factory=PolicyState)
     options: Options = field(default_factory=Options)
     service: ServiceState = field(default_factory=ServiceState)
+    fqdn: FqdnState = field(default_factory=FqdnState)
     versions: Map[StreamId, int] = field(default_factory=Map)
     position: int = 0
 
@@ -138,8 +156,23 @@ def decide(command: Command, world: World) -> Decision:
             )
         case ApplyServices() | DeleteServices() | SetBackendState() | ChangeServiceOptions():
             return service.decide(command, world.service)
+        case RecordAnswers() | ExpireNames() | SettleAddresses():
+            return _decide_names(command, world)
         case _:
             assert_never(command)
+
+
+def _decide_names(command: RecordAnswers | ExpireNames | SettleAddresses, world: World) -> Decision:
+    match command:
+        case RecordAnswers():
+            return fqdn.decide_record(command, world.fqdn, world.endpoint)
+        case ExpireNames():
+            return fqdn.decide_expire(command, world.fqdn)
+        case SettleAddresses():
+            dual_stack = world.node is not None and world.node.dual_stack
+            return fqdn.decide_settle(
+                command, world.fqdn, world.policy, world.service, world.identity, dual_stack=dual_stack
+            )
 
 
 def _decide_endpoint(
@@ -169,7 +202,11 @@ def evolve(world: World, stream: StreamId, event: Event) -> World:
             state = identity.evolve(world.identity, event)
             return replace(world, versions=versions, position=position, identity=state)
         case EndpointCreated() | EndpointRelabelled() | EndpointConfigured() | EndpointDeleted():
-            return replace(world, versions=versions, position=position, endpoint=endpoint.evolve(world.endpoint, event))
+            names = world.fqdn
+            if isinstance(event, EndpointCreated | EndpointDeleted):
+                names = fqdn.without_endpoint(names, event.endpoint)
+            endpoints = endpoint.evolve(world.endpoint, event)
+            return replace(world, versions=versions, position=position, endpoint=endpoints, fqdn=names)
         case PolicyUpserted() | PolicyDeleted():
             policies = policy.evolve(world.policy, event, world.cluster)
             return replace(world, versions=versions, position=position, policy=policies)
@@ -179,6 +216,10 @@ def evolve(world: World, stream: StreamId, event: Event) -> World:
             return replace(
                 world, versions=versions, position=position, service=servicestate.evolve(world.service, event)
             )
+        case NameResolved() | NameExpired() if event.endpoint not in world.endpoints:
+            return replace(world, versions=versions, position=position)
+        case NameResolved() | NameExpired() | AddressesIdentified() | AddressesForgotten():
+            return replace(world, versions=versions, position=position, fqdn=fqdn.evolve(world.fqdn, event))
         case _:
             assert_never(event)
 
@@ -203,6 +244,7 @@ def facts(world: World) -> Iterator[Event]:
     for one in world.endpoints.values():
         yield created(one)
     yield from servicestate.facts_of(world.service)
+    yield from fqdn.facts_of(world.fqdn.answers, world.fqdn.numbers)
 
 
 def created(one: Endpoint) -> EndpointCreated:

@@ -8,6 +8,7 @@ from typing import Final
 
 from cplane.events.config import OptionsChanged
 from cplane.events.endpoint import EndpointConfigured, EndpointCreated, EndpointDeleted, EndpointRelabelled
+from cplane.events.fqdn import AddressesForgotten, AddressesIdentified, NameExpired, NameResolved
 from cplane.events.identity import IdentityAllocated, IdentityReleased
 from cplane.events.ipam import AddressAllocated, AddressReleased, PoolAdded
 from cplane.events.node import NodeAddressesChanged, NodeJoined
@@ -41,6 +42,10 @@ Event = (
     | BackendsChanged
     | BackendStateChanged
     | ServiceOptionsChanged
+    | NameResolved
+    | NameExpired
+    | AddressesIdentified
+    | AddressesForgotten
 )
 
 CATALOG: Final[dict[tuple[str, int], type[Event]]] = {
@@ -63,6 +68,10 @@ CATALOG: Final[dict[tuple[str, int], type[Event]]] = {
     ("service.backends_changed", 1): BackendsChanged,
     ("service.backend_state_changed", 1): BackendStateChanged,
     ("service.options_changed", 1): ServiceOptionsChanged,
+    ("fqdn.name_resolved", 1): NameResolved,
+    ("fqdn.name_expired", 1): NameExpired,
+    ("fqdn.addresses_identified", 1): AddressesIdentified,
+    ("fqdn.addresses_forgotten", 1): AddressesForgotten,
 }
 
 RETIRED: Final[dict[tuple[str, int], Retired]] = {}

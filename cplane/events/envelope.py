@@ -15,6 +15,7 @@ ENDPOINT: Final = StreamId("endpoint")
 POLICY: Final = StreamId("policy")
 CONFIG: Final = StreamId("config")
 SERVICE: Final = StreamId("service")
+FQDN: Final = StreamId("fqdn")
 
 
 class Proposed(msgspec.Struct, frozen=True, kw_only=True):

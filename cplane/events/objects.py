@@ -1,7 +1,7 @@
 """What an event is about, by the one name that each object has in every question and answer about the past.
 
 `policy KIND/NAMESPACE/NAME` (without the namespace where there is none), `endpoint ID`, `identity N`, `pool NAME`,
-`node NAME`, `options`, `service NAMESPACE/NAME`, `backend N`, `service-options`.
+`node NAME`, `options`, `service NAMESPACE/NAME`, `backend N`, `service-options`, `name NAME`.
 """
 
 from typing import Final, assert_never
@@ -9,6 +9,7 @@ from typing import Final, assert_never
 from cplane.events.catalog import Event
 from cplane.events.config import OptionsChanged
 from cplane.events.endpoint import EndpointConfigured, EndpointCreated, EndpointDeleted, EndpointRelabelled
+from cplane.events.fqdn import AddressesForgotten, AddressesIdentified, NameExpired, NameResolved
 from cplane.events.identity import IdentityAllocated, IdentityReleased
 from cplane.events.ipam import AddressAllocated, AddressReleased, PoolAdded
 from cplane.events.node import NodeAddressesChanged, NodeJoined
@@ -21,7 +22,18 @@ from cplane.events.service import (
     ServiceUpserted,
 )
 
-KINDS: Final = ("policy", "endpoint", "identity", "pool", "node", "options", "service", "backend", "service-options")
+KINDS: Final = (
+    "policy",
+    "endpoint",
+    "identity",
+    "pool",
+    "node",
+    "options",
+    "service",
+    "backend",
+    "service-options",
+    "name",
+)
 """The first word of every name."""
 
 OPTIONS: Final = "options"
@@ -43,8 +55,20 @@ def object_of(event: Event) -> str:
             return f"node {event.name}"
         case OptionsChanged():
             return OPTIONS
-        case ServiceUpserted() | ServiceDeleted():
-            return service_name(event.namespace, event.name)
+        case ServiceUpserted() | ServiceDeleted() | BackendsChanged() | BackendStateChanged() | ServiceOptionsChanged():
+            return _of_service(event)
+        case NameResolved() | NameExpired():
+            return f"name {event.name}"
+        case AddressesIdentified() | AddressesForgotten():
+            return f"identity {event.identity}"
+        case _:
+            assert_never(event)
+
+
+def _of_service(
+    event: ServiceUpserted | ServiceDeleted | BackendsChanged | BackendStateChanged | ServiceOptionsChanged,
+) -> str:
+    match event:
         case BackendsChanged():
             return service_name(event.namespace, event.service)
         case BackendStateChanged():
@@ -52,7 +76,7 @@ def object_of(event: Event) -> str:
         case ServiceOptionsChanged():
             return SERVICE_OPTIONS
         case _:
-            assert_never(event)
+            return service_name(event.namespace, event.name)
 
 
 def service_name(namespace: str, name: str) -> str:

@@ -6,6 +6,7 @@ from cplane.domain.service import shown
 from cplane.events.catalog import Event
 from cplane.events.config import OptionsChanged
 from cplane.events.endpoint import EndpointConfigured, EndpointCreated, EndpointDeleted, EndpointRelabelled
+from cplane.events.fqdn import AddressesForgotten, AddressesIdentified, NameExpired, NameResolved
 from cplane.events.identity import IdentityAllocated, IdentityReleased
 from cplane.events.ipam import AddressAllocated, AddressReleased, PoolAdded
 from cplane.events.node import NodeAddressesChanged, NodeJoined
@@ -19,6 +20,7 @@ from cplane.events.service import (
 )
 
 _SHOWN_MAX: Final = 8  # places that a line names
+_REASONS: Final = {"ttl": "it expired", "limit": "it has too many addresses", "forgotten": "it was to be forgotten"}
 
 
 def summary(event: Event) -> str:
@@ -46,6 +48,8 @@ def summary(event: Event) -> str:
         case ServiceOptionsChanged():
             maglev = f" with {event.maglev_size} entries" if event.algorithm == "maglev" else ""
             return f"backends are chosen by {event.algorithm}{maglev}, connections forwarded by {event.forwarding}"
+        case NameResolved() | NameExpired() | AddressesIdentified() | AddressesForgotten():
+            return _name(event)
         case _:
             assert_never(event)
 
@@ -94,6 +98,22 @@ def _service(event: ServiceUpserted | ServiceDeleted | BackendsChanged | Backend
             return f"{whose} has {places or 'no backends'}{_more(len(event.backends))} from {event.source}"
         case BackendStateChanged():
             return f"backend {shown(event.address, event.port, event.protocol)} is {event.state}"
+
+
+def _name(event: NameResolved | NameExpired | AddressesIdentified | AddressesForgotten) -> str:
+    ips = event.ips if isinstance(event, NameResolved | NameExpired) else event.addresses
+    places = f"{' '.join(ips[:_SHOWN_MAX])}{_more(len(ips))}"
+    match event:
+        case NameResolved():
+            who = f"endpoint {event.endpoint} by {event.server}"
+            return f"name {event.name} is {places} for {event.ttl} s, told to {who}"
+        case NameExpired():
+            why = _REASONS.get(event.reason, event.reason)
+            return f"name {event.name} is {places} no more for endpoint {event.endpoint}: {why}"
+        case AddressesIdentified():
+            return f"identity {event.identity} is that of {places}, by their names"
+        case AddressesForgotten():
+            return f"identity {event.identity} is that of {places} no more"
 
 
 def _more(count: int) -> str:

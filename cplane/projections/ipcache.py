@@ -1,25 +1,26 @@
-"""ipcache: which identity is behind a prefix. Pods, the node itself, prefixes that policies name, and the world."""
+"""ipcache: which identity is behind a prefix. Pods, the node, addresses with names, prefixes of policies, the world."""
 
 from collections.abc import Iterator, Mapping
 
 from cplane.domain.identity import NumericIdentity, Reserved, cidr_of_label, is_local, world_of
-from cplane.domain.labels import CIDR, Label, LabelSet
+from cplane.domain.labels import CIDR, FQDN, Label, LabelSet
 from cplane.events.catalog import Event
 from cplane.events.endpoint import EndpointCreated, EndpointDeleted, EndpointRelabelled
+from cplane.events.fqdn import AddressesForgotten, AddressesIdentified
 from cplane.events.identity import IdentityAllocated, IdentityReleased
 from cplane.events.node import NodeAddressesChanged, NodeJoined
 from cplane.projections.addresses import prefix_key
 from cplane.projections.delta import Delta, plan
 from datapath.maps.ipcache import IpcacheInfo, IpcacheKey
 
-_PODS, _HOST, _PREFIXES, _WORLD = range(4)  # who says so; where several do, the first
+_PODS, _HOST, _NAMES, _PREFIXES, _WORLD = range(5)  # who says so; where several do, the first
 
 
 class IpcacheProjection:
     """Rows of `cplane_ipcache`.
 
     A prefix may be claimed by several sources (a pod's address that a policy also names as a prefix): the pod wins,
-    then the host, then the policy's prefix.
+    then the host, then the names it was resolved from, then the policy's prefix.
     """
 
     def __init__(self) -> None:
@@ -62,11 +63,15 @@ class IpcacheProjection:
                 for address in self._pods.pop(event.endpoint, ()):
                     yield self._drop(prefix_key(address), _PODS)
             case IdentityAllocated() if is_local(NumericIdentity(event.number)):
-                for label in LabelSet.parse(event.labels):
-                    if label.source == CIDR:
-                        yield self._prefix(event.number, label)
+                labels = LabelSet.parse(event.labels)
+                if not any(label.source == FQDN for label in labels):  # that is of addresses, not of their prefix
+                    yield from (self._prefix(event.number, label) for label in labels if label.source == CIDR)
             case IdentityReleased() if event.number in self._local:
                 yield self._drop(self._local.pop(event.number), _PREFIXES)
+            case AddressesIdentified():
+                yield from (self._set(prefix_key(one), _NAMES, event.identity) for one in event.addresses)
+            case AddressesForgotten():
+                yield from (self._drop(prefix_key(one), _NAMES) for one in event.addresses)
             case _:
                 return
 

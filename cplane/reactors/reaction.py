@@ -6,9 +6,9 @@ from cplane.deciders.decider import Decision
 from cplane.deciders.world import Command, World, decide, evolve
 from cplane.events.catalog import Event
 from cplane.events.envelope import StreamId
-from cplane.reactors import identity, policy
+from cplane.reactors import fqdn, identity, policy
 
-REACTORS: Final = (identity.react, policy.react)
+REACTORS: Final = (identity.react, policy.react, fqdn.react)
 GENERATIONS_MAX: Final = 16  # reactions to reactions; how many there are in each follows from the size of the command
 
 

@@ -12,8 +12,9 @@ from typing import Any, Final, Self
 import msgspec
 from immutables import Map
 
-from cplane.deciders import config, node, servicestate
+from cplane.deciders import config, fqdn, node, servicestate
 from cplane.deciders.endpoint import EndpointState, endpoint_of
+from cplane.deciders.fqdn import FqdnState, Lookup
 from cplane.deciders.identity import IdentityState
 from cplane.deciders.ipam import IpamState, Pool
 from cplane.deciders.policy import PolicyState
@@ -25,12 +26,14 @@ from cplane.domain.identity import CLUSTER_MIN, LOCAL_MIN, NumericIdentity, is_l
 from cplane.domain.labels import RESERVED, LabelSet
 from cplane.domain.node import Node
 from cplane.domain.policy import CidrGroup, Policy, PolicyRef, parse_text
+from cplane.domain.policy.dns import DnsRule
 from cplane.domain.policy.rule import ServiceRef
 from cplane.domain.service import BackendState, ServiceOptions
 from cplane.events.catalog import Event
 from cplane.events.config import OptionsChanged
 from cplane.events.endpoint import EndpointConfigured, EndpointCreated, EndpointDeleted, EndpointRelabelled
 from cplane.events.envelope import StreamId
+from cplane.events.fqdn import AddressesForgotten, AddressesIdentified, NameExpired, NameResolved
 from cplane.events.identity import IdentityAllocated, IdentityReleased
 from cplane.events.ipam import AddressAllocated, AddressReleased, PoolAdded
 from cplane.events.node import NodeAddressesChanged, NodeJoined
@@ -78,6 +81,8 @@ class Record(msgspec.Struct, gc=False):
     last_frontend: int = 0
     last_backend: int = 0
     backend_users: dict[int, int] = {}
+    answers: dict[int, dict[tuple[str, str], Lookup]] = {}  # by endpoint, of a name and an address
+    numbers: dict[str, int] = {}  # by address, of those that have an identity for their names
     early: dict[tuple[str, str, str], bool] = {}  # policies that were read before the node had joined a cluster
 
 
@@ -94,6 +99,8 @@ _DICTS: Final = (
     "backends",
     "states",
     "backend_users",
+    "answers",
+    "numbers",
 )
 _ENCODER: Final = msgspec.msgpack.Encoder()
 _DECODER: Final = msgspec.msgpack.Decoder(Record, strict=True)
@@ -158,6 +165,7 @@ class Ledger:
             setattr(record, name, dict(sorted(held.items())))
         for pool in record.pools.values():
             pool.taken = dict(sorted(pool.taken.items()))
+        record.answers = {endpoint: dict(sorted(held.items())) for endpoint, held in record.answers.items()}
         return _ENCODER.encode(record)
 
     @classmethod
@@ -189,6 +197,7 @@ class Ledger:
         yield from record.backends.values()
         yield from record.services.values()
         yield from record.states.values()
+        yield from fqdn.facts_of(record.answers, record.numbers)
 
     def pod_of(self, endpoint: int) -> str:
         """What people know an endpoint by; empty for one that is not there."""
@@ -207,6 +216,7 @@ class Ledger:
             endpoint=_endpoints(record),
             policy=_policies(record),
             service=_services(record),
+            fqdn=_names(record),
             options=config.Options() if record.options is None else config.evolve(record.options),
             versions=Map({StreamId(name): version for name, version in record.versions.items()}),
             position=record.position,
@@ -256,19 +266,25 @@ def _policies(record: Record) -> PolicyState:
     policies: dict[PolicyRef, Policy | CidrGroup] = {}
     prefixes: Counter[Prefix] = Counter()
     services: Counter[ServiceRef] = Counter()
+    names: Counter[DnsRule] = Counter()
     for key, document in record.policies.items():
         ref = PolicyRef(*key)
         policy = parse_text(document, cluster=_NOBODY if key in record.early else cluster)
         documents[ref], policies[ref] = document, policy
         prefixes.update(policy.cidrs())
         services.update(policy.services())
-    return PolicyState(Map(documents), Map(policies), Map(prefixes), Map(services))
+        names.update(policy.names())
+    return PolicyState(Map(documents), Map(policies), Map(prefixes), Map(services), Map(names))
 
 
 def _services(record: Record) -> ServiceState:
     state = servicestate.gathered(record.services.values(), record.backends.values(), record.states.values())
     options = ServiceOptions() if record.service_options is None else options_of(record.service_options)
     return replace(state, last_frontend=record.last_frontend, last_backend=record.last_backend, options=options)
+
+
+def _names(record: Record) -> FqdnState:
+    return fqdn.gathered(record.answers, record.numbers)
 
 
 def _joined(record: Record, event: NodeJoined) -> None:
@@ -310,6 +326,7 @@ def _endpoint_created(record: Record, event: EndpointCreated) -> None:
     record.endpoints[event.endpoint] = event
     record.relabelled.pop(event.endpoint, None)
     record.audited.pop(event.endpoint, None)
+    record.answers.pop(event.endpoint, None)
     record.last_endpoint = event.endpoint
 
 
@@ -327,6 +344,7 @@ def _endpoint_deleted(record: Record, event: EndpointDeleted) -> None:
     record.endpoints.pop(event.endpoint, None)
     record.relabelled.pop(event.endpoint, None)
     record.audited.pop(event.endpoint, None)
+    record.answers.pop(event.endpoint, None)
 
 
 def _policy_upserted(record: Record, event: PolicyUpserted) -> None:
@@ -391,6 +409,29 @@ def _service_options_changed(record: Record, event: ServiceOptionsChanged) -> No
     record.service_options = event
 
 
+def _name_resolved(record: Record, event: NameResolved) -> None:
+    if event.endpoint in record.endpoints:
+        lookup = Lookup(event.ttl, event.resolved_at_ns, event.server)
+        record.answers.setdefault(event.endpoint, {}).update(((event.name, ip), lookup) for ip in event.ips)
+
+
+def _name_expired(record: Record, event: NameExpired) -> None:
+    held = record.answers.get(event.endpoint, {})
+    for ip in event.ips:
+        held.pop((event.name, ip), None)
+    if not held:
+        record.answers.pop(event.endpoint, None)
+
+
+def _addresses_identified(record: Record, event: AddressesIdentified) -> None:
+    record.numbers.update((one, event.identity) for one in event.addresses)
+
+
+def _addresses_forgotten(record: Record, event: AddressesForgotten) -> None:
+    for one in event.addresses:
+        record.numbers.pop(one, None)
+
+
 _APPLY: Final[Mapping[type[Event], Callable[[Record, Any], None]]] = {  # Any: each takes events of its own type
     NodeJoined: _joined,
     NodeAddressesChanged: _addresses_changed,
@@ -411,4 +452,8 @@ _APPLY: Final[Mapping[type[Event], Callable[[Record, Any], None]]] = {  # Any: e
     BackendsChanged: _backends_changed,
     BackendStateChanged: _backend_state_changed,
     ServiceOptionsChanged: _service_options_changed,
+    NameResolved: _name_resolved,
+    NameExpired: _name_expired,
+    AddressesIdentified: _addresses_identified,
+    AddressesForgotten: _addresses_forgotten,
 }

@@ -5,6 +5,7 @@ from typing import Final
 
 from cplane.deciders.config import ChangeOptions
 from cplane.deciders.endpoint import ConfigureEndpoint, DeleteEndpoint, RelabelEndpoint
+from cplane.deciders.fqdn import Answer, Ended, ExpireNames, RecordAnswers
 from cplane.deciders.node import JoinNode, SetNodeAddresses
 from cplane.deciders.policy import ApplyPolicies, DeletePolicies
 from cplane.deciders.service import ApplyServices, ChangeServiceOptions, DeleteServices, SetBackendState
@@ -167,7 +168,38 @@ SERVICES: Final[tuple[Step, ...]] = (
     ("no dns", DeleteServices(names=(SHOP_DNS,))),
 )
 
-STORIES: Final = {"shop": SHOP, "growing": GROWING, "dry-run": DRY_RUN, "services": SERVICES}
+EXTERNAL = cnp(
+    "external",
+    subject=selector("app=web"),
+    egress=[
+        {"toFQDNs": [{"matchName": "api.example.com"}, {"matchPattern": "*.example.com"}], "toPorts": ports("443/TCP")},
+        {"toCIDR": ["203.0.113.0/24"]},
+    ],
+)
+RESOLVED_AT_NS = 1_700_000_000_000_000_000
+
+
+def answer(endpoint: int, name: str, *ips: str) -> RecordAnswers:
+    """An endpoint was told these addresses."""
+    return RecordAnswers(answers=(Answer(endpoint, name, ips, 30, "10.96.0.53", RESOLVED_AT_NS),))
+
+
+NAMES: Final[tuple[Step, ...]] = (
+    (
+        "the node joins",
+        JoinNode(name="n1", cluster="default", ipv4_pod_cidr="10.5.0.0/24", ipv6_pod_cidr="fd00:5::/112"),
+    ),
+    ("add web", pod("web", "k8s:app=web", ifindex=50)),
+    ("add db", pod("db", "k8s:app=db", ifindex=51)),
+    ("nobody selects the name yet", answer(1, "api.example.com.", "203.0.113.7", "198.51.100.7")),
+    ("policies by names", ApplyPolicies(documents=(document(EXTERNAL),))),
+    ("another name of the same address", answer(1, "www.example.com.", "198.51.100.7", "2001:db8::7")),
+    ("another endpoint", answer(2, "www.example.com.", "198.51.100.7", "198.51.100.8")),
+    ("the name expires", ExpireNames(names=(Ended(1, "www.example.com.", ("198.51.100.7", "2001:db8::7"), "ttl"),))),
+    ("remove db", DeleteEndpoint(container_id="c-db", container_interface="eth0")),
+)
+
+STORIES: Final = {"shop": SHOP, "growing": GROWING, "dry-run": DRY_RUN, "services": SERVICES, "names": NAMES}
 
 
 def labels(world, endpoint: int) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from typing import Any
 from cplane.deciders.config import ChangeOptions
 from cplane.deciders.decider import Decision
 from cplane.deciders.endpoint import ConfigureEndpoint, CreateEndpoint, DeleteEndpoint, RelabelEndpoint
+from cplane.deciders.fqdn import Answer, Ended, ExpireNames, RecordAnswers
 from cplane.deciders.node import JoinNode, SetNodeAddresses
 from cplane.deciders.policy import ApplyPolicies, DeletePolicies
 from cplane.deciders.world import Command, World
@@ -29,6 +30,7 @@ from tests.support.scenario import pod
 
 JOIN = JoinNode(name="n1", cluster="default", ipv4_pod_cidr="10.7.0.0/22", ipv6_pod_cidr="fd00:7::/112")
 APPS = tuple(f"app{number}" for number in range(40))
+NAMES = (*(f"www{number}.example.com." for number in range(6)), "api.example.org.")
 PREFIXES = tuple(f"203.0.{number}.0/24" for number in range(60))
 BEGAN_NS = 1_767_225_600_000_000_000  # 2026-01-01T00:00:00Z
 STEP_NS = 2_000_000_000  # between two commands
@@ -39,8 +41,8 @@ _ROWS_AT_ONCE = 20_000
 class Churn:
     """A node with about `pods` pods, and what is asked of it next."""
 
-    def __init__(self, chance: Random, *, pods: int = 80, policies: int = 60) -> None:
-        self._chance, self._pods, self._policies = chance, pods, policies
+    def __init__(self, chance: Random, *, pods: int = 80, policies: int = 60, names: bool = False) -> None:
+        self._chance, self._pods, self._policies, self._with_names = chance, pods, policies, names
         self._serial = count(1)
         self.world = World()
 
@@ -59,6 +61,8 @@ class Churn:
     def _next(self) -> Command:
         chance, world = self._chance, self.world
         kind = chance.random()
+        if self._with_names and world.endpoints and chance.random() < 0.2:
+            return self._names(chance.choice(sorted(world.endpoints)))
         if kind < 0.8:
             if not world.endpoints or len(world.endpoints) < self._pods * chance.uniform(0.5, 1.5):
                 return self._create()
@@ -84,6 +88,14 @@ class Churn:
             container=f"{number:064x}",
         )
 
+    def _names(self, endpoint: int) -> Command:
+        """An answer, of which some is in a prefix that policies name; or the end of all that the endpoint was told."""
+        chance, held = self._chance, self.world.fqdn.answers.get(endpoint)
+        if held is not None and chance.random() < 0.3:
+            return ExpireNames(names=tuple(Ended(endpoint, name, (ip,), "ttl") for name, ip in held))
+        ips = (f"203.0.{chance.randrange(8)}.{chance.randrange(1, 4)}", f"2001:db8::{chance.randrange(1, 4)}")
+        return RecordAnswers(answers=(Answer(endpoint, chance.choice(NAMES), ips, 30, "10.7.0.53", BEGAN_NS),))
+
     def _change(self, number: int) -> Command:
         held = self.world.endpoints[number]
         if self._chance.random() < 0.4:
@@ -101,15 +113,20 @@ class Churn:
         egress: list[dict[str, Any]] = [{"toEntities": ["host"]}]
         if chance.random() < 0.3:
             egress.append({"toCIDRSet": [{"cidr": chance.choice(PREFIXES)}], "toPorts": ports("443/TCP")})
+        if self._with_names and chance.random() < 0.4:
+            selected = [{"matchName": NAMES[0]}, {"matchPattern": chance.choice(("*.example.com", "**.example.com"))}]
+            egress.append({"toFQDNs": chance.sample(selected, chance.randrange(1, 3))})
         name = f"{subject}-{chance.randrange(max(1, self._policies // 10))}"
         return ApplyPolicies(
             documents=(document(cnp(name, subject=selector(f"app={subject}"), ingress=ingress, egress=egress)),)
         )
 
 
-def recorded(chance: Random, turns: int, *, pods: int = 4, policies: int = 20) -> tuple[list[Row], list[Envelope]]:
+def recorded(
+    chance: Random, turns: int, *, pods: int = 4, policies: int = 20, names: bool = False
+) -> tuple[list[Row], list[Envelope]]:
     """The rows of the events of so many commands, and what readers see of them. Some share a time."""
-    churn, chain = Churn(chance, pods=pods, policies=policies), Chain()
+    churn, chain = Churn(chance, pods=pods, policies=policies, names=names), Chain()
     rows: list[Row] = []
     entries: list[Envelope] = []
     at_ns = BEGAN_NS

@@ -5,9 +5,11 @@ from typing import Final
 
 from hypothesis import strategies as st
 
+from cplane.domain.identity import LOCAL_MIN
 from cplane.events.catalog import Event
 from cplane.events.config import OptionsChanged
 from cplane.events.endpoint import EndpointConfigured, EndpointCreated, EndpointDeleted, EndpointRelabelled
+from cplane.events.fqdn import AddressesForgotten, AddressesIdentified, NameExpired, NameResolved
 from cplane.events.identity import IdentityAllocated, IdentityReleased
 from cplane.events.ipam import AddressAllocated, AddressReleased, PoolAdded
 from cplane.events.node import NodeAddressesChanged, NodeJoined
@@ -137,6 +139,17 @@ SAMPLES: Final[tuple[Event, ...]] = (
         external_cluster_ip=True,
         zone="a",
     ),
+    NameResolved(
+        endpoint=7,
+        name="www.example.com.",
+        ips=("192.0.2.80", "2001:db8::80"),
+        ttl=30,
+        server="10.96.0.53",
+        resolved_at_ns=1_700_000_000_123_456_789,
+    ),
+    NameExpired(endpoint=7, name="www.example.com.", ips=("192.0.2.80",), reason="limit"),
+    AddressesIdentified(identity=16777218, addresses=("192.0.2.80", "2001:db8::80")),
+    AddressesForgotten(identity=16777218, addresses=("192.0.2.80",)),
 )
 
 
@@ -279,6 +292,22 @@ SERVICE_OPTIONS = st.lists(st.sampled_from(("random", "maglev")), max_size=2).ma
 MODES = st.lists(st.sampled_from(("default", "always", "never")), max_size=2).map(
     lambda modes: [OptionsChanged(policy_enforcement=mode, policy_audit=False) for mode in modes]
 )
+ADDRESSES = tuple(f"198.51.100.{number}" for number in range(1, 5))
+
+
+@st.composite
+def address_stream(draw):
+    """Addresses that get, change and lose an identity for their names."""
+    found, numbers = [], {}
+    for address, number in draw(st.lists(st.tuples(st.sampled_from(ADDRESSES), st.integers(0, 2)), max_size=8)):
+        if number:
+            numbers[address] = LOCAL_MIN + 1000 + number
+            found.append(AddressesIdentified(identity=numbers[address], addresses=(address,)))
+        elif address in numbers:
+            found.append(AddressesForgotten(identity=numbers.pop(address), addresses=(address,)))
+    return found
+
+
 NODES = st.sampled_from(([DUAL_STACK], [IPV4_ONLY], [IPV4_ONLY, DUAL_STACK]))
 
 
@@ -293,6 +322,7 @@ def histories(draw):
             policy_stream(),
             group_stream(),
             service_stream(),
+            address_stream(),
             SERVICE_OPTIONS,
             MODES,
             NODES,
@@ -322,6 +352,7 @@ class Settled:
     backends: dict[tuple[str, str], BackendsChanged] = field(default_factory=dict)
     states: dict[int, BackendStateChanged] = field(default_factory=dict)
     service_options: ServiceOptionsChanged | None = None
+    numbers: dict[str, int] = field(default_factory=dict)
 
     def add(self, event):
         """One event more."""
@@ -330,10 +361,9 @@ class Settled:
                 self.identities[event.number] = event
             case IdentityReleased():
                 del self.identities[event.number]
-            case EndpointCreated():
-                self.endpoints[event.endpoint] = event
-            case EndpointRelabelled():
-                self.endpoints[event.endpoint] = created(event.endpoint, event.identity)
+            case EndpointCreated() | EndpointRelabelled():
+                is_new = isinstance(event, EndpointCreated)
+                self.endpoints[event.endpoint] = event if is_new else created(event.endpoint, event.identity)
             case EndpointDeleted():
                 del self.endpoints[event.endpoint]
             case PolicyUpserted():
@@ -344,6 +374,11 @@ class Settled:
                 self.node = event
             case OptionsChanged():
                 self.options = event
+            case AddressesIdentified() | AddressesForgotten():
+                for address in event.addresses:
+                    self.numbers.pop(address, None)
+                    if isinstance(event, AddressesIdentified):
+                        self.numbers[address] = event.identity
             case _:
                 self._add_service(event)
 
@@ -376,6 +411,8 @@ def settled(history):
         yield found.options
     yield from reversed(list(found.backends.values()))
     yield from found.states.values()
+    for address, number in reversed(list(found.numbers.items())):
+        yield AddressesIdentified(identity=number, addresses=(address,))
     if found.service_options is not None:
         yield found.service_options
     yield from reversed(list(found.services.values()))

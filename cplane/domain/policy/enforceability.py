@@ -6,7 +6,6 @@ Nothing is ever enforced wider than it is written: what would be is refused, and
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from cplane.domain.policy.dns import DnsRule
 from cplane.domain.policy.rule import AuthType, CloudRef, PortMatch, Rule, Term
 from cplane.domain.ports import PORTLESS_PROTOCOLS
 
@@ -43,10 +42,6 @@ def _term_notes(rule: Rule) -> Iterator[Note]:
 
 def _peer_notes(term: Term) -> Iterator[Note]:
     kinds = {type(peer) for peer in term.peers or ()}
-    for kind, what in (
-        (CloudRef, "groups of a cloud provider are not known here"),
-        (DnsRule, "there is no DNS proxy that learns addresses"),
-    ):
-        if kind in kinds:
-            selects = "a deny rule that selects nobody would be wider than written" if term.deny else "selects nobody"
-            yield Note(term.path, f"{what}: {selects}", refused=term.deny)
+    if CloudRef in kinds:
+        selects = "a deny rule that selects nobody would be wider than written" if term.deny else "selects nobody"
+        yield Note(term.path, f"groups of a cloud provider are not known here: {selects}", refused=term.deny)

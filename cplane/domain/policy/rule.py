@@ -166,6 +166,10 @@ class Policy:
         """Every reference to services."""
         return frozenset(peer for peer in self.peers() if isinstance(peer, ServiceRef))
 
+    def names(self) -> frozenset[DnsRule]:
+        """Every selector of DNS names whose addresses are peers; one that selects nothing is none."""
+        return frozenset(peer for peer in self.peers() if isinstance(peer, DnsRule) and str(peer) != "nothing")
+
     def peers(self) -> Iterator[Peer]:
         """All peers of all rules."""
         for rule in self.rules:
@@ -187,6 +191,10 @@ class CidrGroup:
 
     def services(self) -> frozenset[ServiceRef]:
         """None: a group does not refer to services."""
+        return frozenset()
+
+    def names(self) -> frozenset[DnsRule]:
+        """None: a group has no names."""
         return frozenset()
 
 

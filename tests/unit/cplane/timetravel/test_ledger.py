@@ -34,7 +34,7 @@ WEB = document(cnp("web", subject=selector("app=web"), ingress=[{"fromEntities":
 
 
 def made(history: tuple[Random, int]) -> tuple[list[Row], list[Envelope]]:
-    return churn.recorded(*history)
+    return churn.recorded(*history, names=True)
 
 
 def evolved(entries: Sequence[Envelope]) -> World:
