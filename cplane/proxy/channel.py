@@ -135,7 +135,7 @@ class Seen(Struct, frozen=True, array_like=True, tag="seen"):
 
 
 class Learned(Struct, frozen=True, array_like=True, tag="learned"):
-    """A DNS answer that waits for Written(id). `endpoint_ip` asked; `ttl` in seconds, the least of the addresses'."""
+    """A DNS answer that waits for Written(id): `server` told `endpoint_ip`; `ttl` in seconds, the least there is."""
 
     id: int
     endpoint_ip: str
@@ -143,6 +143,7 @@ class Learned(Struct, frozen=True, array_like=True, tag="learned"):
     ips: tuple[str, ...]
     ttl: int
     time_ns: int
+    server: str = ""
 
 
 Put = PutKafka | PutDns

@@ -107,7 +107,9 @@ class ProxyClient(Generic[P]):
         elif self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(BATCH_S, self._flush)
 
-    async def learned(self, endpoint_ip: str, name: str, ips: tuple[str, ...], ttl: int, time_ns: int) -> bool:
+    async def learned(
+        self, endpoint_ip: str, name: str, ips: tuple[str, ...], ttl: int, time_ns: int, server: str = ""
+    ) -> bool:
         """Whether the datapath knows the answer now. False: the agent is away, or goes away, or too many wait.
 
         The caller says how long it waits, by cancelling.
@@ -118,7 +120,7 @@ class ProxyClient(Generic[P]):
         number = self._number
         waiting: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._learning[number] = waiting
-        self._send(frame(Learned(number, endpoint_ip, name, ips, ttl, time_ns)))
+        self._send(frame(Learned(number, endpoint_ip, name, ips, ttl, time_ns, server)))
         try:
             return await waiting
         finally:

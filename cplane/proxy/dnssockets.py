@@ -1,0 +1,179 @@
+"""Sockets of a transparent proxy: they have addresses of others, and need CAP_NET_ADMIN.
+
+Clients' packets come with the server's address as their destination, by the datapath's choice of socket; what goes to
+the server has the client's address; and answers have the server's.
+"""
+
+import ctypes
+import errno
+import resource
+import socket
+import struct
+from contextlib import suppress
+from typing import Final, NamedTuple
+
+MARKS: Final = {0: 0xA00, 1: 0xB00}
+"""By direction of the policy: what is behind a proxy of that direction, so that it is not redirected again."""
+UDP_HEADER: Final = struct.Struct(">4H")
+
+_IP_TRANSPARENT, _IPV6_TRANSPARENT = 19, 75
+_IP_RECVORIGDSTADDR, _IPV6_RECVORIGDSTADDR = 20, 74
+_IP_BIND_ADDRESS_NO_PORT: Final = 24
+_IP_PKTINFO: Final = 8
+_IPV6_CHECKSUM: Final = 7
+_SO_ATTACH_FILTER: Final = 26
+_RECEIVE_BYTES: Final = 4 << 20
+_IN4, _IN6 = struct.Struct("=H2s4s"), struct.Struct("=H2sI16s")
+_LOOPBACK: Final = {socket.AF_INET: "127.0.0.1", socket.AF_INET6: "::1"}
+FAMILIES: Final = (socket.AF_INET, socket.AF_INET6)
+_ABSENT: Final = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
+
+
+class Place(NamedTuple):
+    """An address as text, without a zone, and a port."""
+
+    ip: str
+    port: int
+
+
+def listen_udp(family: int, port: int) -> socket.socket | None:
+    """The socket that clients' packets are given to; None where the family does not exist. Raises OSError."""
+    made = _open(family, socket.SOCK_DGRAM)
+    if made is None:
+        return None
+    try:
+        _be_transparent(made, family)
+        if family == socket.AF_INET:
+            made.setsockopt(socket.IPPROTO_IP, _IP_RECVORIGDSTADDR, 1)
+        else:
+            made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            made.setsockopt(socket.IPPROTO_IPV6, _IPV6_RECVORIGDSTADDR, 1)
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BYTES)
+        return _bound(made, family, port)
+    except BaseException:
+        made.close()
+        raise
+
+
+def listen_tcp(family: int, port: int) -> socket.socket | None:
+    """As `listen_udp`, for connections."""
+    made = _open(family, socket.SOCK_STREAM)
+    if made is None:
+        return None
+    try:
+        _be_transparent(made, family)
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        if (bound := _bound(made, family, port)) is not None:
+            bound.listen(128)
+        return bound
+    except BaseException:
+        made.close()
+        raise
+
+
+def to_server(kind: int, client: str, direction: int) -> socket.socket:
+    """A socket that has the client's address, and a port by chance; to be connected. Raises OSError."""
+    family = socket.AF_INET6 if ":" in client else socket.AF_INET
+    made = socket.socket(family, kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    try:
+        _be_transparent(made, family)
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, MARKS[direction])
+        if kind == socket.SOCK_STREAM:
+            made.setsockopt(socket.IPPROTO_IP, _IP_BIND_ADDRESS_NO_PORT, 1)
+            made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        made.bind((client, 0))
+    except BaseException:
+        made.close()
+        raise
+    return made
+
+
+def asked_at(ancillary: list[tuple[int, int, bytes]]) -> Place | None:
+    """The original destination of a packet."""
+    for level, kind, data in ancillary:
+        if level == socket.IPPROTO_IP and kind == _IP_RECVORIGDSTADDR:
+            _, port, address = _IN4.unpack_from(data)
+            return Place(socket.inet_ntop(socket.AF_INET, address), int.from_bytes(port))
+        if level == socket.IPPROTO_IPV6 and kind == _IPV6_RECVORIGDSTADDR:
+            _, port, _, address = _IN6.unpack_from(data)
+            return Place(socket.inet_ntop(socket.AF_INET6, address), int.from_bytes(port))
+    return None
+
+
+class Answering:
+    """Sends datagrams that come from a server. A socket bound to the server's address would get the next question."""
+
+    def __init__(self, direction: int) -> None:
+        self._sockets: dict[int, socket.socket] = {}
+        for family in FAMILIES:
+            made = _open(family, socket.SOCK_RAW, socket.IPPROTO_UDP)
+            if made is None:
+                continue
+            _hear_nothing(made)
+            _be_transparent(made, family)
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, MARKS[direction])
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _RECEIVE_BYTES)
+            if family == socket.AF_INET6:
+                made.setsockopt(socket.IPPROTO_IPV6, _IPV6_CHECKSUM, 6)  # where it is in a UDP header
+            self._sockets[family] = made
+
+    def send(self, data: bytes, server: Place, client: Place) -> None:
+        """Raises OSError; one that would have to wait is lost, as on a full link."""
+        head = UDP_HEADER.pack(server.port, client.port, UDP_HEADER.size + len(data), 0)
+        if ":" in client.ip:
+            source = struct.pack("=16sI", socket.inet_pton(socket.AF_INET6, server.ip), 0)
+            ancillary = [(socket.IPPROTO_IPV6, socket.IPV6_PKTINFO, source)]
+            self._sockets[socket.AF_INET6].sendmsg((head, data), ancillary, 0, (client.ip, 0))
+        else:
+            source = struct.pack("=I4s4s", 0, socket.inet_aton(server.ip), bytes(4))
+            ancillary = [(socket.IPPROTO_IP, _IP_PKTINFO, source)]
+            self._sockets[socket.AF_INET].sendmsg((head, data), ancillary, 0, (client.ip, 0))
+
+    def close(self) -> None:
+        """Nothing can be sent any more."""
+        for one in self._sockets.values():
+            one.close()
+
+
+def _open(family: int, kind: int, protocol: int = 0) -> socket.socket | None:
+    try:
+        return socket.socket(family, kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, protocol)
+    except OSError as error:
+        if error.errno in _ABSENT:
+            return None
+        raise
+
+
+def _bound(made: socket.socket, family: int, port: int) -> socket.socket | None:
+    try:
+        made.bind((_LOOPBACK[socket.AddressFamily(family)], port))
+    except OSError as error:
+        if family == socket.AF_INET6 and error.errno in _ABSENT:  # switched off: nobody can come by it
+            made.close()
+            return None
+        raise
+    return made
+
+
+def _be_transparent(made: socket.socket, family: int) -> None:
+    if family == socket.AF_INET6:
+        made.setsockopt(socket.IPPROTO_IPV6, _IPV6_TRANSPARENT, 1)
+    else:
+        made.setsockopt(socket.IPPROTO_IP, _IP_TRANSPARENT, 1)
+
+
+def _hear_nothing(made: socket.socket) -> None:
+    """A raw socket gets a copy of every datagram of the node, unless a filter takes none."""
+    program = ctypes.create_string_buffer(struct.pack("=HBBI", 0x06, 0, 0, 0))  # ret 0
+    made.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("@HL", 1, ctypes.addressof(program)))
+    with suppress(BlockingIOError):
+        while made.recv(1):  # what came before the filter did
+            pass
+
+
+def raise_descriptors() -> None:
+    """As many files may be open as are allowed: each port has four sockets, each question that is asked one."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
