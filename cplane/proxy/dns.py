@@ -32,7 +32,7 @@ log = logger("dns")
 
 
 class Proxy:
-    """All proxy ports, by the rules that were told last."""
+    """All proxy ports, by the rules that were told last. It is made on the loop that serves it."""
 
     def __init__(self, channel: Path, rules: Path, settings: Settings) -> None:
         self.client = ProxyClient(PutDns, channel, rules, self.enforce)
@@ -90,13 +90,13 @@ class Proxy:
                 told, since = dict(self.shared.counts), 0.0
 
 
-async def _until_told(proxy: Proxy) -> None:
+async def _until_told(channel: Path, rules: Path, settings: Settings) -> None:
     serving = asyncio.current_task()
     assert serving is not None, "a coroutine runs in a task"
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, serving.cancel)
     try:
-        await proxy.run()
+        await Proxy(channel, rules, settings).run()
     except asyncio.CancelledError:
         log.info(line("stopping"))
 
@@ -111,12 +111,10 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     configure()
     raise_descriptors()
-    proxy = Proxy(
-        given.channel, given.rules, Settings(reject=REJECT[given.reject], release_s=given.max_delay_ms / 1000)
-    )
+    settings = Settings(reject=REJECT[given.reject], release_s=given.max_delay_ms / 1000)
     gc.collect()
     gc.freeze()  # what is there now stays
-    asyncio.run(_until_told(proxy))
+    asyncio.run(_until_told(given.channel, given.rules, settings))
     return 0
 
 

@@ -12,7 +12,6 @@ from cplane.domain.policy.rule import PolicyRef
 from cplane.domain.verdict import Verdict
 from cplane.proxy.dnsnames import Names, Told
 from cplane.proxy.dnsrules import Rules
-from cplane.proxy.dnssockets import Place
 from cplane.proxy.dnswire import AAAA, NOERROR, REFUSED, Answer, Query
 
 CONCURRENT_MAX: Final = 4096
@@ -65,8 +64,8 @@ class Exchange(NamedTuple):
     query: Query
     rules: Rules
     refs: tuple[PolicyRef, ...]
-    client: Place
-    server: Place
+    client: Address
+    server: Address
     protocol: int
     began_ns: int
 
@@ -82,23 +81,23 @@ class Serving:
     _telling: set[asyncio.Task[None]] = field(default_factory=set)
     _on_the_way: Counter[tuple[str, str]] = field(default_factory=Counter)  # to the agent: endpoint and name
 
-    def judge(self, query: Query, rules: Rules, client: Place, server: Place, protocol: int) -> Exchange | None:
+    def judge(self, query: Query, rules: Rules, client: Address, server: Address, protocol: int) -> Exchange | None:
         """The exchange that follows; None: it may not be asked. Hubble knows either."""
         refs = rules.allowing(query.name)
         verdict = Verdict.DROPPED if refs is None else Verdict.FORWARDED
         self.counts["denied" if refs is None else "asked"] += 1
         self.agent.seen(
             Access(
-                time_ns=time.time_ns(),
-                phase=Phase.REQUEST,
-                direction=rules.direction,
-                verdict=verdict,
-                protocol=protocol,
-                source=Address(*client),
-                destination=Address(*server),
-                payload=Dns(query.name, query.qtypes),
-                proxy_port=rules.port,
-                rules=refs or (),
+                time.time_ns(),
+                Phase.REQUEST,
+                rules.direction,
+                verdict,
+                protocol,
+                client,
+                server,
+                Dns(query.name, query.qtypes),
+                rules.port,
+                refs or (),
             )
         )
         if refs is None:
@@ -116,17 +115,17 @@ class Serving:
         query, rules = exchange.query, exchange.rules
         self.agent.seen(
             Access(
-                time_ns=time.time_ns(),
-                phase=Phase.RESPONSE,
-                direction=rules.direction,
-                verdict=Verdict.FORWARDED,
-                protocol=exchange.protocol,
-                source=Address(*exchange.server),
-                destination=Address(*exchange.client),
-                payload=Dns(query.name, query.qtypes, answer.rcode, ips, answer.ttl, answer.cnames, answer.rrtypes),
-                proxy_port=rules.port,
-                rules=exchange.refs,
-                latency_ns=time.monotonic_ns() - exchange.began_ns,
+                time.time_ns(),
+                Phase.RESPONSE,
+                rules.direction,
+                Verdict.FORWARDED,
+                exchange.protocol,
+                exchange.server,
+                exchange.client,
+                Dns(query.name, query.qtypes, answer.rcode, ips, answer.ttl, answer.cnames, answer.rrtypes),
+                rules.port,
+                exchange.refs,
+                time.monotonic_ns() - exchange.began_ns,
             )
         )
         if not ips or answer.rcode != NOERROR:

@@ -10,7 +10,9 @@ import resource
 import socket
 import struct
 from contextlib import suppress
-from typing import Final, NamedTuple
+from typing import Final
+
+from cplane.domain.access import Address
 
 MARKS: Final = {0: 0xA00, 1: 0xB00}
 """By direction of the policy: what is behind a proxy of that direction, so that it is not redirected again."""
@@ -27,13 +29,6 @@ _IN4, _IN6 = struct.Struct("=H2s4s"), struct.Struct("=H2sI16s")
 _LOOPBACK: Final = {socket.AF_INET: "127.0.0.1", socket.AF_INET6: "::1"}
 FAMILIES: Final = (socket.AF_INET, socket.AF_INET6)
 _ABSENT: Final = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
-
-
-class Place(NamedTuple):
-    """An address as text, without a zone, and a port."""
-
-    ip: str
-    port: int
 
 
 def listen_udp(family: int, port: int) -> socket.socket | None:
@@ -90,15 +85,15 @@ def to_server(kind: int, client: str, direction: int) -> socket.socket:
     return made
 
 
-def asked_at(ancillary: list[tuple[int, int, bytes]]) -> Place | None:
+def asked_at(ancillary: list[tuple[int, int, bytes]]) -> Address | None:
     """The original destination of a packet."""
     for level, kind, data in ancillary:
         if level == socket.IPPROTO_IP and kind == _IP_RECVORIGDSTADDR:
             _, port, address = _IN4.unpack_from(data)
-            return Place(socket.inet_ntop(socket.AF_INET, address), int.from_bytes(port))
+            return Address(socket.inet_ntop(socket.AF_INET, address), int.from_bytes(port))
         if level == socket.IPPROTO_IPV6 and kind == _IPV6_RECVORIGDSTADDR:
             _, port, _, address = _IN6.unpack_from(data)
-            return Place(socket.inet_ntop(socket.AF_INET6, address), int.from_bytes(port))
+            return Address(socket.inet_ntop(socket.AF_INET6, address), int.from_bytes(port))
     return None
 
 
@@ -119,7 +114,7 @@ class Answering:
                 made.setsockopt(socket.IPPROTO_IPV6, _IPV6_CHECKSUM, 6)  # where it is in a UDP header
             self._sockets[family] = made
 
-    def send(self, data: bytes, server: Place, client: Place) -> None:
+    def send(self, data: bytes, server: Address, client: Address) -> None:
         """Raises OSError; one that would have to wait is lost, as on a full link."""
         head = UDP_HEADER.pack(server.port, client.port, UDP_HEADER.size + len(data), 0)
         if ":" in client.ip:

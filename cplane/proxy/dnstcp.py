@@ -6,10 +6,11 @@ from collections import Counter, OrderedDict
 from contextlib import suppress
 from typing import Final
 
+from cplane.domain.access import Address
 from cplane.proxy.dnsrules import Rules
 from cplane.proxy.dnsserving import Exchange, Serving
-from cplane.proxy.dnssockets import FAMILIES, Place, listen_tcp, to_server
-from cplane.proxy.dnswire import BadMessage, read_answer, read_query, refusal
+from cplane.proxy.dnssockets import FAMILIES, listen_tcp, to_server
+from cplane.proxy.dnswire import BadMessage, id_of, read_answer, read_query, refusal
 
 _ASKED_MAX: Final = 128  # questions of a connection whose answers are known; a further one ends it
 _IDLE_S: Final = 30.0
@@ -41,7 +42,7 @@ class TcpPort:
         connection.setblocking(False)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         server = connection.getsockname()
-        self._serving.accepted(connection, self, Place(source[0], source[1]), Place(server[0], server[1]))
+        self._serving.accepted(connection, self, Address(source[0], source[1]), Address(server[0], server[1]))
 
 
 class TcpServing:
@@ -52,7 +53,7 @@ class TcpServing:
         self._tasks: dict[asyncio.Task[None], TcpPort] = {}
         self._of_client: Counter[str] = Counter()
 
-    def accepted(self, connection: socket.socket, port: TcpPort, client: Place, server: Place) -> None:
+    def accepted(self, connection: socket.socket, port: TcpPort, client: Address, server: Address) -> None:
         """A client is there; one too many is turned away."""
         settings = self.shared.settings
         if len(self._tasks) >= settings.connections or self._of_client[client.ip] >= settings.of_client:
@@ -80,7 +81,7 @@ class TcpServing:
         if not task.cancelled() and task.exception() is not None:
             raise AssertionError("a connection of DNS ended by a mistake") from task.exception()
 
-    async def _serve(self, connection: socket.socket, port: TcpPort, client: Place, server: Place) -> None:
+    async def _serve(self, connection: socket.socket, port: TcpPort, client: Address, server: Address) -> None:
         try:
             reader, writer = await asyncio.open_connection(sock=connection, limit=_READ_MAX)
             try:
@@ -102,8 +103,8 @@ class _Connection:
         self,
         shared: Serving,
         port: TcpPort,
-        client: Place,
-        server: Place,
+        client: Address,
+        server: Address,
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
     ) -> None:
@@ -145,9 +146,10 @@ class _Connection:
         if exchange is None:
             await self._send(refusal(data, reject, query))
             return
-        if len(self._asked) >= _ASKED_MAX and query.id not in self._asked:
+        number = id_of(data)
+        if len(self._asked) >= _ASKED_MAX and number not in self._asked:
             self._asked.popitem(last=False)  # one that is answered already, or that nobody answers
-        self._asked[query.id] = exchange
+        self._asked[number] = exchange
         if self._upstream is None:
             await self._connect()
         assert self._upstream is not None, "a connection was made"
@@ -169,12 +171,13 @@ class _Connection:
         """Answers reach the client until the server ends; then the client's connection ends, too."""
         try:
             while (data := await self._receive(reader)) is not None:
-                exchange = self._asked.get(int.from_bytes(data[:2]))
+                number = id_of(data)
+                exchange = self._asked.get(number)
                 if exchange is None:
                     self._shared.counts["unasked"] += 1
                     continue
                 try:
-                    answer = read_answer(data, exchange.query, exchange.query.id)
+                    answer = read_answer(data, exchange.query, number)
                 except BadMessage:
                     self._shared.counts["unasked"] += 1
                     continue

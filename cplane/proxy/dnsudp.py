@@ -5,22 +5,26 @@ So who would answer in the server's place has to guess its port and its number.
 
 import asyncio
 import secrets
+import select
 import socket
 import time
 from collections import Counter
 from contextlib import suppress
 from typing import Final
 
+from cplane.domain.access import Address
 from cplane.domain.verdict import Direction
 from cplane.proxy.dnsnames import Told
 from cplane.proxy.dnsrules import Rules
 from cplane.proxy.dnsserving import Exchange, Serving
-from cplane.proxy.dnssockets import FAMILIES, Answering, Place, asked_at, listen_udp, to_server
+from cplane.proxy.dnssockets import FAMILIES, Answering, asked_at, listen_udp, to_server
 from cplane.proxy.dnswire import (
     MESSAGE_MAX,
     QUERY_MAX,
     SERVFAIL,
     BadMessage,
+    Query,
+    id_of,
     read_answer,
     read_query,
     refusal,
@@ -29,6 +33,8 @@ from cplane.proxy.dnswire import (
 
 _AT_ONCE: Final = 64  # datagrams of one socket, before others have their turn
 _ANCILLARY: Final = 128
+_KNOWN_MAX: Final = 4096  # questions that are not read again
+_KNOWN_BYTES: Final = 512
 
 
 class _Pending:
@@ -36,7 +42,7 @@ class _Pending:
 
     __slots__ = ("data", "exchange", "key", "number", "socket", "until")
 
-    def __init__(self, key: tuple[Place, Place, int, bytes], exchange: Exchange, number: int, until: float) -> None:
+    def __init__(self, key: tuple[Address, Address, int, bytes], exchange: Exchange, number: int, until: float) -> None:
         self.key, self.exchange, self.number, self.until = key, exchange, number, until
         self.data = b""  # as it is asked
         self.socket: socket.socket
@@ -69,7 +75,7 @@ class UdpPort:
             if server is None:
                 self._serving.shared.counts["nowhere"] += 1
                 continue
-            self._serving.asked(data, self.rules, Place(source[0], source[1]), server)
+            self._serving.asked(data, self.rules, Address(source[0], source[1]), server)
 
 
 class UdpServing:
@@ -77,22 +83,26 @@ class UdpServing:
 
     def __init__(self, shared: Serving) -> None:
         self.shared = shared
-        self._pending: dict[tuple[Place, Place, int, bytes], _Pending] = {}  # oldest first
+        self._pending: dict[tuple[Address, Address, int, bytes], _Pending] = {}  # oldest first
         self._of_client: Counter[str] = Counter()
+        self._known: dict[bytes, Query] = {}
         self._answering = {int(one): Answering(one) for one in Direction}
         self._waiting: set[asyncio.Task[None]] = set()
+        self._epoll = select.epoll()  # of all sockets that wait: the loop's own takes five times as long for each
+        self._by_file: dict[int, _Pending] = {}
+        asyncio.get_running_loop().add_reader(self._epoll.fileno(), self._answerable)
 
-    def asked(self, data: bytes, rules: Rules, client: Place, server: Place) -> None:
+    def asked(self, data: bytes, rules: Rules, client: Address, server: Address) -> None:
         """A datagram came: it is answered, or goes on to the server, or is dropped and counted."""
         counts = self.shared.counts
         try:
-            query = read_query(data)
+            query = self._read(data)
         except BadMessage as error:
             counts["garbage"] += 1
             if error.answerable:
                 self._send(refusal(data, self.shared.settings.reject), rules, server, client)
             return
-        key = (client, server, query.id, query.section)
+        key = (client, server, id_of(data), query.section)
         pending = self._pending.get(key)
         if pending is not None and rules.allowing(query.name) is not None:
             counts["repeated"] += 1
@@ -109,7 +119,18 @@ class UdpServing:
             return
         self._ask(data, key, exchange)
 
-    def _ask(self, data: bytes, key: tuple[Place, Place, int, bytes], exchange: Exchange) -> None:
+    def _read(self, data: bytes) -> Query:
+        """The question; most are asked again and again. Raises BadMessage."""
+        query = self._known.get(data[2:])
+        if query is None:
+            query = read_query(data)
+            if len(self._known) >= _KNOWN_MAX:
+                self._known.clear()
+            if len(data) <= _KNOWN_BYTES:
+                self._known[data[2:]] = query
+        return query
+
+    def _ask(self, data: bytes, key: tuple[Address, Address, int, bytes], exchange: Exchange) -> None:
         """The server is asked under another number: the client's is known to the client, and to whom it tells it."""
         until = time.monotonic() + self.shared.settings.patience_s
         pending = _Pending(key, exchange, secrets.randbits(16), until)
@@ -129,7 +150,15 @@ class UdpServing:
             return
         self._pending[key] = pending
         self._of_client[exchange.client.ip] += 1
-        asyncio.get_running_loop().add_reader(made, self._readable, pending)
+        number = made.fileno()
+        self._by_file[number] = pending
+        self._epoll.register(number, select.EPOLLIN)
+
+    def _answerable(self) -> None:
+        for number, _ in self._epoll.poll(0, _AT_ONCE):
+            pending = self._by_file.get(number)
+            if pending is not None:
+                self._readable(pending)
 
     def _readable(self, pending: _Pending) -> None:
         try:
@@ -147,7 +176,7 @@ class UdpServing:
             return
         self._end(pending)
         told = self.shared.answered(pending.exchange, answer)
-        data = with_id(data, pending.exchange.query.id)
+        data = with_id(data, pending.key[2])
         if told is None:
             self._answer(data, pending.exchange)
             return
@@ -160,8 +189,8 @@ class UdpServing:
         self._answer(data, exchange)
 
     def _end(self, pending: _Pending) -> None:
-        asyncio.get_running_loop().remove_reader(pending.socket)
-        pending.socket.close()
+        del self._by_file[pending.socket.fileno()]
+        pending.socket.close()  # epoll forgets it
         del self._pending[pending.key]
         client = pending.exchange.client.ip
         self._of_client[client] -= 1
@@ -170,13 +199,13 @@ class UdpServing:
 
     def _fail(self, pending: _Pending) -> None:
         self.shared.counts["unreachable"] += 1
-        query = pending.exchange.query
-        self._answer(refusal(with_id(pending.data, query.id), SERVFAIL, query), pending.exchange)
+        asked = with_id(pending.data, pending.key[2])
+        self._answer(refusal(asked, SERVFAIL, pending.exchange.query), pending.exchange)
 
     def _answer(self, data: bytes, exchange: Exchange) -> None:
         self._send(data, exchange.rules, exchange.server, exchange.client)
 
-    def _send(self, data: bytes, rules: Rules, server: Place, client: Place) -> None:
+    def _send(self, data: bytes, rules: Rules, server: Address, client: Address) -> None:
         try:
             self._answering[rules.direction].send(data, server, client)
         except (OSError, KeyError):
@@ -198,3 +227,5 @@ class UdpServing:
             self._end(pending)
         for one in self._answering.values():
             one.close()
+        asyncio.get_running_loop().remove_reader(self._epoll.fileno())
+        self._epoll.close()

@@ -47,7 +47,7 @@ def answered(query: bytes, *records: str, rcode: int = 0) -> bytes:
 
 def test_a_question_is_read() -> None:
     found = read_query(asked("www.Example.com", "AAAA"))
-    assert (found.id, found.name, found.qtypes) == (77, "www.example.com.", ("AAAA",))
+    assert (found.name, found.qtypes) == ("www.example.com.", ("AAAA",))
 
 
 @pytest.mark.parametrize("number", [65, 255, 256, 97])
