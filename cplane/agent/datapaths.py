@@ -116,6 +116,8 @@ class Datapath:
     netns_cookie: int = 0  # of the node's network namespace, where sockets are served
     stale_sockets: Callable[[Serves], Stale] = lambda _: {}
     end_sockets: Callable[[str, Collection[Connected]], int] = lambda *_: 0  # raises DatapathError
+    connected: Callable[[Mapping[int, Collection[bytes]]], Collection[tuple[int, bytes]]] = lambda _: ()
+    """Which of these peers (endpoint → addresses) have an open connection. Raises DatapathError."""
 
 
 def open_datapath(
@@ -169,6 +171,10 @@ def _kernel(config: AgentConfig, options: ServiceOptions, name_of: Callable[[int
                 conntrack.forget(maps[spec.name], gone)
         opened.sweep()
 
+    def connected(wanted: Mapping[int, Collection[bytes]]) -> Collection[tuple[int, bytes]]:
+        tracked = (maps[spec.name] for spec in (conntrack_maps.SPEC4, conntrack_maps.SPEC6))
+        return set().union(*(conntrack.peers_of(one, conntrack.now_s(), wanted) for one in tracked))
+
     return Datapath(
         targets={name: TranslatedTarget(name, target) for name, target in targets.items()},
         capacity={name: maps[spec.name].spec.max_entries for name, spec in MAPS.items()},
@@ -190,6 +196,7 @@ def _kernel(config: AgentConfig, options: ServiceOptions, name_of: Callable[[int
         netns_cookie=opened.numbers[StateSlot.NETNS],
         stale_sockets=lambda serves: sockets.stale(opened.peers, maps[lb.SOCKS.name], serves),
         end_sockets=end_datagrams,
+        connected=connected,
     )
 
 

@@ -63,8 +63,18 @@ class Observed:
         return None if row is None else self.endpoint_by_id(row.lxc_id)
 
     def names_of(self, family: int, address: bytes) -> Mapping[int, tuple[str, ...]]:  # the port's shape
-        """Nobody's: an agent learns no DNS answers, so it knows no names of addresses."""
-        return {}
+        """By endpoint, the names that it was told the address for, without the dot at their ends."""
+        state = self._engine.world.fqdn
+        if not state.named:
+            return {}
+        text = str(ip_address(address))
+        if text not in state.named:
+            return {}
+        return {
+            endpoint: tuple(name.removesuffix(".") for name in names)
+            for endpoint in state.answers
+            if (names := state.names_of(endpoint, text))
+        }
 
     def services_at(self, family: int, address: bytes) -> Mapping[tuple[int, int], Service]:
         """By protocol and port, the services of the address; empty for most addresses."""

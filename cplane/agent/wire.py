@@ -17,6 +17,7 @@ from cplane.agent.boot import agree, boot, collect_often, follow_devices, keep_a
 from cplane.agent.checking import check_often
 from cplane.agent.datapaths import Datapath, doctor, open_datapath
 from cplane.agent.flows import History, flow_history
+from cplane.agent.fqdn import LearnedNames, limits_of
 from cplane.agent.healthports import HealthPorts
 from cplane.agent.observed import Observed
 from cplane.agent.proxies import Proxies
@@ -108,6 +109,8 @@ async def run(config: AgentConfig) -> None:
                 tasks.start_soon(engine.drive)
                 tasks.start_soon(telling.agent_events.follow, engine)
                 tasks.start_soon(stale.run, engine)
+                names = LearnedNames(engine, datapath.connected, clock, limits_of(config.dns))
+                tasks.start_soon(names.run)
                 flows = history.store
                 past = partial(_history, config, opened, refusals)
                 await _serve(config, engine, datapath, history, past, clock, tasks)

@@ -17,6 +17,7 @@ from typing import Any, Final, Literal, NamedTuple, TypeVar
 import click
 
 from cplane.config.bpf import BpfConfig
+from cplane.config.dns import DnsConfig
 from cplane.config.model import AgentConfig, BadConfig, Fault, HubbleConfig, LbConfig
 from cplane.config.problems import BadText, Bounds, join
 from cplane.config.proxy import ProxyConfig
@@ -58,13 +59,14 @@ class Key(NamedTuple):
         return self.name.replace(".", "_")
 
 
-Section = type[HubbleConfig | LbConfig | BpfConfig | ProxyConfig]
+Section = type[HubbleConfig | LbConfig | BpfConfig | ProxyConfig | DnsConfig]
 
 _SECTIONS: Final[Mapping[str, Section]] = {
     "hubble": HubbleConfig,
     "lb": LbConfig,
     "bpf": BpfConfig,
     "proxy": ProxyConfig,
+    "dns": DnsConfig,
 }
 
 

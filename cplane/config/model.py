@@ -12,6 +12,7 @@ from ipaddress import AddressValueError, IPv4Network, IPv6Network, NetmaskValueE
 from typing import Final, Literal, NamedTuple
 
 from cplane.config.bpf import BpfConfig
+from cplane.config.dns import DnsConfig
 from cplane.config.metrics import BadMetric, WantedMetric, parse_metrics
 from cplane.config.proxy import ProxyConfig
 from cplane.config.tls import TlsFiles, tls_faults, tls_help
@@ -384,6 +385,7 @@ class AgentConfig:
     lb: LbConfig = field(default_factory=LbConfig)
     bpf: BpfConfig = field(default_factory=BpfConfig)
     proxy: ProxyConfig = field(default_factory=ProxyConfig)
+    dns: DnsConfig = field(default_factory=DnsConfig)
 
     def __post_init__(self) -> None:
         if not self.node_name:
@@ -503,6 +505,7 @@ class AgentConfig:
         yield from (Fault(f"lb.{fault.key}", fault.message) for fault in self.lb.faults())
         yield from (Fault(f"bpf.{key}", message) for key, message in self.bpf.faults())
         yield from (Fault(f"proxy.{key}", message) for key, message in self.proxy.faults())
+        yield from (Fault(f"dns.{key}", message) for key, message in self.dns.faults())
 
     def _retention_faults(self) -> Iterator[Fault]:
         for key in ("log_archive_after", "log_keep_days"):

@@ -5,7 +5,7 @@ out a live connection while dead ones remain.
 """
 
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -13,6 +13,7 @@ import numpy as np
 from datapath.kernel.maps import KernelMap
 
 _LXC_ID_FROM_END: Final = 4  # before protocol and flavour, in the keys of both families
+_PORTS_TO_END: Final = 8  # bytes behind the addresses, in the keys of both families
 GRACE_S: Final = 5  # a packet in flight may be extending an entry that has just run out
 
 
@@ -58,6 +59,29 @@ def of_endpoints(keys: bytes, count: int, lxc_ids: Collection[int]) -> list[byte
     owners = rows[:, size - _LXC_ID_FROM_END : size - _LXC_ID_FROM_END + 2].copy().view(np.uint16)[:, 0]
     theirs = np.flatnonzero(np.isin(owners, np.fromiter(lxc_ids, np.uint16)))
     return [keys[index * size : index * size + size] for index in theirs.tolist()]
+
+
+def peers_of(connections: KernelMap, now: int, wanted: Mapping[int, Collection[bytes]]) -> set[tuple[int, bytes]]:
+    """Which of these peers (endpoint → addresses) have a connection with the endpoint that has not run out at `now`.
+
+    `now` is in seconds of CLOCK_MONOTONIC. Raises Unavailable when the kernel refuses.
+    """
+    assert connections.spec.value is not None
+    lifetime_at = connections.spec.value.offset("lifetime")
+    half = (connections.spec.key_size - _PORTS_TO_END) // 2
+    some = {number: {one for one in addresses if len(one) == half} for number, addresses in wanted.items()}
+    numbers = np.fromiter((number for number, addresses in some.items() if addresses), np.uint16)
+    found: set[tuple[int, bytes]] = set()
+    for keys, values, count in connections.batches() if len(numbers) else ():
+        rows = np.frombuffer(keys, np.uint8).reshape(count, -1)
+        at = rows.shape[1] - _LXC_ID_FROM_END
+        owners = rows[:, at : at + 2].copy().view(np.uint16)[:, 0]
+        lives = np.frombuffer(values, np.uint8).reshape(count, -1)[:, lifetime_at : lifetime_at + 4].copy()
+        for index in np.flatnonzero(np.isin(owners, numbers) & (lives.view(np.uint32)[:, 0] >= now)).tolist():
+            number, key = int(owners[index]), rows[index].tobytes()
+            sides = (key[:half], key[half : 2 * half])
+            found.update((number, side) for side in sides if side in some[number])
+    return found
 
 
 def forget(conntrack: KernelMap, lxc_ids: Collection[int]) -> int:
