@@ -158,9 +158,9 @@ class LearnedNames:
         row = self._engine.desired(LXC).get(EndpointKey(*packed(ip)))
         return 0 if row is None else int(row.lxc_id)
 
-    def left(self, held: Held) -> float:
-        """Seconds for which it counts, connections or not."""
-        return self.lifetimes.left(held, self._now())
+    def left_s(self, endpoint: int, name: str, ip: str) -> float:
+        """Seconds for which the address counts, connections or not."""
+        return self.lifetimes.left(Held(endpoint, name, ip), self._now())
 
     async def expire(self) -> None:
         """What counts no more is known to do so."""

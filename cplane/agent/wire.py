@@ -99,6 +99,7 @@ async def run(config: AgentConfig) -> None:
             )
             telling.started(world)
             observed = Observed(engine, datapath.netns_cookie)
+            names = LearnedNames(engine, datapath.connected, clock, limits_of(config.dns))
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(_until_told, tasks.cancel_scope)
                 tasks.start_soon(engine.run)
@@ -109,11 +110,10 @@ async def run(config: AgentConfig) -> None:
                 tasks.start_soon(engine.drive)
                 tasks.start_soon(telling.agent_events.follow, engine)
                 tasks.start_soon(stale.run, engine)
-                names = LearnedNames(engine, datapath.connected, clock, limits_of(config.dns))
                 tasks.start_soon(names.run)
                 flows = history.store
                 past = partial(_history, config, opened, refusals)
-                await _serve(config, engine, datapath, history, past, clock, tasks)
+                await _serve(config, engine, datapath, history, past, names, clock, tasks)
                 await _observe(config, datapath, observed, telling, history, clock, tasks)
                 if timed is not None:
                     from cplane.agent.metered import meter  # what it imports costs every other agent 10 MB
@@ -147,6 +147,7 @@ async def _serve(
     datapath: Datapath,
     history: History,
     past: Callable[[], AbstractContextManager[Past]],
+    names: LearnedNames,
     clock: SystemClock,
     tasks: TaskGroup,
 ) -> None:
@@ -165,6 +166,7 @@ async def _serve(
         seen=lambda sight: _recorded(history).fold(sight),
         debugging=datapath.debugging,
         served_devices=datapath.served_devices,
+        name_left_s=names.left_s,
     )
     cni = CniService(engine, datapath.plumbing, address=UnixAddress(config.cni_socket), clock=clock)
     await tasks.start(partial(serve, admin_services(engine, agent), [UnixAddress(config.admin_socket)], refuse=refuse))

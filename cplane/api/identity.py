@@ -70,7 +70,7 @@ class IpService(pb.IpServiceBase):
                     prefix=str(prefix),
                     identity=number,
                     labels=[*held.texts()] if held else [],
-                    source="endpoint" if owner else _source(number),
+                    source="endpoint" if owner else _source(number, world),
                     endpoint=owner,
                 )
             )
@@ -81,7 +81,9 @@ def _by_family(prefix: IPv4Network | IPv6Network) -> tuple[int, int, int]:
     return (prefix.version, int(prefix.network_address), prefix.prefixlen)
 
 
-def _source(number: int) -> str:
+def _source(number: int, world: World) -> str:
+    if number in world.fqdn.users:
+        return "name"
     if number in RESERVED_BY_NUMBER:
         return "world" if "world" in RESERVED_BY_NUMBER[NumericIdentity(number)].label_key else "host"
     return "policy"

@@ -214,7 +214,8 @@ class Agent:
     `doctor` may block, it runs in a thread. `verify` reads the stored log; `probe` may raise Rejected; None:
     not with this log or datapath. `history` opens the log's past, for one thread at a time. `flow` is the flow with
     a uuid as a line of JSON; None: it is not there any more. `seen` folds the flows into a sight. Both may block.
-    `debugging` is switched in a thread; None: there are no programs.
+    `debugging` is switched in a thread; None: there are no programs. `name_left_s`: seconds for which an endpoint may
+    reach an address by a name; 0: only by connections that are open.
     """
 
     version: str
@@ -230,3 +231,4 @@ class Agent:
     seen: Callable[[Sight], None] | None = None
     debugging: Debugging | None = None
     served_devices: Callable[[], Sequence[ServedDevice]] = tuple
+    name_left_s: Callable[[int, str, str], float] = lambda *_: 0.0

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from cplane.api.config import ConfigService
 from cplane.api.endpoint import EndpointService
+from cplane.api.fqdn import FqdnService
 from cplane.api.identity import IdentityService, IpService
 from cplane.api.log import LogService
 from cplane.api.policy import PolicyService
@@ -27,6 +28,7 @@ def admin_services(engine: Engine, agent: Agent) -> "list[IServable]":
         ServiceService(engine),
         IdentityService(engine),
         IpService(engine),
+        FqdnService(engine, agent),
         MapService(engine),
         StatusService(engine, agent),
         LogService(engine, agent),

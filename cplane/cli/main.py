@@ -8,6 +8,7 @@ from cplane.cli.bpf import bpf
 from cplane.cli.config import config
 from cplane.cli.diff import diff
 from cplane.cli.endpoint import endpoint
+from cplane.cli.fqdn import fqdn
 from cplane.cli.identity import identity, ip
 from cplane.cli.log import log
 from cplane.cli.policy import policy
@@ -70,6 +71,7 @@ for command in (
     diff,
     doctor,
     endpoint,
+    fqdn,
     identity,
     ip,
     log,

@@ -10,16 +10,17 @@ from cplane.events.endpoint import EndpointDeleted
 from cplane.events.identity import IdentityReleased
 from cplane.events.policy import PolicyDeleted
 
-_PREFIXES: Final = {
+_PREFIXES: Final[dict[str, str | tuple[str, ...]]] = {
     "policy": "policy.",
     "endpoint": "endpoint.",
-    "identity": "identity.",
+    "identity": ("identity.", "fqdn.addresses_"),
     "pool": "ipam.",
     "node": "node.",
     "options": "config.",
     "service": "service.",
     "backend": "service.backend_state_changed",
     "service-options": "service.options_changed",
+    "name": "fqdn.name_",
 }
 _DOCUMENT: Final = b',"document":'
 

@@ -89,6 +89,10 @@ class _Backend(msgspec.Struct, gc=False):
     backend: int
 
 
+class _Address(msgspec.Struct, gc=False):
+    identity: int
+
+
 class _Nothing(msgspec.Struct, gc=False):
     pass
 
@@ -107,6 +111,10 @@ _KEYS: Final[Mapping[str, tuple[type[msgspec.Struct], Callable[[Any], str]]]] = 
     "service.backends_changed": (_Backends, lambda one: service_name(one.namespace, one.service)),
     "service.backend_state_changed": (_Backend, lambda one: f"backend {one.backend}"),
     "service.options_changed": (_Nothing, lambda _: SERVICE_OPTIONS),
+    "fqdn.name_resolved": (_Node, lambda one: f"name {one.name}"),
+    "fqdn.name_expired": (_Node, lambda one: f"name {one.name}"),
+    "fqdn.addresses_identified": (_Address, lambda one: f"identity {one.identity}"),
+    "fqdn.addresses_forgotten": (_Address, lambda one: f"identity {one.identity}"),
 }
 _READ: Final = {name: (msgspec.json.Decoder(kind), word) for name, (kind, word) in _KEYS.items()}
 _INSERT: Final = "INSERT OR REPLACE INTO changes VALUES (?, ?, ?, ?, ?, ?, ?)"
@@ -133,6 +141,12 @@ FROM (
             WHEN 'service.backends_changed' THEN 'service ' || (data ->> 'namespace') || '/' || (data ->> 'service')
             WHEN 'service.backend_state_changed' THEN 'backend ' || (data ->> 'backend')
             WHEN 'service.options_changed' THEN 'service-options'
+        END
+        WHEN 'fqdn' THEN CASE type
+            WHEN 'fqdn.name_resolved' THEN 'name ' || (data ->> 'name')
+            WHEN 'fqdn.name_expired' THEN 'name ' || (data ->> 'name')
+            WHEN 'fqdn.addresses_identified' THEN 'identity ' || (data ->> 'identity')
+            WHEN 'fqdn.addresses_forgotten' THEN 'identity ' || (data ->> 'identity')
         END
     END END AS object
     FROM log.events WHERE position > ? AND position <= ? ORDER BY position

@@ -10,8 +10,8 @@ class NameResolved(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     who answered; `resolved_at_ns` in nanoseconds since the epoch, UTC.
     """
 
-    endpoint: int
     name: str
+    endpoint: int
     ips: tuple[str, ...]
     ttl: int
     server: str
@@ -25,8 +25,8 @@ class NameExpired(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     None of them had an open connection.
     """
 
-    endpoint: int
     name: str
+    endpoint: int
     ips: tuple[str, ...]
     reason: str
 

@@ -12,6 +12,7 @@ from typing import Final, NamedTuple
 
 from cplane.events.endpoint import EndpointCreated, EndpointRelabelled
 from cplane.events.envelope import Envelope
+from cplane.events.fqdn import AddressesForgotten, AddressesIdentified
 from cplane.events.identity import IdentityAllocated, IdentityReleased
 from cplane.events.ipam import AddressAllocated, AddressReleased
 from cplane.events.node import NodeJoined
@@ -28,7 +29,14 @@ _FIRST_STRETCH: Final = 64
 _GROWTH: Final = 8
 _SHORTLY: Final = 1500
 _SPARSE: Final = 8  # of so many events one is wanted: then each is read on its own
-_CONSEQUENCES: Final = (IdentityAllocated, IdentityReleased, AddressAllocated, AddressReleased)
+_CONSEQUENCES: Final = (
+    IdentityAllocated,
+    IdentityReleased,
+    AddressAllocated,
+    AddressReleased,
+    AddressesIdentified,
+    AddressesForgotten,
+)
 
 
 class Turn(NamedTuple):
@@ -131,9 +139,9 @@ def _kinds_that_matter(question: Question, judged: Judged, ledger: Ledger) -> se
     kinds = {"policy", "options", "node", "service"}
     ends = [one for one in (judged.source, judged.destination) if one is not None]
     outside = [ip_address(one.address) for one in ends if one.address and not one.endpoint]
-    # Prefixes come and go with identities.
+    # Prefixes come and go with identities, and addresses change theirs with the names that they have.
     if any(not one.endpoint for one in ends) or any(isinstance(one, Address) for one in question.ends):
-        kinds.add("identity")
+        kinds |= {"identity", "name"}
     identities, any_endpoint = {one.identity for one in ends}, isinstance(question.port, str)
     for fact in ledger.facts():
         match fact:
