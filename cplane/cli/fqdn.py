@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 _SHOWN_MAX: Final = 4  # addresses of a row
 
-_endpoint = click.option("--endpoint", "-e", type=click.IntRange(1), default=0, help="Of this endpoint alone.")
+_endpoint = click.option("--endpoint", "-e", type=click.IntRange(0), default=0, help="Of this endpoint alone.")
 _pattern = click.option("--matchpattern", "-p", "pattern", default="", help="Names that this pattern selects.")
 
 

@@ -9,6 +9,7 @@ from cplane.cli.format import printable
 if TYPE_CHECKING:
     from rich.tree import Tree
 
+    from cplane.timetravel.resolved import NameShown
     from cplane.timetravel.why import EndShown, NearestShown, RuleShown, SideShown, TurnShown, Why
 
 _ABSENT = "ABSENT"
@@ -81,6 +82,8 @@ def parts(found: "Why") -> Iterator[Node]:
     for side in found.sides:
         if side.rules or side.direction != found.direction:
             yield _side(side)
+    if found.names:
+        yield Node("names", tuple(map(_name, found.names)))
     yield _turned(found)
     near = [side.nearest for side in found.sides if side.nearest is not None and side.verdict != "ALLOWED"]
     if near:
@@ -110,6 +113,10 @@ def _side(side: "SideShown") -> Node:
 def _rule(one: "RuleShown") -> Node:
     text = (Node(one.yaml),) if one.yaml else ()
     return Node(f"{one.policy}, {one.path}, matches {one.selector}", (_put(one), *text))
+
+
+def _name(one: "NameShown") -> Node:
+    return Node(one.text, () if one.event is None else (Node(author_line(one.event)),))
 
 
 def _put(one: "RuleShown") -> Node:

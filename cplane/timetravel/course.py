@@ -86,7 +86,7 @@ def last_turn(
             first = _begin(history, positions, near)
         stretch, begin = positions[first:stop], positions[first] - 1
         start = history.advance(early.copy(), begin) if early.position <= begin else history.ledger(begin)
-        found = list(_turns(Pair(question, start.facts()), _read(history, stretch)))
+        found = list(_turns(Pair(question, start.facts()), read_at(history, stretch)))
         if found:
             return Found(found[-1], stretch[0] - 1)
         stop, size = first, size * _GROWTH
@@ -188,7 +188,7 @@ def _begin(history: History, positions: list[int], first: int) -> int:
     return first
 
 
-def _read(history: History, positions: list[int]) -> Iterator[Envelope]:
+def read_at(history: History, positions: list[int]) -> Iterator[Envelope]:
     """The events at these positions, in their order."""
     first, last = positions[0], positions[-1]
     if last - first > _SPARSE * len(positions):

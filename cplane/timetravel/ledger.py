@@ -206,6 +206,10 @@ class Ledger:
             return ""
         return f"{one.namespace}/{one.pod}" if one.pod else one.container_id[:12]
 
+    def told(self) -> Mapping[int, Mapping[tuple[str, str], Lookup]]:
+        """What endpoints were told by DNS, and still counts: by endpoint, then name and address."""
+        return self._record.answers
+
     def world(self) -> World:
         """The same as `evolve` makes of the same events."""
         record = self._record

@@ -13,6 +13,7 @@ import msgspec
 
 from cplane.domain.identity import LOCAL_MIN, RESERVED_BY_NUMBER, NumericIdentity, Reserved, is_local
 from cplane.domain.labels import LabelSet
+from cplane.domain.policy.dns import DnsRule
 from cplane.domain.policy.explanation import Explanation, Outcome, PeerIdentity, Traffic
 from cplane.domain.policy.redirect import Request
 from cplane.domain.policy.rule import PolicyRef
@@ -121,6 +122,15 @@ class Pair:
             missing = f"{destination.name} has no port named {self._question.port!r}; its named ports are {held}"
             return Judged(ABSENT, source=source, destination=destination, missing=missing)
         return self._judged(source, destination, port)
+
+    def names_selected(self) -> tuple[DnsRule, ...]:
+        """The selectors of names that policies about the source have, each once."""
+        source = self._ends[0]
+        if source is None or not source.endpoint:
+            return ()
+        rules = (one.rule for one in self._policies.repository.about(source.policy))
+        peers = (peer for rule in rules for term in rule.terms for peer in term.peers or ())
+        return tuple(dict.fromkeys(peer for peer in peers if isinstance(peer, DnsRule)))
 
     def _judged(self, source: End, destination: End, port: int) -> Judged:
         if source.endpoint and source.endpoint == destination.endpoint:

@@ -21,6 +21,7 @@ from cplane.timetravel.flows import RecordedFlow
 from cplane.timetravel.history import History
 from cplane.timetravel.intent import Author, yaml_diff
 from cplane.timetravel.ledger import Ledger
+from cplane.timetravel.resolved import NameShown, names_shown
 from cplane.timetravel.traffic import Address, IdentityNumber, PodName, Question
 from cplane.timetravel.verdicts import ABSENT, End, Pair
 from cplane.timetravel.when import instant
@@ -115,7 +116,7 @@ class Why(msgspec.Struct, frozen=True, kw_only=True):
 
     `position` and `time` say when it was so. `turned` is the last event that made the verdict another one; null: none
     did in what was looked at, which is everything that can matter behind position `searched_from`; `complete` says
-    whether that goes back to where the ends, or the log, began.
+    whether that goes back to where the ends, or the log, began. `names`: what DNS told the source of the address.
     """
 
     verdict: str
@@ -132,6 +133,7 @@ class Why(msgspec.Struct, frozen=True, kw_only=True):
     searched_from: int
     complete: bool
     flow: FlowShown | None
+    names: tuple[NameShown, ...] = ()
 
 
 class NoSuchEnd(NotFound):
@@ -166,7 +168,8 @@ def why_flow(history: History, flow: RecordedFlow) -> Why:
 
 def _why(history: History, question: Question, position: int, flow: RecordedFlow | None) -> Why:
     early, ledger = before_and_at(history, position)
-    judged = Pair(question, ledger.facts()).judge()
+    pair = Pair(question, ledger.facts())
+    judged = pair.judge()
     if judged.verdict == ABSENT:
         raise NoSuchEnd(f"{judged.missing} at position {position}{_elsewhere(history, question, ledger)}")
     assert judged.source is not None and judged.destination is not None, "both are there"
@@ -195,6 +198,7 @@ def _why(history: History, question: Question, position: int, flow: RecordedFlow
         searched_from=found.since,
         complete=_is_complete(history, found),
         flow=None,
+        names=tuple(names_shown(history, judged.source, judged.destination, pair.names_selected(), ledger)),
     )
 
 
