@@ -149,7 +149,7 @@ class Proxies:
         if not self._served:
             self._served = True
             await tasks.start(self._channel.run)
-        arguments = _kafka_arguments(self._config) if kind == _KAFKA else ()
+        arguments = _kafka_arguments(self._config) if kind == _KAFKA else _dns_arguments(self._config)
         command = (
             *(sys.executable, "-m", f"cplane.proxy.{kind}"),
             *("--channel", str(self._folder / "channel.sock"), "--rules", str(self._folder / f"{kind}.rules")),
@@ -174,3 +174,7 @@ def _of(
 
 def _kafka_arguments(config: AgentConfig) -> tuple[str, ...]:
     return ("--clamp" if config.proxy.kafka_clamp else "--no-clamp",)
+
+
+def _dns_arguments(config: AgentConfig) -> tuple[str, ...]:
+    return ("--reject", config.dns.reject, "--max-delay-ms", str(config.dns.max_delay_ms))

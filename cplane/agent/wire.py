@@ -70,6 +70,7 @@ async def run(config: AgentConfig) -> None:
         event_log = timed or opened
         world, tables = await _folded(opened)
         observed: Observed
+        names: LearnedNames
         datapath = await to_thread.run_sync(
             open_datapath,
             config,
@@ -86,7 +87,12 @@ async def run(config: AgentConfig) -> None:
                 telling.turn(turn)
                 stale.turn(turn)
 
-            proxies = Proxies(config, lambda records, lost: None, prepare=datapath.prepare_proxies)
+            proxies = Proxies(
+                config,
+                lambda records, lost: None,
+                lambda answer: names.learn(answer),  # noqa: PLW0108  # `names` comes after
+                prepare=datapath.prepare_proxies,
+            )
             engine = Engine(
                 event_log,
                 {REDIRECTS: proxies, **datapath.targets},
