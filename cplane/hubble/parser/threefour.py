@@ -25,7 +25,7 @@ _TRACE_REASONS: Final = np.array([1, 2, 3, 4, 5, 0], np.uint8)
 _POINT_VERDICTS: Final = np.array([0, *(Verdict.TRACED, Verdict.TRANSLATED) * 2, 0], np.uint8)
 _TYPES: Final = np.zeros(256, np.bool_)
 _TYPES[list(EMITTED)] = True
-_COPIED: Final = ("protocol", "tcp_flags", "icmp_type", "icmp_code", "file", "line", "cookie", "sport", "dport")
+_COPIED: Final = ("protocol", "icmp_type", "icmp_code", "file", "line", "cookie", "sport", "dport")
 
 
 class Parser:
@@ -136,6 +136,7 @@ def _columns(records: npt.NDArray[np.void], offset_ns: int) -> dict[str, Array]:
         "reply": _replies(flags, replied, trace | (judged & (audited | (verdict >= 0)))),
         "match_type": np.where(judged, records["match_type"], 0),
         "trace_reason": np.where(trace, _TRACE_REASONS[np.minimum(records["trace_reason"], 5)], 0),
+        "tcp_flags": np.where(socket, 0, records["tcp_flags"]),  # a call has no packet, whatever the record holds
         "detail": np.zeros(len(records), np.uint32),
     }
     columns["ip_version"] = _ip_versions(flags, columns)

@@ -102,6 +102,13 @@ def test_sockets_of_strangers_are_skipped_and_counted() -> None:
     assert parser.ingest(records(socket()), START_NS) == 2
 
 
+def test_a_call_has_no_tcp_flags_whatever_its_record_holds() -> None:
+    store = store_of(records(socket(tcp_flags=25), {"tcp_flags": 25}))
+    predicate = compile_filters([flow_pb2.FlowFilter(tcp_flags=[flow_pb2.TCPFlags(ACK=True, PSH=True)])], [], store)
+    assert predicate is not None
+    assert rows_matching(predicate(store.ring.span(0, 3)).tolist()) == [2]
+
+
 def test_owners_and_places_are_asked_for_again_when_they_change() -> None:
     world = World()
     store = FlowStore(cluster="default", node="node1", seed=SEED, capacity=64)
