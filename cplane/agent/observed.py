@@ -14,6 +14,7 @@ from cplane.domain.identity import RESERVED_BY_NUMBER, NumericIdentity, Reserved
 from cplane.domain.labels import K8S
 from cplane.domain.policy import Rule
 from cplane.domain.policy.repository import AUDIT_PLANE
+from cplane.domain.policy.rule import PolicyRef
 from cplane.domain.verdict import Direction
 from cplane.engine.engine import Engine
 from cplane.hubble.attribution import NO_POLICY, POLICIES_MAX, Attribution, PolicyMeta
@@ -106,6 +107,17 @@ class Observed:
         row = self._engine.desired(IPCACHE).get(key)
         return 0 if row is None else int(row.identity)
 
+    def identity_within(self, family: int, address: bytes) -> int:
+        """The identity that the kernel has for the address, which may be that of a prefix around it; 0: unknown."""
+        rows, number = self._engine.desired(IPCACHE), int.from_bytes(address, "big")
+        bits, kind = 8 * len(address), _FAMILIES[family]
+        for free in range(bits + 1):
+            prefix = (number >> free << free).to_bytes(len(address), "big").ljust(16, b"\0")
+            row = rows.get(IpcacheKey(kind, prefix, bits - free))
+            if row is not None:
+                return int(row.identity)
+        return 0
+
     def _own_addresses(self) -> tuple[bytes, ...]:
         """Of pods' gateways, which every node has."""
         node = self._engine.world.node
@@ -123,6 +135,17 @@ class Observed:
     def decided_by(self, cookie: int) -> Attribution:
         """The rules that the cookie of a policy entry stands for; nobody's for an unknown one."""
         return self._attribution(self._engine.policies.rules(cookie))
+
+    def policies_named(self, refs: Iterable[PolicyRef]) -> Attribution:
+        """The policies of these names; without labels where there is none any more."""
+        revision = self._engine.world.policy_revision
+        named: dict[PolicyMeta, None] = {}
+        told: dict[str, None] = {}
+        for ref in refs:
+            found = self._attribution(one.rule for one in self._engine.policies.rules_of(ref))
+            named |= dict.fromkeys(found.policies or (PolicyMeta(*ref, (), revision),))
+            told |= dict.fromkeys(found.log)
+        return Attribution(tuple(islice(named, POLICIES_MAX)), tuple(islice(told, POLICIES_MAX)))
 
     def denied_by_default(self, endpoint_id: int, *, egress: bool, audited: bool) -> Attribution:
         """The rules that ask for default deny at a local endpoint; nobody's where no rule does.

@@ -9,6 +9,8 @@ from cplane.errors import Rejected
 from cplane.hubble.archive.folder import has_parquet, segments_in
 from cplane.hubble.archive.segment import Segment
 from cplane.hubble.kept import restore
+from cplane.hubble.payloads import SUFFIX as PAYLOADS_SUFFIX
+from cplane.hubble.payloads import read_payloads
 from cplane.hubble.recorded import Recorded
 from cplane.hubble.ring import FlowRing
 from cplane.hubble.ringfile import MAGIC, NotOurs, RingFile, read_file
@@ -106,4 +108,5 @@ def _store(path: str) -> FlowStore:
     except NotOurs as reason:
         text = f"the names of its flows cannot be read: {reason}; copy {Path(path).name}{SUFFIX} too, after the ring"
         raise NotFlows(path, text) from None
+    store.payloads = read_payloads(path + PAYLOADS_SUFFIX, file.ring_id)
     return store

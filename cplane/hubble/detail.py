@@ -1,7 +1,10 @@
-"""What only few flows have: a tunnel around the packet, a socket, a trace id, layers that have no ports."""
+"""What only few flows have: a tunnel around the packet, a socket, a trace id, a request, layers without ports."""
 
 from dataclasses import dataclass
 from typing import Final, NamedTuple
+
+ACCESS: Final = 129
+"""The type of what a proxy saw, among Cilium's monitor message types; no program of the kernel emits it."""
 
 
 class Tunnel(NamedTuple):
@@ -31,6 +34,17 @@ class Igmp(NamedTuple):
     group: str
 
 
+class Request(NamedTuple):
+    """That a flow is of layer 7. `type` is flow.L7FlowType, `record` the field of flow.Layer7: `http`, `dns`, `kafka`.
+
+    `base` are the upper bits of its payload's place, in their place; the lower ones stand in the row.
+    """
+
+    base: int
+    type: int
+    record: str
+
+
 @dataclass(frozen=True, slots=True)
 class Detail:
     """Beyond what every flow has. Numbers are 0 and texts empty where there is nothing to say.
@@ -49,6 +63,7 @@ class Detail:
     trace_id: int = 0
     socket_base: int = 0
     cgroup_id: int = 0
+    request: Request | None = None
 
 
 NO_DETAIL: Final = Detail()

@@ -1,7 +1,8 @@
 """Flows to GetFlowsResponse messages, framed for gRPC, many at a time.
 
 What flows of one kind share is encoded once and kept (a *tail*); what differs (times, uuid, position, ports, cookies of
-sockets) has a fixed width and is written for a whole batch with numpy (a *head*). Widths are fixed by varints with
+sockets) has a fixed width and is written for a whole batch with numpy (a *head*). Requests lie encoded in the store and
+are put in between. Widths are fixed by varints with
 superfluous continuation bytes, which every decoder reads. The result parses to what `FlowBuilder` makes.
 """
 
@@ -11,10 +12,12 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from cplane.hubble.detail import ACCESS
 from cplane.hubble.fieldmask import Mask, canonical, keep
 from cplane.hubble.flow import KEY, PORTS, TCP, UDP, FlowBuilder, gather, key_of
 from cplane.hubble.ids import TEXT_BYTES
 from cplane.hubble.origin import TYPE_URL
+from cplane.hubble.protowire import sized, tag, varint
 from cplane.hubble.ring import Loss, Span
 from cplane.hubble.store import FlowStore
 from cplane.pb.flow import flow_pb2
@@ -32,6 +35,7 @@ _FLOW = flow_pb2.Flow.DESCRIPTOR.fields_by_name
 _RESPONSE = observer_pb2.GetFlowsResponse.DESCRIPTOR.fields_by_name
 _L4 = flow_pb2.Layer4.DESCRIPTOR.fields_by_name
 _HEAD_FIELDS: Final = ("time", "uuid", "l4", "extensions", "socket_cookie")
+_REQUEST_FIELDS: Final = ("l7", "trace_context", "Summary")  # what a payload has
 _FRAME: Final = 5  # bytes before a gRPC message: no compression, length
 _LENGTH_WIDTH: Final = 3  # of a flow's length as a varint: up to 2 MiB
 _PORTS_WIDTH: Final = 4 + 4 + 4  # l4 and its length, protocol and its length; two ports with their tags
@@ -40,21 +44,7 @@ _NS: Final = 1_000_000_000
 _VARINT_MAX: Final = 10  # bytes of any number
 
 
-def varint(value: int) -> bytes:
-    """The shortest encoding."""
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
-
-
-def _tag(number: int, wire_type: int = 2) -> bytes:
-    return varint(number << 3 | wire_type)
-
-
-_SOCKET_TAG: Final = _tag(_FLOW["socket_cookie"].number, 0)
+_SOCKET_TAG: Final = tag(_FLOW["socket_cookie"].number, 0)
 _SOCKET_WIDTH: Final = len(_SOCKET_TAG) + _VARINT_MAX
 
 
@@ -73,7 +63,7 @@ _STAMP: Final = b"\x0c" + b"\x08" + bytes(5) + b"\x10" + bytes(5)  # google.prot
 _SECONDS: Final = 0x10_00_80808080_08_0C  # the length, the seconds, and the tag of the nanoseconds
 _NANOS: Final = 0x00_80808080_10_00_80  # the last two bytes of the seconds, the tag, and the nanoseconds
 _PORTS: Final = 0x00_8080_10_00_8080_08  # the two ports, each after its tag
-_LENGTH: Final = 0x00_8080 << 8 | _tag(_RESPONSE["flow"].number)[0]  # in 4 bytes: the tag, and the flow's length
+_LENGTH: Final = 0x00_8080 << 8 | tag(_RESPONSE["flow"].number)[0]  # in 4 bytes: the tag, and the flow's length
 _ORIGIN: Final = 0x00_80808080808080
 
 
@@ -87,7 +77,7 @@ class Layout:
     def __init__(self, wanted: frozenset[str], uuid: str) -> None:
         gaps = {"size": (">u4", 1)}
         parts = bytearray(_FRAME)
-        parts += _tag(_RESPONSE["time"].number)
+        parts += tag(_RESPONSE["time"].number)
         gaps |= _stamp_gaps("time", len(parts))
         parts += _STAMP
         gaps["flow"] = ("<u4", len(parts))
@@ -95,20 +85,20 @@ class Layout:
         self.flow = len(parts)
         self.time, self.uuid, self.origin = (name in wanted for name in ("time", "uuid", "extensions"))
         if self.time:
-            parts += _tag(_FLOW["time"].number)
+            parts += tag(_FLOW["time"].number)
             gaps |= _stamp_gaps("flow_time", len(parts))
             parts += _STAMP
         if self.uuid:
-            parts += _tag(_FLOW["uuid"].number) + varint(TEXT_BYTES) + uuid.encode()
+            parts += tag(_FLOW["uuid"].number) + varint(TEXT_BYTES) + uuid.encode()
             gaps["uuid"] = ("u4", len(parts))
             parts += b"0000-"
             gaps["uuid_rest"] = ("(3,)u4", len(parts))
             parts += bytes(12)
         if self.origin:
             url = TYPE_URL.encode()
-            value = _tag(2) + varint(1 + _ORIGIN_WIDTH) + _tag(1, 0)
-            content = _tag(1) + varint(len(url)) + url + value
-            parts += _tag(_FLOW["extensions"].number) + varint(len(content) + _ORIGIN_WIDTH) + content
+            value = tag(2) + varint(1 + _ORIGIN_WIDTH) + tag(1, 0)
+            content = tag(1) + varint(len(url)) + url + value
+            parts += tag(_FLOW["extensions"].number) + varint(len(content) + _ORIGIN_WIDTH) + content
             gaps["origin"] = ("<u8", len(parts))
             parts += bytes(_ORIGIN_WIDTH)
         self.without_ports = len(parts)  # they are the last, because not every flow has them
@@ -140,13 +130,14 @@ class Encoder:
         self._store, self._mask = store, mask
         self._builder = FlowBuilder(store)
         self._origin = origin if mask is None else "extensions" in mask
-        self._node = _tag(_RESPONSE["node_name"].number) + _sized(store.node_name.encode())
+        self._node = tag(_RESPONSE["node_name"].number) + sized(store.node_name.encode())
         # a mask that wants a part of what varies breaks the fixed layout
         self._plain = mask is not None and any(mask.get(name) for name in _HEAD_FIELDS)
         wanted = set(_HEAD_FIELDS if mask is None else mask)
         if not self._origin:
             wanted.discard("extensions")
         self._layout = Layout(frozenset(wanted), store.ids.prefix)
+        self._of_requests = None if mask is None else {name: mask[name] for name in _REQUEST_FIELDS if name in mask}
         self._generation = store.generation
         self._forget()
 
@@ -208,7 +199,7 @@ class Encoder:
             name = {TCP: "TCP", UDP: "UDP"}.get(key.protocol, "SCTP")
             inner = getattr(flow.l4, name).SerializeToString()
             content = len(inner) + 8  # two ports of 4 bytes
-            head = (*_tag(_FLOW["l4"].number), content + 2, *_tag(_L4[name].number), content)
+            head = (*tag(_FLOW["l4"].number), content + 2, *tag(_L4[name].number), content)
             over = int.from_bytes(head, "little")
             flow.ClearField("l4")
         self._tails.append(inner + flow.SerializeToString() + self._node)
@@ -220,8 +211,10 @@ class Encoder:
         over = self._heads[index]
         ported = over != 0
         sizes = self._tail_sizes[index] + np.where(ported, layout.width, layout.without_ports)
-        sockets = self._sockets(span, where)
+        sockets, requests = self._sockets(span, where), self._requests(span, where)
+        payloads = self._payloads(span, where, requests)
         sizes[sockets] += _SOCKET_WIDTH
+        sizes[requests] += np.fromiter(map(len, payloads), np.uint32, len(payloads))
         matrix = np.empty((len(index), layout.width), np.uint8)
         matrix[:] = layout.bytes
         heads = matrix.view(layout.head).reshape(-1)
@@ -254,8 +247,9 @@ class Encoder:
         at = layout.without_ports
         for row in np.flatnonzero(~ported).tolist():
             found[row] = found[row][:at]
-        for row, cookie in zip(sockets.tolist(), self._cookies(span, where, sockets), strict=True):
-            found[row] = found[row][:at] + cookie + found[row][at:]
+        for rows, fields in ((sockets, self._cookies(span, where, sockets)), (requests, payloads)):
+            for row, field in zip(rows.tolist(), fields, strict=True):
+                found[row] = found[row][:at] + field + found[row][at:]
         return found
 
     def _sockets(self, span: Span, where: Where) -> Rows:
@@ -278,6 +272,28 @@ class Encoder:
         out: list[bytes] = field.view(f"V{_SOCKET_WIDTH}").reshape(-1).tolist()
         return out
 
+    def _requests(self, span: Span, where: Where) -> Rows:
+        """Which of the rows are of requests, of which something is wanted."""
+        if self._of_requests is not None and not self._of_requests:
+            return np.zeros(0, np.intp)
+        return np.flatnonzero(span["type"][where] == ACCESS)
+
+    def _payloads(self, span: Span, where: Where, requests: Rows) -> list[bytes]:
+        """What is wanted of each, encoded."""
+        if not len(requests):
+            return []
+        numbers = (span[name][where][requests].tolist() for name in ("detail", "cookie"))
+        payloads = list(map(self._store.payload, *numbers))
+        wanted = self._of_requests
+        if wanted is None or (len(wanted) == len(_REQUEST_FIELDS) and not any(wanted.values())):
+            return payloads
+        kept = []
+        for payload in payloads:
+            flow = flow_pb2.Flow.FromString(payload)
+            keep(flow, wanted)
+            kept.append(flow.SerializeToString())
+        return kept
+
     def _response(self, span: Span, row: int) -> observer_pb2.GetFlowsResponse:
         flow = self._builder.flow(span, row)
         response = observer_pb2.GetFlowsResponse(node_name=self._store.node_name)
@@ -298,10 +314,6 @@ def _where(rows: Rows) -> Where:
     if len(rows) and rows[-1] - rows[0] == len(rows) - 1:
         return slice(int(rows[0]), int(rows[-1]) + 1)
     return rows
-
-
-def _sized(data: bytes) -> bytes:
-    return varint(len(data)) + data
 
 
 def frames(data: bytes) -> Iterator[bytes]:

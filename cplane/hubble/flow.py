@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from cplane.domain.verdict import Verdict
 from cplane.hubble.attribution import Attribution
-from cplane.hubble.detail import NO_DETAIL, Detail
+from cplane.hubble.detail import ACCESS, NO_DETAIL, Detail
 from cplane.hubble.endpoint import EndpointMeta
 from cplane.hubble.origin import TYPE_URL
 from cplane.hubble.parser.ends import address_text
@@ -30,7 +30,9 @@ UDP: Final = 17
 ICMP6: Final = 58
 SCTP: Final = 132
 PORTS: Final = (TCP, UDP, SCTP)
+_NAMES: Final = {TCP: "TCP", UDP: "UDP", SCTP: "SCTP"}
 _ALLOWED: Final = frozenset({Verdict.FORWARDED, Verdict.REDIRECTED})
+_FLOW_TYPES: Final = {int(RecordType.SOCKET): flow_pb2.SOCK, ACCESS: flow_pb2.L7}
 _TO_ENDPOINT: Final = 0  # a trace sub-type, whose point has another number
 
 
@@ -116,6 +118,8 @@ class FlowBuilder:
         if key.protocol in PORTS and key.ip_version:
             l4 = getattr(flow.l4, flow.l4.WhichOneof("protocol") or "")
             l4.source_port, l4.destination_port = varying.sport, varying.dport
+        if key.type == ACCESS:
+            flow.MergeFromString(self._store.payload(key.detail, varying.cookie))
         if key.type == RecordType.SOCKET:
             flow.socket_cookie = self._store.details[key.detail].socket_base | varying.cookie
         flow.extensions.type_url = TYPE_URL
@@ -123,10 +127,10 @@ class FlowBuilder:
         return flow
 
     def shared(self, key: Key) -> flow_pb2.Flow:
-        """What all flows of a key have in common: no time, no uuid, no ports, no socket, no extension."""
+        """What all flows of a key have in common: no time, no uuid, no ports, no socket, no request, no extension."""
         flow = flow_pb2.Flow(
             verdict=key.verdict,  # type: ignore[arg-type]  # enumerations are open: any number goes
-            Type=flow_pb2.SOCK if key.type == RecordType.SOCKET else flow_pb2.L3_L4,
+            Type=_FLOW_TYPES.get(key.type, flow_pb2.L3_L4),
             node_name=self._store.node_name,
             node_labels=self._store.node_labels,
             event_type=flow_pb2.CiliumEventType(type=key.type, sub_type=key.subtype),
@@ -221,6 +225,8 @@ def _transport(flow: flow_pb2.Flow, key: Key, detail: Detail) -> None:
     if not key.ip_version:
         return
     match key.protocol:
+        case 6 | 17 | 132 if key.type == ACCESS:  # the payload has the summary
+            getattr(flow.l4, _NAMES[key.protocol]).SetInParent()
         case 6 if key.type == RecordType.SOCKET:
             flow.l4.TCP.SetInParent()
             flow.Summary = "TCP"

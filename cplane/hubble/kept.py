@@ -9,6 +9,8 @@ from uuid import UUID
 import msgspec
 import numpy as np
 
+from cplane.hubble.payloads import BASE_BITS, PayloadRing, create_payloads, open_payloads
+from cplane.hubble.payloads import SUFFIX as PAYLOADS_SUFFIX
 from cplane.hubble.ring import FlowRing, Loss
 from cplane.hubble.ringfile import NotOurs, RingFile, create_file, open_file
 from cplane.hubble.store import FlowStore
@@ -64,8 +66,8 @@ def open_store(
 class Kept:
     """Keeps one store in its files. A disk that is full or gone moves the flows into memory, once and for all."""
 
-    def __init__(self, store: FlowStore, file: RingFile, tables: TableFile) -> None:
-        self._store, self._file = store, file
+    def __init__(self, store: FlowStore, file: RingFile, tables: TableFile, payloads: PayloadRing) -> None:
+        self._store, self._file, self._payloads = store, file, payloads
         self._tables: TableFile | None = tables
         self._tidy_at = max(_TIDY_FROM, 4 * tables.size)
 
@@ -123,6 +125,7 @@ class Kept:
     def close(self) -> None:
         """Everything is on disk, and another process may go on with the files. No row may come after this."""
         try:
+            self._payloads.close()  # the first: rows name what is in them
             if self._tables is not None:
                 self._tables.close()
             self._file.close()
@@ -133,6 +136,7 @@ class Kept:
         """Nothing is held, as if the process were killed. Idempotent."""
         if self._tables is not None:
             self._tables.release()
+        self._payloads.release()
         self._file.release()
 
     def _leave(self, error: OSError) -> None:
@@ -168,6 +172,12 @@ def _open(path: str, cluster: str, node: str, capacity: int, new_id: bytes, boot
         file.make_room(min(file.written, capacity) + 1)
         store = FlowStore(cluster=cluster, node=node, seed=file.ring_id.hex(), ring=FlowRing(capacity, file))
         restore(store, entries)
+        place = path + PAYLOADS_SUFFIX
+        if found is None:
+            payloads = create_payloads(place, file.ring_id)
+        else:
+            payloads = open_payloads(place, file.ring_id, start=_unused_place(store))
+        store.payloads = payloads
     except BaseException as error:
         if tables is not None:
             tables.release()
@@ -175,7 +185,7 @@ def _open(path: str, cluster: str, node: str, capacity: int, new_id: bytes, boot
         if isinstance(error, NotOurs):
             error.position = max(error.position, file.next_position)
         raise
-    kept = Kept(store, file, tables)
+    kept = Kept(store, file, tables, payloads)
     store.keeper, store.ring.told = kept, kept.keep_loss
     return store
 
@@ -204,6 +214,12 @@ def restore(store: FlowStore, entries: Iterable[Entry]) -> None:
                     raise NotOurs(f"a row names number {int(part.max())} of {name}, which has {len(table.values)}")
     store.ring.restore_losses(losses)
     _restore_namespaces(store)
+
+
+def _unused_place(store: FlowStore) -> int:
+    """A place of payloads that no row names, for a ring of them that begins anew."""
+    bases = [one.request.base for _, one in store.details.entries() if one.request is not None]
+    return max(bases) + (1 << BASE_BITS) if bases else 0
 
 
 def _restore_namespaces(store: FlowStore) -> None:

@@ -31,7 +31,9 @@ COLUMNS: Final[Mapping[str, np.dtype[Any]]] = {  # Any: as above
         "link": "u4",  # number in the table of devices
         "attribution": "u4",  # number in the table of attributions
         "detail": "u4",  # number in the table of details
-        "cookie": "u4",  # of the policy entry that decided; of a socket's call, the lower half of the socket's own
+        # of the policy entry that decided; of a socket's call, the lower half of the socket's own; of a request, that
+        # of its payload's place
+        "cookie": "u4",
         "sport": "u2",
         "dport": "u2",
         "proxy_port": "u2",

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final, Generic, Protocol, TypeVar
 
 from cplane.hubble.attribution import NO_POLICY, Attribution
@@ -9,8 +10,10 @@ from cplane.hubble.detail import NO_DETAIL, Detail
 from cplane.hubble.endpoint import NO_LINK, NOBODY, EndpointMeta, Link
 from cplane.hubble.ids import FlowIds
 from cplane.hubble.interned import Interned
+from cplane.hubble.payloads import PayloadRing, Payloads
 from cplane.hubble.ring import Array, FlowRing, LossSource
 from cplane.hubble.signal import Signal
+from cplane.pb.flow import flow_pb2
 
 T = TypeVar("T")
 
@@ -94,6 +97,7 @@ class FlowStore:
         self.links: Interned[Link] = Interned(NO_LINK)
         self.attributions: Interned[Attribution] = Interned(NO_POLICY)
         self.details: Interned[Detail] = Interned(NO_DETAIL)
+        self.payloads: Payloads = PayloadRing()
         self.tables: Mapping[str, Table[Any]] = {  # Any: each has values of its own type
             "endpoints": Table(self.endpoints, ("src_meta", "dst_meta"), EndpointMeta),
             "links": Table(self.links, ("link",), Link),
@@ -110,6 +114,14 @@ class FlowStore:
     def generation(self) -> tuple[int, ...]:
         """Changes when a number in a column may mean something else."""
         return tuple(table.values.generation for table in self.tables.values())
+
+    def payload(self, detail: int, cookie: int) -> bytes:
+        """A part of an encoded `flow.Flow`: the request of the row with these numbers; nothing where it has none."""
+        request = self.details[detail].request
+        if request is None:
+            return b""
+        held = self.payloads.at(request.base | cookie)
+        return _gone(request.type, request.record) if held is None else held
 
     def resume(self, kernel_lost: int) -> None:
         """An observer is there again, and the kernel has counted so many lost records until now.
@@ -148,3 +160,13 @@ class FlowStore:
         if full and self.keeper is not None:
             self.keeper.tidy()
         return bool(full)
+
+
+@lru_cache(maxsize=64)
+def _gone(kind: int, record: str) -> bytes:
+    """What is left to say of a request that is not there any more."""
+    flow = flow_pb2.Flow()
+    flow.l7.type = kind  # type: ignore[assignment]  # enumerations are open
+    if record:
+        getattr(flow.l7, record).SetInParent()
+    return flow.SerializeToString()

@@ -1,4 +1,4 @@
-"""Words for numbers: drop reasons, ICMP types, TCP flags, source files. Hubble's clients print them as they are.
+"""Words for numbers: drop reasons, ICMP types, TCP flags, source files, DNS answers. Clients print them as they are.
 
 Imports nothing heavy: the command line uses it too.
 """
@@ -199,6 +199,35 @@ _ICMP6_CODES: Final = {
     (4, 1): "UnrecognizedNextHeader",
     (4, 2): "UnrecognizedIPv6Option",
 }
+
+
+# RFC 1035, 4.1.1, and IANA's registry, in upstream's words
+_DNS_RCODES: Final = {
+    0: "No Error",
+    1: "Format Error",
+    2: "Server Failure",
+    3: "Non-Existent Domain",
+    4: "Not Implemented",
+    5: "Query Refused",
+    6: "Name Exists when it should not",
+    7: "RR Set Exists when it should not",
+    8: "RR Set that should exist does not",
+    9: "Server Not Authoritative for zone",
+    10: "Name not contained in zone",
+    16: "Bad OPT Version",
+    17: "Key not recognized",
+    18: "Signature out of time window",
+    19: "Bad TKEY Mode",
+    20: "Duplicate key name",
+    21: "Algorithm not supported",
+    22: "Bad Truncation",
+    23: "Bad/missing Server Cookie",
+}
+
+
+def dns_rcode(number: int) -> str:
+    """What upstream calls a response code; the number of one that has no name."""
+    return _DNS_RCODES.get(number, str(number))
 
 
 def drop_reason(number: int) -> str:

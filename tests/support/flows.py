@@ -1,6 +1,6 @@
 """Kernel records, a small world of endpoints, and stores filled with both."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from typing import Any
@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
+from cplane.domain.policy.rule import PolicyRef
 from cplane.hubble.attribution import NO_POLICY, Attribution, PolicyMeta
 from cplane.hubble.encode import Encoder, frames
 from cplane.hubble.endpoint import Service, Workload
@@ -30,9 +31,9 @@ LABELS = {
     DB: ("k8s:app=db", "container:raw=1", "k8s:io.kubernetes.pod.namespace=data"),
 }
 PODS = {
-    11: EndpointInfo(11, "shop", "web-7f9", "default", (Workload("web", "Deployment"),)),
-    12: EndpointInfo(12, "shop", "api-55c", "default"),
-    13: EndpointInfo(13, "data", "db-0", "default", (Workload("db", "StatefulSet"),)),
+    11: EndpointInfo(11, "shop", "web-7f9", "default", (Workload("web", "Deployment"),), WEB),
+    12: EndpointInfo(12, "shop", "api-55c", "default", identity=API),
+    13: EndpointInfo(13, "data", "db-0", "default", (Workload("db", "StatefulSet"),), DB),
 }
 ADDRESSES = {
     "10.244.0.11": 11,
@@ -110,12 +111,19 @@ class World:
     def identity_at(self, family: int, address: bytes) -> int:
         return self.identities.get(str(ip_address(address)), 0)
 
+    def identity_within(self, family: int, address: bytes) -> int:
+        return self.identity_at(family, address) or 2
+
     def interface_name(self, index: int) -> str:
         return self.devices.get(index, "")
 
     def decided_by(self, cookie: int) -> Attribution:
         self.asked_who += 1
         return self.cookies.get(cookie, NO_POLICY)
+
+    def policies_named(self, refs: Iterable[PolicyRef]) -> Attribution:
+        self.asked_who += 1
+        return Attribution(tuple(PolicyMeta(*ref, ("k8s:l7=",), 7) for ref in refs))
 
     def denied_by_default(self, endpoint_id: int, *, egress: bool, audited: bool) -> Attribution:
         self.asked_who += 1

@@ -6,7 +6,7 @@ file's name tells which positions and which times it has: a folder is its own in
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -14,6 +14,8 @@ from typing import Any, Final
 import msgspec
 import numpy as np
 
+from cplane.hubble.detail import ACCESS
+from cplane.hubble.payloads import HeldPayloads
 from cplane.hubble.ring import COLUMNS, Array, FlowRing, Loss, Span
 from cplane.hubble.store import FlowStore
 
@@ -21,6 +23,7 @@ VERSION: Final = 1
 _NAME: Final = re.compile(r"flows-(\d{20})-(\d{20})-(\d{20})-(\d{20})\.parquet")
 PARTIAL: Final = ".partial"  # after the name of a file that is being written
 _METADATA: Final = b"cplane.flows"
+_PAYLOAD: Final = "payload"  # a column beside the ring's, empty where a flow has none; older segments do not have it
 _encoder: Final = msgspec.msgpack.Encoder()
 
 
@@ -71,6 +74,7 @@ class Draft:
     stop: int
     columns: Mapping[str, Array]
     values: Mapping[str, list[object]]
+    payloads: Sequence[bytes]  # of each row; empty where none is there
     losses: tuple[Loss, ...]
     ring_id: str
     cluster: str
@@ -106,6 +110,9 @@ def take(store: FlowStore, start: int, stop: int) -> Draft:
     """Copies of the rows, which lie in the ring without a break, and of what they name."""
     span = store.ring.span(start, stop)
     columns = {name: span[name].copy() for name in COLUMNS}
+    payloads = [b""] * (stop - start)
+    for row in np.flatnonzero(columns["type"] == ACCESS).tolist():
+        payloads[row] = store.payload(int(columns["detail"][row]), int(columns["cookie"][row]))
     values: dict[str, list[object]] = {}
     for name, table in store.tables.items():
         present = np.zeros(len(table.values), np.bool_)
@@ -120,7 +127,7 @@ def take(store: FlowStore, start: int, stop: int) -> Draft:
         values[name] = [table.values[number] for number in numbers.tolist()]
     cluster, _, node = store.node_name.partition("/")
     losses = store.ring.all_losses(start, stop)
-    return Draft(start, stop, columns, values, losses, store.seed, cluster, node)
+    return Draft(start, stop, columns, values, payloads, losses, store.seed, cluster, node)
 
 
 def write(draft: Draft, folder: Path) -> Segment:
@@ -136,9 +143,10 @@ def write(draft: Draft, folder: Path) -> Segment:
         tables={name: [msgspec.Raw(_encoder.encode(one)) for one in values] for name, values in draft.values.items()},
         losses=list(draft.losses),
     )
-    arrays = [_to_arrow(pa, draft.columns[name]) for name in COLUMNS]
+    arrays = [*(_to_arrow(pa, draft.columns[name]) for name in COLUMNS), pa.array(draft.payloads, pa.binary())]
+    names = (*COLUMNS, _PAYLOAD)
     schema = pa.schema(
-        [pa.field(name, array.type, nullable=False) for name, array in zip(COLUMNS, arrays, strict=True)],
+        [pa.field(name, array.type, nullable=False) for name, array in zip(names, arrays, strict=True)],
         {_METADATA: _encoder.encode(about)},
     )
     times = draft.columns["time_ns"]
@@ -165,7 +173,8 @@ def read(segment: Segment) -> Chapter:
 
     try:
         with parquet.ParquetFile(segment.path) as file:
-            table = file.read(list(COLUMNS), use_threads=False)
+            names = [*COLUMNS, *({_PAYLOAD} & {*file.schema_arrow.names})]
+            table = file.read(names, use_threads=False)
         about = _decoder.decode((table.schema.metadata or {}).get(_METADATA, b""))
         if about.version != VERSION:
             raise Unreadable(f"it is of version {about.version}, and this agent reads version {VERSION}")
@@ -175,7 +184,10 @@ def read(segment: Segment) -> Chapter:
     rows = {len(column) for column in columns.values()}
     if rows != {segment.stop - segment.start}:
         raise Unreadable(f"it has {max(rows)} flows, and its name says {segment.stop - segment.start}")
-    return Chapter(segment, _store(about, columns, segment.start), columns, about.losses)
+    store = _store(about, columns, segment.start)
+    if _PAYLOAD in table.column_names:
+        store.payloads = HeldPayloads(_placed(store, columns, table.column(_PAYLOAD)))
+    return Chapter(segment, store, columns, about.losses)
 
 
 def ring_of(segment: Segment) -> str:
@@ -202,6 +214,15 @@ def _store(about: _About, columns: Mapping[str, Array], start: int) -> FlowStore
             if int(columns[column].max()) >= len(table.values):
                 raise Unreadable(f"a row names number {int(columns[column].max())} of {name}, which is not there")
     return store
+
+
+def _placed(store: FlowStore, columns: Mapping[str, Array], payloads: Any) -> dict[int, bytes]:  # Any: pyarrow's  # noqa: ANN401
+    """By the places that rows name."""
+    rows = np.flatnonzero(columns["type"] == ACCESS)
+    numbers = (columns[name][rows].tolist() for name in ("detail", "cookie"))
+    requests = ((store.details[detail].request, cookie) for detail, cookie in zip(*numbers, strict=True))
+    texts = payloads.take(rows).to_pylist()
+    return {one.base | cookie: text for (one, cookie), text in zip(requests, texts, strict=True) if one is not None}
 
 
 def _to_arrow(pa: Any, column: Array) -> Any:  # Any: pyarrow tells no types  # noqa: ANN401

@@ -5,31 +5,10 @@ from typing import Final
 from cplane.config.metrics import WantedMetric
 from cplane.hubble.metrics.contexts import Ends
 from cplane.hubble.metrics.packets import Metric
+from cplane.hubble.texts import dns_rcode
 from cplane.pb.flow import flow_pb2
 from cplane.telemetry.metrics import Counters, Histograms
 
-# RFC 1035, 4.1.1, and IANA's registry, in the words of upstream's metrics
-_RCODES: Final = {
-    0: "No Error",
-    1: "Format Error",
-    2: "Server Failure",
-    3: "Non-Existent Domain",
-    4: "Not Implemented",
-    5: "Query Refused",
-    6: "Name Exists when it should not",
-    7: "RR Set Exists when it should not",
-    8: "RR Set that should exist does not",
-    9: "Server Not Authoritative for zone",
-    10: "Name not contained in zone",
-    16: "Bad OPT Version",
-    17: "Key not recognized",
-    18: "Signature out of time window",
-    19: "Bad TKEY Mode",
-    20: "Duplicate key name",
-    21: "Algorithm not supported",
-    22: "Bad Truncation",
-    23: "Bad/missing Server Cookie",
-}
 _REFUSED: Final = "Policy denied"
 _NS: Final = 1e9
 _REPORTERS: Final = {flow_pb2.INGRESS: "server", flow_pb2.EGRESS: "client"}
@@ -84,7 +63,7 @@ class Dns(MessageMetric):
             return [self.count(self._queries, flow, ends, *query, _REFUSED, qtypes, "0")]
         if flow.l7.type != flow_pb2.RESPONSE:
             return [self.count(self._queries, flow, ends, *query, "", qtypes, "0")]
-        rcode = _RCODES.get(dns.rcode, str(dns.rcode))
+        rcode = dns_rcode(dns.rcode)
         return [
             self.count(self._responses, flow, ends, *query, rcode, qtypes, str(len(dns.ips))),
             *(self.count(self._types, flow, ends, *query, kind, qtypes) for kind in dns.rrtypes),

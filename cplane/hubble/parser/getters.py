@@ -1,9 +1,10 @@
 """What the parser asks about the packets' ends and judges; the agent answers from its state."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+from cplane.domain.policy.rule import PolicyRef
 from cplane.hubble.attribution import Attribution
 from cplane.hubble.endpoint import Service, Workload
 
@@ -74,12 +75,20 @@ class Getters(Protocol):
         """The identity of exactly this address, local or not; 0 where only prefixes around it are known."""
         ...
 
+    def identity_within(self, family: int, address: bytes) -> int:
+        """The identity that the kernel has for the address, which may be that of a prefix around it; 0: unknown."""
+        ...
+
     def interface_name(self, index: int) -> str:
         """Name of the device; empty for an unknown one."""
         ...
 
     def decided_by(self, cookie: int) -> Attribution:
         """The rules that the cookie of a policy entry stands for; nobody's for an unknown one."""
+        ...
+
+    def policies_named(self, refs: Iterable[PolicyRef]) -> Attribution:
+        """The policies of these names; without labels where there is none any more."""
         ...
 
     def denied_by_default(self, endpoint_id: int, *, egress: bool, audited: bool) -> Attribution:

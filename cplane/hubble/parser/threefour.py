@@ -42,6 +42,7 @@ class Parser:
         self._sockets = SocketResolver(store, getters)
         self._links: dict[int, int] = {}
         self._revision: int | None = None
+        self._generation = store.generation
         self.malformed = 0  # records of no known type, which are left out
 
     @property
@@ -83,7 +84,9 @@ class Parser:
 
     def collect(self) -> None:
         """Numbers that no row has are free. Who numbers things for `own` columns does this before."""
-        if self._store.collect():
+        self._store.collect()
+        if self._generation != self._store.generation:  # another parser of the store may have done it, too
+            self._generation = self._store.generation
             self._ends.forget()
             self._attributions.forget()
             self._links.clear()

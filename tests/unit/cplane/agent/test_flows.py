@@ -38,7 +38,7 @@ async def test_flows_are_in_the_state_folder_and_go_on(tmp_path: Path) -> None:
     first = await seen(settings, 5)
     assert first[:2] == (0, 0)
     assert await seen(settings, 5) == (0, 5, first[2])
-    assert files(tmp_path) == ["flows.ring", "flows.ring.tables"]
+    assert files(tmp_path) == ["flows.ring", "flows.ring.payloads", "flows.ring.tables"]
 
 
 async def test_without_a_file_flows_are_archived_at_the_end_and_positions_go_on(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cplane.domain.access import Access
 from cplane.hubble import encode
 from cplane.hubble.encode import Encoder, Encoders, frames
 from cplane.hubble.fieldmask import keep, parse_mask
@@ -14,6 +15,7 @@ from cplane.hubble.store import FlowStore
 from cplane.pb.cplane.flow.v1 import extension_pb2
 from cplane.pb.flow import flow_pb2
 from cplane.pb.observer import observer_pb2
+from tests.support.accesses import accesses, take
 from tests.support.effort import examples
 from tests.support.flows import START_NS, World, record_batches, records, responses, store_of
 
@@ -29,6 +31,10 @@ MASKS = [
     ["uuid", "ingress_denied_by.name"],
     ["socket_cookie", "sock_xlate_point"],
     ["socket_cookie.deeper", "cgroup_id"],
+    ["l7", "Summary"],
+    ["l7.http.url", "trace_context"],
+    ["l7.type", "l4", "time"],
+    ["trace_context.parent", "l7", "Summary"],
     [*(field.name for field in flow_pb2.Flow.DESCRIPTOR.fields)],
 ]
 
@@ -49,11 +55,12 @@ def expected(store: FlowStore, paths: list[str] | None, *, origin: bool) -> list
 
 
 @settings(max_examples=examples(40), deadline=None)
-@given(batch=record_batches(), paths=st.sampled_from(MASKS), origin=st.booleans())
+@given(batch=record_batches(), seen=accesses(), paths=st.sampled_from(MASKS), origin=st.booleans())
 def test_a_template_parses_to_the_message_built_field_by_field(
-    batch: np.ndarray, paths: list[str] | None, origin: bool
+    batch: np.ndarray, seen: list[Access], paths: list[str] | None, origin: bool
 ) -> None:
     store = store_of(batch)
+    take(store, *seen)
     encoder = Encoder(store, None if paths is None else parse_mask(paths), origin=origin)
     assert responses(store, encoder) == expected(store, paths, origin=origin)
     assert responses(store, encoder) == expected(store, paths, origin=origin), "from the cached tails"

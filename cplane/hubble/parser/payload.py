@@ -1,0 +1,179 @@
+"""What a proxy saw, as the part of an encoded `flow.Flow` that is its own: request, summary and trace.
+
+It is put together here, as the library takes several times as long. Texts come from whoever is observed, so each of
+them, and all of them together, have a largest length.
+"""
+
+import re
+from collections.abc import Iterable
+from functools import lru_cache
+from operator import itemgetter
+from typing import Final
+
+from google.protobuf.descriptor import Descriptor
+
+from cplane.domain.access import Access, Dns, Http, Kafka, Phase
+from cplane.hubble.protowire import sized, tag, varint
+from cplane.hubble.texts import dns_rcode
+from cplane.pb.flow import flow_pb2
+
+TEXT_MAX: Final = 8192  # characters of one text; the rest is cut off
+HEADERS_MAX: Final = 128  # of one message, the first by name
+HEADERS_BYTES_MAX: Final = 32_768  # of all of them, encoded
+_LIST_MAX: Final = 256  # addresses, names and types of a DNS answer
+_HEADERS_KNOWN: Final = 4096  # encoded headers that are remembered
+_MS: Final = 1_000_000
+_U32: Final = (1 << 32) - 1
+_U64: Final = (1 << 64) - 1
+_I32: Final = 1 << 31
+_TRACE: Final = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}.*")  # of `traceparent`
+_NO_TRACE: Final = "0" * 32
+_PARENT: Final = "traceparent"
+_SOURCE: Final = "proxy"  # of all that is known of DNS
+_BY_NAME: Final = itemgetter(0)
+
+
+def _tags(message: Descriptor | object, *names: str, wire_type: int = 2) -> tuple[bytes, ...]:
+    fields = message.fields_by_name  # type: ignore[union-attr]  # the C twin of that class
+    return tuple(tag(fields[name].number, wire_type) for name in names)
+
+
+_FLOW_L7, _FLOW_TRACE, _FLOW_SUMMARY = _tags(flow_pb2.Flow.DESCRIPTOR, "l7", "trace_context", "Summary")
+_TYPE, _LATENCY = _tags(flow_pb2.Layer7.DESCRIPTOR, "type", "latency_ns", wire_type=0)
+_L7_DNS, _L7_HTTP, _L7_KAFKA = _tags(flow_pb2.Layer7.DESCRIPTOR, "dns", "http", "kafka")
+(_CODE,) = _tags(flow_pb2.HTTP.DESCRIPTOR, "code", wire_type=0)
+_METHOD, _URL, _PROTOCOL, _HEADER = _tags(flow_pb2.HTTP.DESCRIPTOR, "method", "url", "protocol", "headers")
+_HEADER_KEY, _HEADER_VALUE = _tags(flow_pb2.HTTPHeader.DESCRIPTOR, "key", "value")
+_TTL, _RCODE = _tags(flow_pb2.DNS.DESCRIPTOR, "ttl", "rcode", wire_type=0)
+_QUERY, _IPS, _CNAMES, _OBSERVED, _QTYPES, _RRTYPES = _tags(
+    flow_pb2.DNS.DESCRIPTOR, "query", "ips", "cnames", "observation_source", "qtypes", "rrtypes"
+)
+_ERROR, _VERSION, _CORRELATION = _tags(
+    flow_pb2.Kafka.DESCRIPTOR, "error_code", "api_version", "correlation_id", wire_type=0
+)
+_API_KEY, _TOPIC = _tags(flow_pb2.Kafka.DESCRIPTOR, "api_key", "topic")
+(_CONTEXT_PARENT,) = _tags(flow_pb2.TraceContext.DESCRIPTOR, "parent")
+(_PARENT_ID,) = _tags(flow_pb2.TraceParent.DESCRIPTOR, "trace_id")
+
+
+def record_of(payload: Http | Dns | Kafka) -> str:
+    """The field of flow.Layer7 that it is in."""
+    match payload:
+        case Http():
+            return "http"
+        case Dns():
+            return "dns"
+        case Kafka():
+            return "kafka"
+
+
+def encoded(access: Access) -> bytes:
+    """The part of the flow, as Hubble fills it: what only answers have is left out of requests."""
+    payload, phase = access.payload, access.phase
+    latency_ns = max(0, access.latency_ns)
+    answered, trace = phase is Phase.RESPONSE, b""
+    match payload:
+        case Http():
+            record, summary = _http(payload, latency_ns, answered=answered)
+            trace = _trace_of(payload.headers)
+        case Dns():
+            record, summary = _dns(payload, answered=answered)
+        case Kafka():
+            record, summary = _kafka(payload, answered=answered)
+    layer = _number(_TYPE, phase) + _number(_LATENCY, latency_ns) + record
+    told = _FLOW_SUMMARY + sized(summary.encode()) if answered or phase is Phase.REQUEST else b""
+    return _FLOW_L7 + sized(layer) + trace + told
+
+
+def _http(http: Http, latency_ns: int, *, answered: bool) -> tuple[bytes, str]:
+    method, url, protocol = _text(http.method), _text(http.url), _text(http.protocol)
+    code = http.code & _U32 if answered else 0
+    headers = _headers(http.headers)
+    content = _number(_CODE, code) + _field(_METHOD, method) + _field(_URL, url) + _field(_PROTOCOL, protocol) + headers
+    if answered:
+        return _L7_HTTP + sized(content), f"{protocol} {code} {latency_ns // _MS}ms ({method} {url})"
+    return _L7_HTTP + sized(content), f"{protocol} {method} {url}"
+
+
+def _headers(headers: Iterable[tuple[str, str]]) -> bytes:
+    """By name, those of one name as they came."""
+    found = [_header(*one) for one in sorted(headers, key=_BY_NAME)[:HEADERS_MAX]]
+    whole = b"".join(found)
+    while len(whole) > HEADERS_BYTES_MAX:
+        found.pop()
+        whole = b"".join(found)
+    return whole
+
+
+@lru_cache(maxsize=_HEADERS_KNOWN)
+def _header(key: str, value: str) -> bytes:
+    return _HEADER + sized(_field(_HEADER_KEY, _text(key)) + _field(_HEADER_VALUE, _text(value)))
+
+
+def _dns(dns: Dns, *, answered: bool) -> tuple[bytes, str]:
+    query, qtypes = _text(dns.query), _texts(dns.qtypes)
+    asked = ",".join(qtypes)
+    content = _field(_QUERY, query) + _field(_OBSERVED, _SOURCE) + _fields(_QTYPES, qtypes)
+    if not answered:
+        return _L7_DNS + sized(content), f"DNS Query {query} {asked}"
+    ips, cnames = _texts(dns.ips), _texts(dns.cnames)
+    ttl, rcode = dns.ttl & _U32, dns.rcode & _U32
+    content += _fields(_IPS, ips) + _number(_TTL, ttl) + _fields(_CNAMES, cnames)
+    content += _number(_RCODE, rcode) + _fields(_RRTYPES, _texts(dns.rrtypes))
+    if rcode:
+        answer = f"RCode: {dns_rcode(rcode)}"
+    else:
+        parts = [f'"{",".join(ips)}"'] if ips else []
+        parts += [f'CNAMEs: "{",".join(cnames)}"'] if cnames else []
+        answer = " ".join(parts)
+    return _L7_DNS + sized(content), f"DNS Answer {answer} TTL: {ttl} (Proxy {query} {asked})"
+
+
+def _kafka(kafka: Kafka, *, answered: bool) -> tuple[bytes, str]:
+    key, topic, number = _text(kafka.api_key), _text(kafka.topic), _signed(kafka.correlation_id)
+    code = _signed(kafka.error_code) if answered else 0
+    content = _number(_ERROR, code) + _number(_VERSION, _signed(kafka.api_version)) + _field(_API_KEY, key)
+    content += _number(_CORRELATION, number) + _field(_TOPIC, topic)
+    what, result = ("response", f" return code {code}") if answered else ("request", "")
+    return _L7_KAFKA + sized(content), f"Kafka {what} {key} correlation id {number} topic '{topic}'{result}"
+
+
+def _number(before: bytes, value: int) -> bytes:
+    """Nothing where it is 0; a negative one is as wide as all 64 bits."""
+    return before + varint(value & _U64) if value else b""
+
+
+def _field(before: bytes, text: str) -> bytes:
+    """Nothing where it is empty."""
+    return before + sized(text.encode()) if text else b""
+
+
+def _fields(before: bytes, texts: Iterable[str]) -> bytes:
+    return b"".join([before + sized(text.encode()) for text in texts])
+
+
+def _text(text: str) -> str:
+    """Text that UTF-8 can tell: half a surrogate, which stands for a byte that is no text, is a question mark."""
+    if len(text) > TEXT_MAX:
+        text = text[:TEXT_MAX]
+    return text if text.isascii() else text.encode(errors="replace").decode()
+
+
+def _texts(texts: Iterable[str]) -> list[str]:
+    return [_text(text) for text in texts][:_LIST_MAX]
+
+
+def _signed(number: int) -> int:
+    """Of 32 bits."""
+    return (number + _I32 & _U32) - _I32
+
+
+def _trace_of(headers: Iterable[tuple[str, str]]) -> bytes:
+    """The id of the trace that a request belongs to (W3C Trace Context, 3.2); nothing where it belongs to none."""
+    for key, value in headers:
+        if len(key) == len(_PARENT) and key.lower() == _PARENT:
+            found = _TRACE.fullmatch(value)
+            if found is None or found[1] == _NO_TRACE:
+                return b""
+            return _FLOW_TRACE + sized(_CONTEXT_PARENT + sized(_field(_PARENT_ID, found[1])))
+    return b""
