@@ -15,7 +15,7 @@ from cplane.hubble.calls import Clock, observer_handlers, request_of
 from cplane.hubble.encode import Encoder, Encoders
 from cplane.hubble.eventring import EventReading, Events, Wanted
 from cplane.hubble.fieldmask import PATHS_MAX, parse_mask
-from cplane.hubble.filters import ROWS, BadFilter, compile_filters, has_expressions
+from cplane.hubble.filters import BadFilter, compile_filters, rows_at_once
 from cplane.hubble.origin import TYPE_URL
 from cplane.hubble.peer import Peer, peer_name
 from cplane.hubble.selection import CHUNK, Query, Reading
@@ -208,7 +208,7 @@ def _query(request: pb.GetFlowsRequest, store: FlowStore) -> Query:
         since_ns=_instant(request.since) if request.HasField("since") else None,
         until_ns=_instant(request.until) if request.HasField("until") else None,
         predicate=predicate,
-        chunk=ROWS if has_expressions(filters) else max(_CHUNK_MIN, CHUNK // max(1, len(filters))),
+        chunk=min(rows_at_once(filters), max(_CHUNK_MIN, CHUNK // max(1, len(filters)))),
     )
 
 

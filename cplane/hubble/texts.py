@@ -3,6 +3,7 @@
 Imports nothing heavy: the command line uses it too.
 """
 
+import re
 from collections.abc import Mapping
 from typing import Final
 
@@ -201,6 +202,8 @@ _ICMP6_CODES: Final = {
 }
 
 
+_BAD_ESCAPE: Final = re.compile("%(?![0-9A-Fa-f]{2})")
+
 # RFC 1035, 4.1.1, and IANA's registry, in upstream's words
 _DNS_RCODES: Final = {
     0: "No Error",
@@ -228,6 +231,17 @@ _DNS_RCODES: Final = {
 def dns_rcode(number: int) -> str:
     """What upstream calls a response code; the number of one that has no name."""
     return _DNS_RCODES.get(number, str(number))
+
+
+def url_path(url: str) -> str | None:
+    """The path of what a request asked for, with what is escaped in it decoded; None: it is no URL."""
+    from urllib.parse import unquote, urlsplit
+
+    try:
+        path = urlsplit(url).path
+    except ValueError:
+        return None
+    return unquote(path) if url and not _BAD_ESCAPE.search(path) else None
 
 
 def drop_reason(number: int) -> str:

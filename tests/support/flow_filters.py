@@ -79,6 +79,8 @@ def _of_flow(flow: flow_pb2.Flow, name: str, value: Any) -> bool:  # noqa: C901 
         case "ip_version":
             return flow.IP.ipVersion == value
         case "protocol":
+            if value.lower() == flow.l7.WhichOneof("record"):
+                return True
             return kind.lower() == value.lower() or (value.lower() == "icmp" and kind.startswith("ICMP"))
         case "reply":
             if not flow.HasField("is_reply"):
@@ -103,7 +105,28 @@ def _of_flow(flow: flow_pb2.Flow, name: str, value: Any) -> bool:  # noqa: C901 
             return all(_label(set(flow.node_labels), part) for part in value.split(",") if part)
         case "ip_trace_id":
             return flow.ip_trace_id.trace_id == value
-    return False  # about requests
+        case "trace_id":
+            return flow.trace_context.parent.trace_id == value
+        case "dns_query":
+            return flow.l7.HasField("dns") and re.search(value, flow.l7.dns.query) is not None
+    return flow.l7.HasField("http") and _of_http(flow.l7.http, name, value)
+
+
+def _of_http(http: flow_pb2.HTTP, name: str, value: Any) -> bool:
+    match name:
+        case "http_status_code":
+            code = str(http.code or "")
+            return code == value or (value.endswith("+") and code.startswith(value[:-1]) and code != "")
+        case "http_method":
+            return http.method.lower() == value.lower()
+        case "http_url":
+            return re.search(value, http.url) is not None
+        case "http_header":
+            return value in http.headers
+        case "http_path":
+            found = re.fullmatch(r"(?:[a-z]+:)?(?://[^/?#[]*)?(/?[^?#[]*)(?:[?#].*)?", http.url)
+            return found is not None and http.url != "" and re.search(value, found[1]) is not None
+    raise AssertionError(name)
 
 
 def _glob(pattern: str, text: str) -> bool:
@@ -130,7 +153,7 @@ _FLOWS = {
     "traffic_direction": _some([0, 1, 2]),
     "drop_reason_desc": _some([0, 132, 133, 181]),
     "ip_version": _some([0, 1, 2]),
-    "protocol": _some(["tcp", "UDP", "icmp", "ICMPv6", "sctp", "http", "vrrp"]),
+    "protocol": _some(["tcp", "UDP", "icmp", "ICMPv6", "sctp", "http", "DNS", "kafka", "vrrp"]),
     "reply": st.lists(st.booleans(), min_size=1, max_size=2),
     "event_type": _some(
         [
@@ -150,9 +173,15 @@ _FLOWS = {
     ),
     "encrypted": st.lists(st.booleans(), min_size=1, max_size=2),
     "ip_trace_id": _some([0, 5]),
-    "dns_query": _some(["example"]),
-    "trace_id": _some(["abc"]),
-    "http_method": _some(["GET"]),
+    "dns_query": _some(["example", "^x", "", "none"]),
+    "trace_id": _some(["abc", "ab" * 16, ""]),
+    "http_method": _some(["GET", "DELETE", "put"]),
+    "http_status_code": _some(["200", "4+", "50+", "403"]),
+    "http_url": _some(["api", "^/bare$", "q=1", ""]),
+    "http_path": _some(["^/public/", "^/bare$", "^/admin$", "^$"]),
+    "http_header": _some(
+        [flow_pb2.HTTPHeader(key="X-Token", value="GET"), flow_pb2.HTTPHeader(key="Accept", value="post")]
+    ),
 }
 
 
@@ -164,6 +193,6 @@ def flow_filters(draw: st.DrawFn) -> flow_pb2.FlowFilter:
         **_FLOWS,
     }
     names = draw(st.lists(st.sampled_from(sorted(choices)), max_size=3, unique=True))
-    if "http_method" in names and "event_type" in names:
+    if any(name.startswith("http_") for name in names) and "event_type" in names:
         names.remove("event_type")
     return flow_pb2.FlowFilter(**{name: draw(choices[name]) for name in names})

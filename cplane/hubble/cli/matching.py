@@ -11,6 +11,7 @@ from ipaddress import ip_address, ip_network
 from typing import Any, Final
 
 from cplane.hubble.cli.failure import Failed
+from cplane.hubble.texts import url_path
 from cplane.pb.flow import flow_pb2
 
 Test = Callable[[flow_pb2.Flow], bool]
@@ -261,8 +262,9 @@ def _http_test(field: str, values: Sequence[Any]) -> Callable[[flow_pb2.HTTP], b
             for text in values:
                 if not _STATUS.fullmatch(text):
                     raise _wrong(field, f"{text!r} is not a status code such as 404, 40+ or 4+")
-            prefixes = tuple(text.removesuffix("+") for text in values)
-            return lambda http: bool(http.code) and str(http.code).startswith(prefixes)
+            exact = frozenset(values)
+            prefixes = tuple(text.removesuffix("+") for text in values if text.endswith("+"))
+            return lambda http: bool(http.code) and (str(http.code) in exact or str(http.code).startswith(prefixes))
         case "http_method":
             methods = frozenset(text.casefold() for text in values)
             return lambda http: http.method.casefold() in methods
@@ -272,16 +274,12 @@ def _http_test(field: str, values: Sequence[Any]) -> Callable[[flow_pb2.HTTP], b
     patterns = _expressions(field, values)
     if field == "http_url":
         return lambda http: any(p.search(http.url) for p in patterns)
-    return lambda http: any(p.search(_path(http.url)) for p in patterns)
 
+    def test(http: flow_pb2.HTTP) -> bool:
+        path = url_path(http.url)
+        return path is not None and any(p.search(path) for p in patterns)
 
-def _path(url: str) -> str:
-    from urllib.parse import urlsplit
-
-    try:
-        return urlsplit(url).path
-    except ValueError:
-        return ""
+    return test
 
 
 def _experimental(value: flow_pb2.FlowFilter.Experimental, _wanted: flow_pb2.FlowFilter) -> Test:

@@ -17,10 +17,12 @@ from cplane.hubble.ring import Span
 from cplane.hubble.store import FlowStore
 from cplane.pb.flow import flow_pb2
 
-__all__ = ["FIELDS", "ROWS", "BadFilter", "Mask", "Predicate", "compile_filters", "has_expressions"]
+__all__ = ["FIELDS", "BadFilter", "Mask", "Predicate", "compile_filters", "rows_at_once"]
 
 FIELDS: Final = {**network.FIELDS, **workload.FIELDS, **application.FIELDS}
 EXPERIMENTAL: Final = CEL.partition(".")[0]  # the one field that is not in FIELDS: it is looked at last
+ROWS_MAX: Final = 1 << 17  # rows that are judged by their columns at a time, which takes about a millisecond
+REQUEST_ROWS: Final = 1 << 12  # ... where the request of each is read
 VALUES_MAX: Final = 4096  # in all filters of a request: each may cost a comparison for every flow
 TEXT_MAX: Final = 4096  # characters of one value
 BYTES_MAX: Final = 1 << 17  # of all filters of a request: each pattern is compiled before anything else happens
@@ -81,9 +83,15 @@ def _compile(wanted: flow_pb2.FlowFilter, store: FlowStore, *, trusted: bool) ->
     return evaluate
 
 
-def has_expressions(filters: Iterable[flow_pb2.FlowFilter]) -> bool:
-    """Whether rows are dear to judge: then no more than `ROWS` should be judged at a time."""
-    return any(one.experimental.cel_expression for one in filters)
+def rows_at_once(filters: Iterable[flow_pb2.FlowFilter]) -> int:
+    """How many rows should be judged before others run: fewer where each is dear."""
+    least = ROWS_MAX
+    for one in filters:
+        if one.experimental.cel_expression:
+            return ROWS
+        if any(field.name in application.OF_REQUESTS for field, _ in one.ListFields()):
+            least = REQUEST_ROWS
+    return least
 
 
 def _size(wanted: flow_pb2.FlowFilter) -> int:

@@ -77,6 +77,7 @@ _VARYING: Final[Mapping[str, tuple[str, ...]]] = {
     "time": ("time_ns",),
     "uuid": (_ORIGIN,),
     "socket_cookie": ("cookie",),
+    **dict.fromkeys(("l7", "trace_context", "Summary"), ("cookie",)),
 }
 _KIND: Final = np.dtype(
     [*KEY.descr, ("sport", "u2"), ("dport", "u2"), ("cookie", "u4"), ("time_ns", "u8"), (_ORIGIN, "u8")]

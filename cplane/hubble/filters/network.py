@@ -36,11 +36,11 @@ _PROTOCOLS: Final[Mapping[str, tuple[int, ...]]] = {
     "sctp": (SCTP,),
     "vrrp": (),  # packets of it are described where a record holds the packet
     "igmp": (),
-    # no flow has these layers: they are of requests
-    "dns": (),
+    "dns": (),  # these are of requests
     "http": (),
     "kafka": (),
 }
+_RECORDS: Final = frozenset({"dns", "http", "kafka"})
 _PORT_MAX: Final = 65_535
 _ALL: Final = (1 << 64) - 1
 
@@ -113,7 +113,13 @@ def _protocol(wanted: flow_pb2.FlowFilter, store: FlowStore) -> Predicate:
             described.append(by_detail(store, lambda detail: detail.vrrp is not None))
         elif text.lower() == "igmp":
             described.append(by_detail(store, lambda detail: detail.igmp is not None))
+        elif text.lower() in _RECORDS:
+            described.append(by_detail(store, partial(_has_record, text.lower())))
     return any_of((_has_layer4(numbers), *described))
+
+
+def _has_record(record: str, detail: Detail) -> bool:
+    return detail.request is not None and detail.request.record == record
 
 
 def _tcp_flags(wanted: flow_pb2.FlowFilter, _store: FlowStore) -> Predicate:

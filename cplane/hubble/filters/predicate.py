@@ -15,6 +15,7 @@ from cplane.hubble.endpoint import EndpointMeta, Link
 from cplane.hubble.interned import Interned
 from cplane.hubble.ring import Span
 from cplane.hubble.store import FlowStore
+from cplane.pb.flow import flow_pb2
 
 T = TypeVar("T")
 Mask = npt.NDArray[np.bool_]
@@ -145,6 +146,24 @@ def by_detail(store: FlowStore, test: Callable[[Detail], bool]) -> Predicate:
     return lambda span: shared.of(span["detail"])
 
 
+def by_request(store: FlowStore, record: str, test: Callable[[flow_pb2.Flow], bool]) -> Predicate:
+    """Flows with a request of that kind (empty: of any) that passes the test, which is given the request alone.
+
+    Requests are all different, so each is read.
+    """
+    known = by_detail(store, lambda detail: detail.request is not None and record in {"", detail.request.record})
+
+    def evaluate(span: Span) -> Mask:
+        found = known(span)
+        rows = np.flatnonzero(found)
+        numbers = (span[name][rows].tolist() for name in ("detail", "cookie"))
+        read = flow_pb2.Flow.FromString
+        found[rows] = [test(read(store.payload(*one))) for one in zip(*numbers, strict=True)]
+        return found
+
+    return evaluate
+
+
 def by_link(store: FlowStore, test: Callable[[Link], bool]) -> Predicate:
     """Flows whose device passes the test."""
     shared = _Shared(store.links, test)
@@ -169,4 +188,4 @@ def name_matcher(field: str, patterns: Iterable[str]) -> Callable[[str], bool]:
         compiled = re2.compile("|".join(expressions), QUIET)
     except re2.error:
         raise BadFilter(field, "the patterns are too many, or have too many '*'") from None
-    return lambda name: compiled.fullmatch(name.lower()) is not None
+    return lambda name: compiled.fullmatch(name.rstrip(".").lower()) is not None

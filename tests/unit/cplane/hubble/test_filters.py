@@ -7,11 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cplane.domain.access import Access, Address
 from cplane.domain.labels import LabelSet
+from cplane.hubble.cli.matching import chosen
 from cplane.hubble.filters import EXPERIMENTAL, FIELDS, BadFilter, compile_filters
 from cplane.hubble.filters.workload import parse_selector
 from cplane.hubble.flow import FlowBuilder
 from cplane.pb.flow import flow_pb2
+from tests.support.accesses import GET, QUERY, access, accesses, take
 from tests.support.effort import examples
 from tests.support.flow_filters import flow_filters, selected
 from tests.support.flows import START_NS, World, record_batches, records, rows_matching, store_of
@@ -22,11 +25,15 @@ Filter = flow_pb2.FlowFilter
 @settings(max_examples=examples(200), deadline=None)
 @given(
     batch=record_batches(),
+    seen=accesses(),
     whitelist=st.lists(flow_filters(), max_size=2),
     blacklist=st.lists(flow_filters(), max_size=2),
 )
-def test_columns_and_messages_agree(batch: np.ndarray, whitelist: list[Filter], blacklist: list[Filter]) -> None:
+def test_columns_and_messages_agree(
+    batch: np.ndarray, seen: list[Access], whitelist: list[Filter], blacklist: list[Filter]
+) -> None:
     store = store_of(batch)
+    take(store, *seen)
     span = store.ring.span(0, store.ring.written)
     predicate = compile_filters(whitelist, blacklist, store)
     found = list(range(len(span))) if predicate is None else rows_matching(predicate(span).tolist())
@@ -103,6 +110,47 @@ def test_filters_about_requests_match_no_packet(wanted: dict[str, Any]) -> None:
     predicate = compile_filters([Filter(**wanted)], [], store)
     assert predicate is not None
     assert not predicate(store.ring.span(0, 2)).any()
+
+
+@settings(max_examples=examples(300), deadline=None)
+@given(seen=accesses(), wanted=flow_filters())
+def test_a_file_of_requests_is_chosen_from_as_a_server_does(seen: list[Access], wanted: Filter) -> None:
+    store = store_of(records({}))
+    take(store, *seen)
+    span = store.ring.span(0, store.ring.written)
+    predicate, test = compile_filters([wanted], [], store), chosen([wanted], [])
+    assert predicate is not None
+    assert predicate(span).tolist() == [test(FlowBuilder(store).flow(span, row)) for row in range(len(span))]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "found"),
+    [
+        ({"http_path": ["^/a b$"]}, [1]),
+        ({"http_path": [".*"]}, [0, 1, 2]),
+        ({"http_url": ["%20b"]}, [1]),
+        ({"dns_query": [r"^api\."]}, [4]),
+        ({"protocol": ["http"]}, [0, 1, 2, 3]),
+        ({"protocol": ["udp"]}, [4]),
+        ({"http_status_code": ["2+"]}, [2]),
+        ({"event_type": [flow_pb2.EventTypeFilter(type=129)], "reply": [True]}, [2]),
+        ({"event_type": [flow_pb2.EventTypeFilter(type=129, match_sub_type=True, sub_type=1)]}, []),
+        ({"destination_fqdn": ["*.example.org"]}, [3]),
+        ({"experimental": Filter.Experimental(cel_expression=["_flow.l7.http.code == 200u"])}, [2]),
+        ({"experimental": Filter.Experimental(cel_expression=["has(_flow.l7.dns)"])}, [4]),
+        ({"experimental": Filter.Experimental(cel_expression=["_flow.Summary.startsWith('HTTP/1.1 GET')"])}, [0, 1, 3]),
+    ],
+)
+def test_requests_are_found(wanted: dict[str, Any], found: list[int]) -> None:
+    world = World()
+    world.names["192.0.2.7"] = {11: ("api.example.org.",)}
+    store = store_of(records({})[:0])
+    broken = access(GET._replace(url="http://[x"), destination=Address("192.0.2.7", 80))
+    answer = access(GET._replace(code=200), answered=True)
+    take(store, access(), access(GET._replace(url="http://api/a%20b?c")), answer, broken, access(QUERY), world=world)
+    predicate = compile_filters([Filter(**wanted)], [], store)
+    assert predicate is not None
+    assert rows_matching(predicate(store.ring.span(0, 5)).tolist()) == found
 
 
 def test_a_uuid_selects_its_flow() -> None:
