@@ -143,7 +143,12 @@ class FlowsToWorld(PacketMetric):
         )
 
     def hits(self, kind: Kind, ends: Ends) -> Iterator[Hit]:
-        """What goes out; answers to what came in do not count."""
+        """What goes out; answers to what came in do not count. Of layer 7 only the whole flow says the protocol."""
+        if kind.type != L7:
+            yield from self.seventh(protocol_name(kind), kind, ends)
+
+    def seventh(self, protocol: str, kind: Kind, ends: Ends) -> Iterator[Hit]:
+        """The same, under the name of a protocol."""
         if protocol_number(kind) not in _PROTOCOLS or not is_world(ends.destination.meta):
             return
         if kind.verdict != flow_pb2.DROPPED and kind.reply == Reply.YES:
@@ -154,7 +159,7 @@ class FlowsToWorld(PacketMetric):
         opening = kind.protocol == TCP and kind.tcp_flags & _SYN and kind.reply != Reply.YES
         if "syn-only" in self.options and not opening:
             return
-        labels = (protocol_name(kind), verdict_name(kind.verdict))
+        labels = (protocol, verdict_name(kind.verdict))
         if "port" in self.options:
             labels = (*labels, str(kind.dport) if kind.protocol in PORTS else "")  # type: ignore[assignment]
         yield self._flows, labels

@@ -6,12 +6,15 @@ import anyio
 import pytest
 
 from cplane.config.metrics import parse_metrics
+from cplane.domain.access import Address
+from cplane.domain.verdict import Verdict
 from cplane.hubble.metrics.collector import LINGER_NS, FlowMetrics, count
 from cplane.hubble.metrics.contexts import Pod
 from cplane.hubble.parser.threefour import Parser
 from cplane.hubble.ring import LossSource, Span
 from cplane.hubble.store import FlowStore
 from cplane.pb.flow import flow_pb2
+from tests.support.accesses import GET, PRODUCE, QUERY, access, take
 from tests.support.flows import START_NS, World, records, store_of
 
 L7 = 129
@@ -55,10 +58,10 @@ def of_layer_7(count: int) -> FlowStore:
 def counted(*flows: flow_pb2.Flow, metrics: list[str]) -> dict[tuple[str, ...], float]:
     store = of_layer_7(len(flows))
 
-    def whole(_span: Span, row: int) -> flow_pb2.Flow:
+    def request(_span: Span, row: int) -> flow_pb2.Flow:
         return flows[row]
 
-    made = FlowMetrics(store, parse_metrics(metrics), whole=whole)
+    made = FlowMetrics(store, parse_metrics(metrics), request=request)
     made.add(store.ring.span(0, len(flows)))
     return shown(made)
 
@@ -117,6 +120,28 @@ def test_layer_7_is_a_flow_and_a_verdict_as_well() -> None:
     assert found["hubble_policy_verdicts_total", "forwarded", "ingress", "l7/http"] == 1
     assert found["hubble_policy_verdicts_total", "dropped", "egress", "l7/kafka"] == 1
     assert found["hubble_policy_verdicts_total", "forwarded", "unknown", "l7/dns"] == 1
+
+
+def test_requests_in_a_ring_are_counted() -> None:
+    world = World()
+    store = store_of(records({})[:0])
+    answer = access(GET._replace(code=403), answered=True, verdict=Verdict.DROPPED)
+    outside = access(GET, destination=Address("192.0.2.7", 80))
+    asked = access(QUERY, destination=Address("192.0.2.8", 53))
+    take(store, access(), answer, outside, asked, access(PRODUCE), world=world)
+    wanted = ["http:sourceContext=pod-name", "dns", "kafka", "flow", "flows-to-world:port", "drop", "policy"]
+    metrics = FlowMetrics(store, parse_metrics(wanted))
+    metrics.add(store.ring.span(0, store.ring.written))
+    found = shown(metrics)
+    assert found["hubble_http_requests_total", "GET", "HTTP/1.1", "client", "web-7f9"] == 2
+    assert found["hubble_http_responses_total", "GET", "HTTP/1.1", "client", "api-55c", "403"] == 1
+    assert found["hubble_dns_queries_total", "0", "A", ""] == 1
+    assert found["hubble_kafka_requests_total", "produce", "0", "client", "topic1"] == 1
+    assert found["hubble_flows_processed_total", "HTTP", "HTTP", "L7", "FORWARDED"] == 2
+    assert found["hubble_flows_to_world_total", "80", "HTTP", "FORWARDED"] == 1
+    assert found["hubble_flows_to_world_total", "53", "DNS", "FORWARDED"] == 1
+    assert found["hubble_drop_total", "HTTP", "DROP_REASON_UNKNOWN"] == 1
+    assert found["hubble_policy_verdicts_total", "dropped", "egress", "l7/http"] == 1
 
 
 def test_names_that_dns_gave_are_a_context() -> None:
