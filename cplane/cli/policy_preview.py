@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 BREAKS: Final = 3
 _SHOWN: Final = 40  # rows of each table
+_ASKED_MAX: Final = 60  # characters of a request that are shown
 _PEERS: Final = 5  # names in a cell
 _EPILOG: Final = f"""\b
 A MOMENT is a time (2026-01-31T12:00:00Z, or 14:03 for today, UTC), how long ago (2h), or for --at a position too.
@@ -193,7 +194,7 @@ def _seen(found: "Preview") -> Iterator[str]:
     yield f"connections that were seen: {found.denied} would be denied, {found.allowed} would be allowed:"
     rows = (
         (
-            *(printable(cell) for cell in (one.source, one.destination, one.port, _verdict(one))),
+            *(printable(cell) for cell in (one.source, one.destination, _what(one), _verdict(one))),
             str(one.count),
             instant(one.first_ns),
             instant(one.last_ns),
@@ -205,6 +206,12 @@ def _seen(found: "Preview") -> Iterator[str]:
     more_rows = len(found.seen) - _SHOWN + found.seen_more
     if more_rows > 0:
         yield f"and {more_rows} more (-o json has the first {len(found.seen)})"
+
+
+def _what(one: "SeenChange") -> str:
+    """The port, and what was asked for there."""
+    asked = f" {one.request}" if one.request else ""
+    return one.port + (asked if len(asked) <= _ASKED_MAX else f"{asked[:_ASKED_MAX]}…")
 
 
 def _verdict(one: "SeenChange") -> str:
@@ -222,4 +229,5 @@ def window_line(window: "Window") -> str:
     late = ""
     if window.asked_ns and window.kept_ns > window.asked_ns:
         late = f"; of the time from {instant(window.asked_ns)} to {instant(window.kept_ns)} there are none (any more)"
-    return f"{window.flows} flows from {instant(window.first_ns)} to {instant(window.last_ns)}{lost}{late}"
+    unasked = f"; {window.unasked} requests are too many or too old to be judged again" if window.unasked else ""
+    return f"{window.flows} flows from {instant(window.first_ns)} to {instant(window.last_ns)}{lost}{late}{unasked}"

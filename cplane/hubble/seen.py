@@ -1,6 +1,6 @@
 """What columns of flows say of policy, folded for whoever previews a change."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any, Final, NamedTuple
 
@@ -11,16 +11,19 @@ from cplane.domain.identity import LOCAL_MIN, Reserved
 from cplane.domain.policy.explanation import Outcome
 from cplane.domain.verdict import POLICY_DROPS, Direction
 from cplane.hubble.archive.segment import Chapter
+from cplane.hubble.detail import ACCESS
 from cplane.hubble.flow import ICMP4, ICMP6, PORTS
+from cplane.hubble.parser.ends import address_text
 from cplane.hubble.ring import Loss, Reply, Span
 from cplane.hubble.store import FlowStore
 from cplane.pb.flow import flow_pb2
+from cplane.timetravel.asked import Asked, dns_asked, http_asked, kafka_asked
 from cplane.timetravel.seen import Kind, Sight, stands_for_addresses
 
 _CHUNK: Final = 1 << 17  # rows that are folded at a time
 _PARTS_MAX: Final = 8  # of what was folded, before it is folded again
-_DIRECTIONS: Final = {flow_pb2.INGRESS: Direction.INGRESS, flow_pb2.EGRESS: Direction.EGRESS}
-_VERDICTS: Final = {
+_DIRECTIONS: Final[Mapping[int, Direction]] = {flow_pb2.INGRESS: Direction.INGRESS, flow_pb2.EGRESS: Direction.EGRESS}
+_VERDICTS: Final[Mapping[int, Outcome]] = {
     flow_pb2.FORWARDED: Outcome.ALLOWED,
     flow_pb2.REDIRECTED: Outcome.ALLOWED,
     flow_pb2.AUDIT: Outcome.AUDIT,
@@ -28,6 +31,10 @@ _VERDICTS: Final = {
 }
 _OF_POLICY: Final = tuple(int(one) & 0xFF for one in sorted(POLICY_DROPS))  # a byte in a column
 _FACTOR: Final = np.uint64(0x9E3779B97F4A7C15)  # odd, and its bits are mixed
+_OF_REQUEST: Final = (
+    *("time_ns", "direction", "verdict", "protocol", "dport", "ip_version", "detail", "cookie"),
+    *("src_meta", "dst_meta", "src_identity", "dst_identity", "src_hi", "src_lo", "dst_hi", "dst_lo"),
+)
 _8, _16, _32 = np.uint64(8), np.uint64(16), np.uint64(32)
 # Rows of numbers that say what a kind is: half an address each, the endpoint that obeyed the policy with its identity,
 # the identity of the other side with the port, and what is small.
@@ -43,6 +50,13 @@ class _Folded(NamedTuple):
     last: npt.NDArray[np.uint64]
 
 
+class _Asked(NamedTuple):
+    """A request, where it is known still, and when it was made."""
+
+    kind: Kind | None
+    at_ns: int
+
+
 class _Look(NamedTuple):
     """What some rows have: the time of the oldest, how many are within the times, the first and the last of those."""
 
@@ -51,6 +65,7 @@ class _Look(NamedTuple):
     first_ns: int
     last_ns: int
     part: _Folded | None
+    requests: Sequence[_Asked] = ()
 
 
 class Folding:
@@ -105,12 +120,15 @@ class Folding:
         if not count:
             return _Look(int(times[0]), 0, 0, 0, None)
         chosen = times[within]
-        return _Look(int(times[0]), count, int(chosen[0]), int(chosen[-1]), _folded(store, span, within))
+        requests = _requests(store, span, within)
+        return _Look(int(times[0]), count, int(chosen[0]), int(chosen[-1]), _folded(store, span, within), requests)
 
     def _take(self, look: _Look) -> None:
         self._sight.keeps(look.oldest_ns)
         if look.flows:
             self._sight.looked(look.flows, look.first_ns, look.last_ns)
+        for one in look.requests:
+            self._sight.asks(one.kind, one.at_ns)
         if look.part is not None:
             self._parts.append(look.part)
             if len(self._parts) == _PARTS_MAX:
@@ -176,6 +194,7 @@ def _says_something(span: Span) -> npt.NDArray[np.bool_]:
     by_policy = np.isin(reason, _OF_POLICY)
     found: npt.NDArray[np.bool_] = (
         np.isin(span["direction"], list(_DIRECTIONS))
+        & (span["type"] != ACCESS)
         & np.isin(verdict, list(_VERDICTS))
         & (span["reply"] != Reply.YES)
         & (span["ip_version"] != flow_pb2.IP_NOT_USED)
@@ -183,6 +202,55 @@ def _says_something(span: Span) -> npt.NDArray[np.bool_]:
         & (np.isin(span["protocol"], (ICMP4, ICMP6)) | (ported & (span["dport"] != 0)))
     )
     return found
+
+
+def _requests(store: FlowStore, span: Span, within: npt.NDArray[np.bool_]) -> list[_Asked]:
+    """What was asked for, row by row: each is different."""
+    verdict, ported = span["verdict"], np.isin(span["protocol"], list(PORTS)) & (span["dport"] != 0)
+    wanted = within & (span["type"] == ACCESS) & (span["reply"] != Reply.YES) & ported
+    wanted &= np.isin(verdict, list(_VERDICTS)) & np.isin(span["direction"], list(_DIRECTIONS))
+    return [one for row in np.flatnonzero(wanted).tolist() if (one := _request(store, span, row)) is not None]
+
+
+def _request(store: FlowStore, span: Span, row: int) -> _Asked | None:
+    """None: it is not known whose policy judged it, or by which identity."""
+    number = {name: int(span[name][row]) for name in _OF_REQUEST}
+    direction = _DIRECTIONS[number["direction"]]
+    outward = direction is Direction.EGRESS
+    own, other = ("src", "dst") if outward else ("dst", "src")
+    end, peer = store.endpoints[number[f"{own}_meta"]], number[f"{other}_identity"]
+    if not end.endpoint_id or not peer:
+        return None
+    asked = _asked(flow_pb2.Flow.FromString(store.payload(number["detail"], number["cookie"])).l7)
+    if asked is None:
+        return _Asked(None, number["time_ns"])
+    address = ""
+    if stands_for_addresses(peer):
+        address = address_text(number["ip_version"], number[f"{other}_hi"], number[f"{other}_lo"])
+    kind = Kind(
+        direction,
+        end.endpoint_id,
+        end.identity,
+        peer,
+        address,
+        number["protocol"],
+        number["dport"],
+        _VERDICTS[number["verdict"]],
+        asked,
+    )
+    return _Asked(kind, number["time_ns"])
+
+
+def _asked(layer: flow_pb2.Layer7) -> Asked | None:
+    match layer.WhichOneof("record"):
+        case "http" if layer.http.method:
+            headers = ((one.key, one.value) for one in layer.http.headers)
+            return http_asked(layer.http.method, layer.http.url, headers, whole=False)
+        case "dns" if layer.dns.query:
+            return dns_asked(layer.dns.query)
+        case "kafka":
+            return kafka_asked(layer.kafka.api_key, layer.kafka.api_version, layer.kafka.topic)
+    return None
 
 
 def _words(store: FlowStore, span: Span, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.uint64]:

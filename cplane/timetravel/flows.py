@@ -11,6 +11,7 @@ from typing import Annotated, Any, Final
 import msgspec
 
 from cplane.domain.ports import Protocol
+from cplane.timetravel.asked import Asked, dns_asked, http_asked, kafka_asked, request_of
 from cplane.timetravel.traffic import Address, BadQuestion, IdentityNumber, PodName, Question
 
 LINE_BYTES_MAX: Final = 1 << 20
@@ -38,6 +39,43 @@ class _EventType(msgspec.Struct, frozen=True):
     type: int = 0
 
 
+class _Header(msgspec.Struct, frozen=True):
+    key: str = ""
+    value: str = ""
+
+
+class _Http(msgspec.Struct, frozen=True):
+    method: str = ""
+    url: str = ""
+    headers: tuple[_Header, ...] = ()
+
+
+class _Dns(msgspec.Struct, frozen=True):
+    query: str = ""
+
+
+class _Kafka(msgspec.Struct, frozen=True):
+    api_key: str = ""
+    api_version: int = 0
+    topic: str = ""
+
+
+class _Layer7(msgspec.Struct, frozen=True):
+    """The request, or the one that was answered. At most one of the three is there."""
+
+    http: _Http | None = None
+    dns: _Dns | None = None
+    kafka: _Kafka | None = None
+
+    def asked(self, *, whole: bool) -> Asked | None:
+        if self.http is not None and self.http.method:
+            headers = ((one.key, one.value) for one in self.http.headers)
+            return http_asked(self.http.method, self.http.url, headers, whole=whole)
+        if self.dns is not None and self.dns.query:
+            return dns_asked(self.dns.query)
+        return kafka_asked(self.kafka.api_key, self.kafka.api_version, self.kafka.topic) if self.kafka else None
+
+
 class _Origin(msgspec.Struct, frozen=True):
     """Ours, as a message (protojson writes 64 bits as text) or as a text in `value`; or something else of others."""
 
@@ -59,6 +97,7 @@ class RecordedFlow(msgspec.Struct, frozen=True):
     destination: FlowEnd = FlowEnd()
     is_reply: bool | None = None
     event_type: _EventType = _EventType()
+    l7: _Layer7 | None = None
     extensions: _Origin | None = None
 
     @property
@@ -68,6 +107,15 @@ class RecordedFlow(msgspec.Struct, frozen=True):
             return 0
         told = _POSITION.fullmatch(self.extensions.value) if isinstance(self.extensions.value, str) else None
         return int(told[1] if told is not None else self.extensions.position)
+
+    @property
+    def is_request(self) -> bool:
+        """Whether it was a proxy that saw it: a request, or the answer to one."""
+        return self.l7 is not None
+
+    def asked(self, *, whole: bool = True) -> Asked | None:
+        """The request, with all of its headers if `whole`; None: there is none, or it is not known any more."""
+        return None if self.l7 is None else self.l7.asked(whole=whole)
 
     @property
     def ends(self) -> tuple[tuple[FlowEnd, str], tuple[FlowEnd, str]]:
@@ -89,7 +137,8 @@ class RecordedFlow(msgspec.Struct, frozen=True):
         """What the rules were asked about it, by names. Raises BadQuestion."""
         protocol, port = self.traffic()
         source, destination = (named(end, address) for end, address in self.ends)
-        return Question(source, destination, protocol, port)
+        asked = self.asked()
+        return Question(source, destination, protocol, port, None if asked is None else request_of(asked))
 
     def traffic(self) -> tuple[Protocol, int]:
         """Protocol, and port or type of message. Raises BadQuestion."""

@@ -20,6 +20,7 @@ from cplane.domain.policy import PolicyRef
 from cplane.domain.policy.explanation import Explanation, Outcome, PeerIdentity, Traffic
 from cplane.domain.policy.lookup import lookup
 from cplane.domain.policy.mapstate import MapEntry, MapKey, MapState
+from cplane.domain.policy.redirect import Request
 from cplane.domain.policy.repository import AUDIT_PLANE
 from cplane.domain.policy.why import Judge
 from cplane.domain.ports import FULL_BITS, PROTOCOL_BITS
@@ -181,11 +182,13 @@ class Side:
             return Outcome.AUDIT
         return PROXY if PROXY in {found, strict} else found
 
-    def explain(self, policy: int, peer: int, traffic: Traffic, *, audited: bool) -> Explanation:
-        """The same with its reason."""
+    def explain(
+        self, policy: int, peer: int, traffic: Traffic, request: Request | None = None, *, audited: bool
+    ) -> Explanation:
+        """The same with its reason; of a request, as the proxy judges it."""
         other = PeerIdentity(peer, self.labels(peer))
         same = self._place(policy, traffic.direction).policy  # the judge keeps what it found of this one
-        return self._judge.case_of(same, other, traffic, audited=audited).explain()
+        return self._judge.case_of(same, other, traffic, audited=audited).explain(request)
 
     def is_audited(self, end: Endpoint) -> bool:
         """Whether the endpoint as a whole only audits."""

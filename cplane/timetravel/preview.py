@@ -11,6 +11,7 @@ import msgspec
 from cplane.domain.endpoint import Endpoint
 from cplane.domain.policy.explanation import Outcome, Traffic
 from cplane.domain.verdict import Direction
+from cplane.timetravel.asked import request_of, text_of
 from cplane.timetravel.fork import PROXY, Course, Fork, Side
 from cplane.timetravel.history import History
 from cplane.timetravel.intent import Change, compare, named
@@ -24,6 +25,7 @@ _NEW_MAX: Final = 100  # pods that are named
 class SeenChange(msgspec.Struct, frozen=True, kw_only=True):
     """Connections that were seen and whose verdict would be another; `recorded` is what it was.
 
+    With a `request`, it is requests that were seen, as many as `count` says, and what a proxy makes of them.
     `before` is what it is by the rules that there are, which may differ from `recorded` already. Times are UTC, in
     nanoseconds.
     """
@@ -39,6 +41,7 @@ class SeenChange(msgspec.Struct, frozen=True, kw_only=True):
     first_ns: int
     last_ns: int
     because: str
+    request: str = ""
 
 
 class Preview(msgspec.Struct, frozen=True, kw_only=True):
@@ -149,6 +152,11 @@ class _Seen:
             return
         end, before, after = found
         old, new = before.at(kind.port), after.at(kind.port)
+        if kind.asked is not None:
+            old, new = (
+                self._judged(side, kind, end, word)
+                for side, word in ((self._fork.before, old), (self._fork.after, new))
+            )
         if kind.verdict != (Outcome.ALLOWED if old == PROXY else old):
             self.drifted += count.times
         if old == new:
@@ -173,11 +181,21 @@ class _Seen:
         )
         return end, old, new
 
+    def _judged(self, side: Side, kind: Kind, end: Endpoint, word: str) -> str:
+        """What becomes of a request where packets have that verdict."""
+        if word not in {PROXY, Outcome.AUDIT} or kind.asked is None:
+            return word
+        traffic = Traffic(kind.direction, kind.protocol, kind.port)
+        audited = self._fork.before.is_audited(end)
+        peer, request = self._peer(side, kind), request_of(kind.asked)
+        return side.explain(end.policy_id, peer, traffic, request, audited=audited).verdict
+
     def told(self, turn: _Turn) -> SeenChange:
         """The same in words, with its reason."""
         kind, end, old, new, count = turn
         after, traffic = self._fork.after, Traffic(kind.direction, kind.protocol, kind.port)
         peer, audited = self._peer(after, kind), self._fork.before.is_audited(end)
+        request = None if kind.asked is None else request_of(kind.asked)
         here, there = named(end), kind.address or self._names.of(kind.peer)
         outward = kind.direction is Direction.EGRESS
         return SeenChange(
@@ -191,7 +209,8 @@ class _Seen:
             count=count.times,
             first_ns=count.first_ns,
             last_ns=count.last_ns,
-            because=after.explain(end.policy_id, peer, traffic, audited=audited).reason,
+            because=after.explain(end.policy_id, peer, traffic, request, audited=audited).reason,
+            request="" if kind.asked is None else text_of(kind.asked),
         )
 
     @staticmethod

@@ -11,6 +11,7 @@ import msgspec
 from cplane.domain.identity import NumericIdentity, Reserved, is_local
 from cplane.domain.policy.explanation import Outcome
 from cplane.domain.verdict import POLICY_DROPS, Direction
+from cplane.timetravel.asked import Asked
 from cplane.timetravel.flows import RecordedFlow, read_flow
 from cplane.timetravel.traffic import BadQuestion
 from cplane.timetravel.when import BadMoment, position_or_ns
@@ -26,6 +27,10 @@ VERDICTS: Final = {
 _POLICY_DROPS: Final = frozenset(one.name for one in POLICY_DROPS)  # as flows have them
 _BEST_LAST: Final = (4, 1, 5)  # traces, drops, verdicts of policy
 
+ACCESS: Final = 129
+"""The way in which requests are told, among Cilium's types of events."""
+
+_REQUESTS_MAX: Final = 10_000
 _WORLDS: Final = frozenset({Reserved.WORLD, Reserved.WORLD_IPV4, Reserved.WORLD_IPV6})
 _DIRECTIONS: Final = {"EGRESS": Direction.EGRESS, "INGRESS": Direction.INGRESS}
 
@@ -34,7 +39,8 @@ class Kind(NamedTuple):
     """Connections that no rule can tell apart. `endpoint` obeyed the policy, `peer` is the identity of the other side.
 
     `address` is the peer's where its identity stands for addresses, and may be another one now; otherwise empty. For
-    ICMP `port` is the type of the message. `verdict` is what the policy said.
+    ICMP `port` is the type of the message. `verdict` is what the policy said. With `asked` it is a request over a
+    connection that is counted, and that was judged by a proxy.
     """
 
     direction: Direction
@@ -45,6 +51,7 @@ class Kind(NamedTuple):
     protocol: int
     port: int
     verdict: Outcome
+    asked: Asked | None = None
 
 
 class Count(NamedTuple):
@@ -92,7 +99,8 @@ class Window(msgspec.Struct, frozen=True, kw_only=True):
     `asked_ns` is since when was asked for (0: from the beginning), and `kept_ns` when the oldest flow that there is was
     seen, whatever was asked for: what came before was not recorded, or is not there any more. `lost` is how many flows
     are known to be missing in between, and `flows` how many were read. Connections that nobody made in this time are
-    not known.
+    not known. `unasked` counts requests that are not judged again: there were more different ones than are kept, or it
+    is not known any more what they asked.
     """
 
     asked_ns: int
@@ -101,6 +109,7 @@ class Window(msgspec.Struct, frozen=True, kw_only=True):
     last_ns: int
     flows: int
     lost: int
+    unasked: int = 0
 
 
 class Seen(NamedTuple):
@@ -122,6 +131,8 @@ class Sight:
         self.since_ns, self.until_ns = since_ns, until_ns
         self.counts = Counts()
         self._kept = self._flows = self._first = self._last = self._lost = 0
+        self._requests: set[Kind] = set()
+        self._unasked = 0
 
     def keeps(self, at_ns: int) -> None:
         """A flow of that time is there, whether it is within the two times or not."""
@@ -136,6 +147,14 @@ class Sight:
         """So many are known to be missing in between."""
         self._lost += flows
 
+    def asks(self, kind: Kind | None, at_ns: int) -> None:
+        """A request was made; None: nobody knows what it was. Of different ones the first 10,000 are kept."""
+        if kind is None or (kind not in self._requests and len(self._requests) >= _REQUESTS_MAX):
+            self._unasked += 1
+            return
+        self._requests.add(kind)
+        self.counts.add(ACCESS, kind, 1, at_ns, at_ns)
+
     def fold(self, lines: Iterable[bytes]) -> None:
         """Flows on lines, as `hubble observe -o jsonpb` prints them, are in it. Raises BadQuestion."""
         for line in lines:
@@ -148,7 +167,10 @@ class Sight:
                 continue
             self.looked(1, at, at)
             kind = _kind(flow)
-            if kind is not None:
+            if flow.is_request:
+                if kind is not None:
+                    self.asks(kind if kind.asked is not None else None, at)
+            elif kind is not None:
                 self.counts.add(flow.event_type.type, kind, 1, at, at)
 
     def seen(self) -> Seen:
@@ -160,6 +182,7 @@ class Sight:
             last_ns=self._last,
             flows=self._flows,
             lost=self._lost,
+            unasked=self._unasked,
         )
         return Seen(window, self.counts.kinds())
 
@@ -169,7 +192,7 @@ def _kind(flow: RecordedFlow) -> Kind | None:
     direction, verdict = _DIRECTIONS.get(flow.traffic_direction), VERDICTS.get(flow.verdict)
     if direction is None or verdict is None or flow.is_reply:
         return None
-    if verdict is Outcome.DENIED and flow.drop_reason_desc not in _POLICY_DROPS:
+    if verdict is Outcome.DENIED and flow.drop_reason_desc not in _POLICY_DROPS and not flow.is_request:
         return None
     try:
         protocol, port = flow.traffic()
@@ -180,7 +203,8 @@ def _kind(flow: RecordedFlow) -> Kind | None:
     if not end.ID or other.identity < 1:
         return None
     address = address if stands_for_addresses(other.identity) else ""
-    return Kind(direction, end.ID, end.identity, other.identity, address, int(protocol), port, verdict)
+    asked = flow.asked(whole=False)
+    return Kind(direction, end.ID, end.identity, other.identity, address, int(protocol), port, verdict, asked)
 
 
 def span_of(since: str, until: str, now_ns: int) -> tuple[int, int]:

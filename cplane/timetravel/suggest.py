@@ -76,7 +76,7 @@ def suggest(world: World, seen: Seen, *, namespace: str, include_denied: bool = 
     denied = 0
     for kind, seen_of in seen.kinds.items():
         one = pods.get(kind.endpoint)
-        if one is None:
+        if one is None or kind.asked is not None:  # requests are over connections that are among the kinds
             continue
         if kind.verdict is Outcome.DENIED and not include_denied:
             denied += seen_of.times

@@ -14,6 +14,7 @@ from cplane.domain.policy.redirect import Request
 from cplane.domain.ports import PORT_MAX, PORT_PROTOCOLS, Protocol
 from cplane.domain.verdict import Direction
 from cplane.errors import Rejected
+from cplane.timetravel.asked import text_of
 
 NODE: Final = "node"
 _IDENTITY: Final = "identity:"
@@ -100,10 +101,8 @@ class Question:
 
     @property
     def asked(self) -> str:
-        """`GET /path` or the name that is asked for; empty where nothing is."""
-        if isinstance(self.request, HttpRequest):
-            return f"{self.request.method} {self.request.host}{self.request.path}"
-        return self.request if isinstance(self.request, str) else ""
+        """`GET /path`, `produce topic`, or the name that is asked for; empty where nothing is."""
+        return text_of(self.request) if self.request is not None else ""
 
     def __str__(self) -> str:
         asked = f" {self.asked}" if self.asked else ""

@@ -10,6 +10,7 @@ import yaml
 
 from cplane.domain.policy.document import did_you_mean
 from cplane.domain.policy.explanation import Explanation, Nearest, RuleHit
+from cplane.domain.policy.kafka import KafkaRequest
 from cplane.domain.verdict import Direction
 from cplane.errors import NotFound
 from cplane.events.endpoint import EndpointCreated
@@ -302,7 +303,7 @@ def _as_judged(flow: RecordedFlow, ledger: Ledger) -> Question:
             ends.append(Address(address))
         else:
             ends.append(IdentityNumber(end.identity))
-    return Question(ends[0], ends[1], question.protocol, question.port)
+    return Question(ends[0], ends[1], question.protocol, question.port, question.request)
 
 
 def _notes(history: History, flow: RecordedFlow, found: Why, position: int, head: int) -> Iterator[str]:
@@ -315,6 +316,9 @@ def _notes(history: History, flow: RecordedFlow, found: Why, position: int, head
         )
     if not flow.position:
         yield f"the flow does not say which position was in force: {position} was the last by then"
+    if flow.is_request:
+        yield from _request_notes(flow, found, position)
+        return
     if flow.is_reply:
         yield "a reply follows its connection, which is what was judged"
     dropped, denied = flow.verdict == _DROPPED, found.verdict == "DENIED"
@@ -324,6 +328,20 @@ def _notes(history: History, flow: RecordedFlow, found: Why, position: int, head
         rules = f"the rules of position {position} say {found.verdict}"
         reason = "" if dropped else ": a connection that was open before goes on"
         yield f"the flow was {flow.verdict}, and {rules}{reason}"
+
+
+def _request_notes(flow: RecordedFlow, found: Why, position: int) -> Iterator[str]:
+    asked = flow.asked()
+    if asked is None:
+        yield "what was asked is not recorded any more, so it is the connection that was judged"
+        return
+    if isinstance(asked, KafkaRequest):
+        yield "flows do not say the client's id: rules with a clientID were asked without one"
+    if flow.is_reply:
+        yield "it is an answer: its request is what was judged"
+    dropped, denied = flow.verdict == _DROPPED, found.verdict == "DENIED"
+    if dropped is not denied and flow.verdict in {_DROPPED, "FORWARDED"}:
+        yield f"the proxy's verdict was {flow.verdict}, and the rules of position {position} say {found.verdict}"
 
 
 def _elsewhere(history: History, question: Question, ledger: Ledger) -> str:

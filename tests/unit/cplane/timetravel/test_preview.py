@@ -13,6 +13,7 @@ from cplane.domain.policy.explanation import Outcome, PeerIdentity, Traffic
 from cplane.domain.policy.why import Judge
 from cplane.domain.verdict import Direction
 from cplane.reactors.reaction import settle
+from cplane.timetravel.asked import http_asked
 from cplane.timetravel.fork import BadName, Fork, ref_of
 from cplane.timetravel.preview import Preview, preview
 from cplane.timetravel.seen import Count, Kind, Seen, Sight, Window, span_of
@@ -112,6 +113,28 @@ def test_what_has_another_verdict_already_is_told_apart() -> None:
     found = tried(at, (web("81"),), (), kind(at, WEB, OTHER), kind(at, WEB, OTHER, 82))
     assert found.drifted == 10
     assert found.seen == ()
+
+
+def test_requests_that_were_seen_are_judged_by_what_they_ask_for() -> None:
+    at = world(web("80"))
+    rules = {"http": [{"method": "GET", "path": "/public/.*"}]}
+    term = {"fromEndpoints": [selector("app=client")], "toPorts": [{**ports("80/TCP")[0], "rules": rules}]}
+    strict = document(cnp("web", subject=selector("app=web"), ingress=[term]))
+    asked = [
+        kind(at, WEB, CLIENT)._replace(asked=http_asked(method, f"http://web{path}", ()))
+        for method, path in (("GET", "/public/1"), ("GET", "/admin"), ("POST", "/public/1"))
+    ]
+    found = tried(at, (strict,), (), *asked)
+    assert {(one.request, one.before, one.after, one.count) for one in found.seen} == {
+        ("GET web/admin", "ALLOWED", "DENIED", 5),
+        ("POST web/public/1", "ALLOWED", "DENIED", 5),
+    }
+    assert (found.denied, found.drifted, found.breaks) == (10, 0, True)
+    lifted = world(strict)
+    denied = [one._replace(verdict=Outcome.DENIED) for one in asked[1:]]
+    back = tried(lifted, (web("80"),), (), asked[0], *denied)
+    assert (back.allowed, back.denied, back.drifted) == (10, 0, 0)
+    assert {one.request for one in back.seen} == {"GET web/admin", "POST web/public/1"}
 
 
 def test_pods_that_are_gone_are_counted() -> None:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from cplane.deciders.config import ChangeOptions
@@ -142,6 +143,80 @@ def test_an_end_whose_address_has_gone_to_others_is_the_identity_that_was_judged
     client = {"source": {"identity": 1}, "IP": {"source": "192.0.2.77", "destination": "10.244.0.2"}}
     found = why_flow(told.history, recorded(told, shut, shut, **client))
     assert (found.source.name, found.source.identity, found.verdict) == ("identity:1", 1, "ALLOWED")
+
+
+def public(path: str = "/public/.*") -> list[dict[str, Any]]:
+    rules = {"http": [{"method": "GET", "path": path, "headers": ["X-Token: 42"]}]}
+    return [{"fromEndpoints": [selector("app=client")], "toPorts": [{**ports("80/TCP")[0], "rules": rules}]}]
+
+
+def http(url: str, **fields: Any) -> dict[str, Any]:
+    headers = [{"key": "x-token", "value": "42"}]
+    return {
+        "event_type": {"type": 129},
+        "drop_reason_desc": "",
+        "l7": {"type": "REQUEST", "http": {"method": "GET", "url": url, "headers": headers}},
+        **fields,
+    }
+
+
+def test_a_request_is_judged_by_the_rules_of_its_position(told: Story) -> None:
+    first = told.do(applied("web", "web", ingress=public()))
+    then = told.do(applied("web", "web", ingress=public("/other/.*")))
+    for position, url, verdict, recorded_as in (
+        (first, "http://web/public/1?q", "ALLOWED", "FORWARDED"),
+        (first, "http://web/admin", "DENIED", "DROPPED"),
+        (then, "http://web/public/1?q", "DENIED", "DROPPED"),
+        (then, "http://web/other/", "ALLOWED", "FORWARDED"),
+    ):
+        found = why_flow(told.history, recorded(told, position, position, **http(url, verdict=recorded_as)))
+        assert (found.verdict, found.request) == (verdict, f"GET {url.removeprefix('http://')}")
+        assert found.flow is not None and found.flow.note == ""
+        assert found.sides[1].l7
+
+
+def test_an_answer_is_judged_by_its_request_and_what_is_unknown_is_said(told: Story) -> None:
+    at = told.do(applied("web", "web", ingress=public()))
+    packet = recorded(told, at, at)
+    back = {
+        "is_reply": True,
+        "source": msgspec.to_builtins(packet.destination),
+        "destination": msgspec.to_builtins(packet.source),
+        "IP": {"source": packet.IP.destination, "destination": packet.IP.source},
+        "l4": {"TCP": {"source_port": 80, "destination_port": 43_000}},
+    }
+    answer = why_flow(told.history, recorded(told, at, at, **http("http://web/admin", verdict="DROPPED", **back)))
+    assert answer.flow is not None
+    assert (answer.verdict, answer.request) == ("DENIED", "GET web/admin")
+    assert answer.flow.note == "it is an answer: its request is what was judged"
+    other = why_flow(told.history, recorded(told, at, at, **http("http://web/admin", verdict="FORWARDED")))
+    assert other.flow is not None
+    assert other.flow.note == f"the proxy's verdict was FORWARDED, and the rules of position {at} say DENIED"
+    gone = why_flow(told.history, recorded(told, at, at, **http("") | {"l7": {"type": "REQUEST", "http": {}}}))
+    assert gone.flow is not None
+    assert (gone.request, gone.flow.note) == (
+        "",
+        "what was asked is not recorded any more, so it is the connection that was judged",
+    )
+
+
+def test_kafka_and_dns_are_judged_too(told: Story) -> None:
+    rules = {"kafka": [{"role": "produce", "topic": "orders"}]}
+    term = {"fromEndpoints": [selector("app=client")], "toPorts": [{**ports("80/TCP")[0], "rules": rules}]}
+    at = told.do(applied("web", "web", ingress=[term]))
+    for topic, verdict in (("orders", "ALLOWED"), ("others", "DENIED")):
+        kafka = {"api_key": "produce", "api_version": 9, "correlation_id": 7, "topic": topic}
+        flow = recorded(told, at, at, **http("") | {"l7": {"type": "REQUEST", "kafka": kafka}})
+        found = why_flow(told.history, flow)
+        assert (found.verdict, found.request) == (verdict, f"produce {topic}")
+    names = {"dns": [{"matchPattern": "*.example.org"}]}
+    out = {"toEndpoints": [selector("app=web")], "toPorts": [{**ports("80/TCP")[0], "rules": names}]}
+    told.do(DeletePolicies(refs=(PolicyRef("CiliumNetworkPolicy", "shop", "web"),)))
+    at = told.do(applied("client", "client", egress=[out]))
+    for name, verdict in (("api.example.org.", "ALLOWED"), ("example.com.", "DENIED")):
+        flow = recorded(told, at, at, **http("") | {"l7": {"type": "REQUEST", "dns": {"query": name}}})
+        found = why_flow(told.history, flow)
+        assert (found.verdict, found.request) == (verdict, name)
 
 
 def test_an_excerpt_is_the_part_that_a_path_names() -> None:
