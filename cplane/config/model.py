@@ -15,6 +15,7 @@ from cplane.config.bpf import BpfConfig
 from cplane.config.dns import DnsConfig
 from cplane.config.metrics import BadMetric, WantedMetric, parse_metrics
 from cplane.config.proxy import ProxyConfig
+from cplane.config.redaction import RedactionConfig
 from cplane.config.tls import TlsFiles, tls_faults, tls_help
 from cplane.domain.service import MAGLEV_SIZES, ServiceOptions
 from cplane.errors import Rejected
@@ -52,7 +53,7 @@ class BadConfig(Rejected):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class HubbleConfig:
+class HubbleConfig(RedactionConfig):
     """Observation: how many flows are kept, what is recorded, and who may ask over TCP."""
 
     ring_records: int = field(
@@ -160,6 +161,7 @@ class HubbleConfig:
                 yield Fault(key, f"{path!r} is not an absolute path")
         if self.archive_max_mb < 1:
             yield Fault("archive_max_mb", "0 leaves no room; to keep no older flows, leave out hubble.archive_path")
+        yield from (Fault(key, message) for key, message in self.redaction_faults())
         if self.listen_tcp:
             yield from _host_port("listen_tcp", self.listen_tcp)
             if not self.tls_cert and not self.allow_plaintext_tcp:

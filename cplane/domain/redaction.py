@@ -32,6 +32,9 @@ class Redaction:
         return not (self.headers or self.query or self.userinfo or self.kafka_api_key)
 
 
+NO_REDACTION: Final = Redaction()
+
+
 def redact(access: Access, redaction: Redaction) -> Access:
     """The record as it may be told. It is the same one where nothing is to be left out."""
     if redaction.is_nothing:

@@ -11,6 +11,7 @@ import yaml
 from cplane.domain.policy.document import did_you_mean
 from cplane.domain.policy.explanation import Explanation, Nearest, RuleHit
 from cplane.domain.policy.kafka import KafkaRequest
+from cplane.domain.redaction import REDACTED
 from cplane.domain.verdict import Direction
 from cplane.errors import NotFound
 from cplane.events.endpoint import EndpointCreated
@@ -335,6 +336,8 @@ def _request_notes(flow: RecordedFlow, found: Why, position: int) -> Iterator[st
     if asked is None:
         yield "what was asked is not recorded any more, so it is the connection that was judged"
         return
+    if REDACTED in str(asked):
+        yield "parts of it were left out when it was recorded: rules about these were asked without them"
     if isinstance(asked, KafkaRequest):
         yield "flows do not say the client's id: rules with a clientID were asked without one"
     if flow.is_reply:

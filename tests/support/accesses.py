@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from cplane.domain.access import Access, Address, Dns, Http, Kafka, Phase
 from cplane.domain.policy.rule import PolicyRef
+from cplane.domain.redaction import NO_REDACTION, Redaction
 from cplane.domain.verdict import Direction, Verdict
 from cplane.hubble.parser.seven import AccessParser
 from cplane.hubble.store import FlowStore
@@ -40,9 +41,15 @@ def access(payload: Http | Dns | Kafka = GET, **fields: Any) -> Access:
     return Access(**given | fields)
 
 
-def take(store: FlowStore, *records: Access, lost: int = 0, world: World | None = None) -> AccessParser:
+def take(
+    store: FlowStore,
+    *records: Access,
+    lost: int = 0,
+    world: World | None = None,
+    redaction: Redaction = NO_REDACTION,
+) -> AccessParser:
     """The records are in the store, with the position 5."""
-    parser = AccessParser(store, world or World(), position=lambda: 5, now_ns=lambda: START_NS + 1)
+    parser = AccessParser(store, world or World(), position=lambda: 5, now_ns=lambda: START_NS + 1, redaction=redaction)
     parser.accesses(records, lost)
     return parser
 

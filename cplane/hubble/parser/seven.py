@@ -8,6 +8,7 @@ import numpy as np
 
 from cplane.domain.access import Access, Phase
 from cplane.domain.policy.rule import PolicyRef
+from cplane.domain.redaction import NO_REDACTION, Redaction, redact
 from cplane.domain.verdict import Direction
 from cplane.hubble.detail import ACCESS, Detail, Request
 from cplane.hubble.parser.ends import Around, EndResolver, Ends
@@ -38,14 +39,21 @@ class _Place(NamedTuple):
 class AccessParser:
     """Turns records of proxies into flows of the store, and wakes who follows it.
 
-    `position` is the log position that is in force, `now_ns` UTC.
+    `position` is the log position that is in force, `now_ns` UTC. What `redaction` leaves out is in no flow, whoever
+    the record is from.
     """
 
     def __init__(
-        self, store: FlowStore, getters: Getters, *, position: Callable[[], int], now_ns: Callable[[], int]
+        self,
+        store: FlowStore,
+        getters: Getters,
+        *,
+        position: Callable[[], int],
+        now_ns: Callable[[], int],
+        redaction: Redaction = NO_REDACTION,
     ) -> None:
         self._store, self._getters = store, getters
-        self._position, self._now_ns = position, now_ns
+        self._position, self._now_ns, self._redaction = position, now_ns, redaction
         self._ends = EndResolver(store, getters)
         self._places: dict[str, _Place | None] = {}
         self._policies: dict[tuple[PolicyRef, ...], int] = {}
@@ -89,7 +97,7 @@ class AccessParser:
 
     def _take(self, records: list[Access], sources: list[_Place], destinations: list[_Place]) -> None:
         count, store = len(records), self._store
-        places = store.payloads.append([encoded(one) for one in records])
+        places = store.payloads.append([encoded(redact(one, self._redaction)) for one in records])
         batch: dict[str, Array] = {
             "time_ns": _column("time_ns", (min(max(one.time_ns, 0), _TIME_MAX) for one in records), count),
             "origin": np.full(count, self._position(), COLUMNS["origin"]),

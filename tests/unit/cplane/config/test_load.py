@@ -12,6 +12,7 @@ from cplane.config.bpf import BpfConfig
 from cplane.config.load import KEYS, agent_options, load
 from cplane.config.model import AgentConfig, BadConfig, HubbleConfig, LbConfig
 from cplane.config.tls import TlsFiles
+from cplane.domain.redaction import Redaction
 
 
 def told(
@@ -207,6 +208,14 @@ def test_every_value_is_checked_and_the_message_starts_with_its_key(values: dict
     assert str(bad.value) == error
 
 
+def test_what_flows_keep_secret_is_off_unless_it_is_asked_for():
+    given = {"redact_http_urlquery": True, "redact_kafka_apikey": True}
+    assert HubbleConfig(**given).redaction.is_nothing
+    assert HubbleConfig(redact_enabled=True).redaction == Redaction(headers=True, userinfo=True)
+    all_of_it = HubbleConfig(redact_enabled=True, redact_http_headers_deny=("X-Token",), **given).redaction
+    assert all_of_it == Redaction(True, frozenset(), frozenset({"x-token"}), True, True, True)
+
+
 @pytest.mark.parametrize(("given", "path"), [(None, "/s/flows.ring"), ("", ""), ("/elsewhere/ring", "/elsewhere/ring")])
 def test_flows_are_in_the_state_folder_unless_something_else_is_said(given: str | None, path: str):
     assert AgentConfig(node_name="n", state_dir="/s/", hubble=HubbleConfig(ring_path=given)).ring_path == path
@@ -218,6 +227,13 @@ def test_flows_are_in_the_state_folder_unless_something_else_is_said(given: str 
         ({"ring_records": 1000}, "hubble.ring_records: 1000 is not a power of two from 1024 to 16777216"),
         ({"ring_records": 0}, "hubble.ring_records: 0 is not a power of two from 1024 to 16777216"),
         ({"ring_path": "flows"}, "hubble.ring_path: 'flows' is not an absolute path"),
+        (
+            {"redact_http_headers_allow": ("a",), "redact_http_headers_deny": ("b",)},
+            (
+                "hubble.redact_http_headers_deny: give either these, or hubble.redact_http_headers_allow: "
+                "what becomes of others is not clear with both"
+            ),
+        ),
         ({"archive_path": "old"}, "hubble.archive_path: 'old' is not an absolute path"),
         (
             {"archive_max_mb": 0},

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cplane.domain.access import Access, Address, Dns, Http, Kafka, Phase
+from cplane.domain.redaction import REDACTED, Redaction
 from cplane.domain.verdict import Direction, Verdict
 from cplane.hubble.endpoint import Service
 from cplane.hubble.flow import FlowBuilder
@@ -190,6 +191,16 @@ def _layer(record: Access) -> flow_pb2.Layer7:
 
 def _context(flow: flow_pb2.Flow) -> flow_pb2.TraceContext | None:
     return flow.trace_context if flow.HasField("trace_context") else None
+
+
+def test_what_is_to_be_left_out_is_in_no_flow() -> None:
+    store = stored([])
+    take(
+        store, access(GET._replace(url="http://u:p@api/x?secret")), redaction=Redaction(True, query=True, userinfo=True)
+    )
+    (flow,) = flows_of(store)
+    assert (flow.l7.http.url, flow.Summary) == (f"http://u:{REDACTED}@api/x", f"HTTP/1.1 GET http://u:{REDACTED}@api/x")
+    assert {one.value for one in flow.l7.http.headers} == {REDACTED}
 
 
 def test_texts_and_headers_have_a_largest_length() -> None:

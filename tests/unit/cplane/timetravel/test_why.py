@@ -9,6 +9,7 @@ from cplane.deciders.config import ChangeOptions
 from cplane.deciders.endpoint import DeleteEndpoint
 from cplane.deciders.policy import DeletePolicies
 from cplane.domain.policy.rule import PolicyRef
+from cplane.domain.redaction import REDACTED
 from cplane.timetravel.flows import RecordedFlow, pick_flow
 from cplane.timetravel.history import NoSuchMoment
 from cplane.timetravel.traffic import question_of
@@ -192,6 +193,8 @@ def test_an_answer_is_judged_by_its_request_and_what_is_unknown_is_said(told: St
     other = why_flow(told.history, recorded(told, at, at, **http("http://web/admin", verdict="FORWARDED")))
     assert other.flow is not None
     assert other.flow.note == f"the proxy's verdict was FORWARDED, and the rules of position {at} say DENIED"
+    hidden = why_flow(told.history, recorded(told, at, at, **http(f"http://u:{REDACTED}@web/{REDACTED}")))
+    assert hidden.flow is not None and hidden.flow.note.startswith("parts of it were left out")
     gone = why_flow(told.history, recorded(told, at, at, **http("") | {"l7": {"type": "REQUEST", "http": {}}}))
     assert gone.flow is not None
     assert (gone.request, gone.flow.note) == (
