@@ -5,7 +5,8 @@ encoded `flow.Flow`. Places count bytes and never go back; what lies farther bac
 the flow then says only of what kind its request was. Each payload has a checksum, so that one that was overwritten
 while it was read, or lies in a damaged file, is gone as well.
 
-In a file: a page with magic, version, capacity and the flow ring's id, a page with the end, and the bytes.
+In a file: a page with magic, version, capacity and the flow ring's id, a page with the end and the first place that
+there was, and the bytes.
 """
 
 import mmap
@@ -31,7 +32,8 @@ _PAGE: Final = 4096
 _DATA_AT: Final = 2 * _PAGE
 _HEADER: Final = struct.Struct(f"<8sIQ{ID_BYTES}s")
 _FRAME: Final = struct.Struct("<II")  # length, CRC-32
-_END: Final = struct.Struct("<Q")
+_PLACES: Final = struct.Struct("<QQ")
+_SEED: Final = 1  # of checksums, so that bytes that were never written are no payload
 
 
 class Payloads(Protocol):
@@ -70,12 +72,13 @@ class PayloadRing:
         self._memory: mmap.mmap | None = None if file is None else file.memory
         self._at = 0 if file is None else _DATA_AT  # where the first byte lies
         self.end = start if file is None else file.end  # the place of the next payload
+        self._floor = start if file is None else file.floor
         self._begun = self.end  # bytes before it may be written already
 
     @property
     def oldest(self) -> int:
         """No payload before this place is there; it grows while one is read."""
-        return self._begun - self.capacity
+        return max(self._floor, self._begun - self.capacity)
 
     def append(self, payloads: Sequence[bytes]) -> list[int]:
         """The payloads are in it; the place of each. None is longer than a quarter of the ring."""
@@ -88,7 +91,7 @@ class PayloadRing:
             self._make_room(place + size)
             memory, at = self._ours(), self._at + place % self.capacity
             self._begun = place + size
-            memory[at : at + size] = _FRAME.pack(len(payload), zlib.crc32(payload)) + payload
+            memory[at : at + size] = _FRAME.pack(len(payload), zlib.crc32(payload, _SEED)) + payload
             self.end = place + size
             places.append(place)
         if self._file is not None:
@@ -98,7 +101,7 @@ class PayloadRing:
     def at(self, place: int) -> bytes | None:
         """The payload at the place; None: it is gone. From any thread."""
         memory = self._memory
-        if memory is None or not max(0, self.oldest) <= place < self.end:
+        if memory is None or not self.oldest <= place < self.end:
             return None
         offset = place % self.capacity
         at = self._at + offset
@@ -106,7 +109,7 @@ class PayloadRing:
         if length > self.capacity - offset - _FRAME.size:
             return None
         payload = memory[at + _FRAME.size : at + _FRAME.size + length]
-        return payload if place >= self.oldest and zlib.crc32(payload) == checksum else None
+        return payload if place >= self.oldest and zlib.crc32(payload, _SEED) == checksum else None
 
     def close(self) -> None:
         """Everything is on disk, and nothing is held but what was read. Raises OSError."""
@@ -137,7 +140,7 @@ class PayloadRing:
         detail = "those of later flows do not survive a restart; make room, then restart the agent"
         log.error(line("requests are in memory only", path=self._file.path, error=str(error), detail=detail))
         memory = mmap.mmap(-1, self.capacity)
-        memory[:] = self._file.memory[_DATA_AT : _DATA_AT + self.capacity]
+        memory[:] = self._file.read()
         self._memory, self._at = memory, 0
         self._file.release()
         self._file = None
@@ -155,11 +158,24 @@ class PayloadFile:
     @property
     def end(self) -> int:
         """The place behind the last payload."""
-        return int(_END.unpack_from(self.memory, _PAGE)[0])
+        return int(_PLACES.unpack_from(self.memory, _PAGE)[0])
+
+    @property
+    def floor(self) -> int:
+        """The place at which the ring began."""
+        return int(_PLACES.unpack_from(self.memory, _PAGE)[1])
+
+    def begin(self, place: int) -> None:
+        """The ring is empty, and begins there."""
+        _PLACES.pack_into(self.memory, _PAGE, place, place)
 
     def commit(self, end: int) -> None:
         """The bytes before that place are written."""
-        _END.pack_into(self.memory, _PAGE, end)
+        _PLACES.pack_into(self.memory, _PAGE, end, self.floor)
+
+    def read(self) -> bytes:
+        """All of its bytes. Not by the mapping: to look at a page without a block would take one, or end us."""
+        return os.pread(self._fd, self.capacity, _DATA_AT)
 
     def make_room(self, stop: int) -> None:
         """The disk has room for all bytes before that place. Raises OSError.
@@ -232,7 +248,7 @@ def create_payloads(path: str, ring_id: bytes, *, start: int = 0, capacity: int 
         os.ftruncate(fd, _DATA_AT + capacity)
         os.posix_fallocate(fd, 0, _DATA_AT)
         file = PayloadFile(path, fd, capacity)
-        file.commit(start)
+        file.begin(start)
         os.pwrite(fd, _HEADER.pack(MAGIC, VERSION, capacity, ring_id), 0)  # the last: then the file is complete
         return PayloadRing(capacity, file=file)
     except BaseException:

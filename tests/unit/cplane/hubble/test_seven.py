@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from cplane.domain.access import Access, Address, Dns, Http, Kafka, Phase
 from cplane.domain.redaction import REDACTED, Redaction
@@ -261,17 +260,3 @@ def test_a_request_that_is_farther_back_than_there_is_room_for_has_its_kind_left
     assert (first.Summary, first.source.pod_name) == ("", "web-7f9")
     assert last.l7.http.url == "http://api/99"
     assert query.l7.dns.query == QUERY.query
-
-
-@given(sizes=st.lists(st.integers(0, 300), max_size=200))
-def test_a_ring_of_payloads_has_the_last_ones_whole(sizes: list[int]) -> None:
-    ring = PayloadRing(2048)
-    given_ = [bytes([number % 251]) * size for number, size in enumerate(sizes)]
-    places = ring.append(given_)
-    assert places == sorted(set(places))
-    found = [ring.at(place) for place in places]
-    kept = [number for number, one in enumerate(found) if one is not None]
-    assert kept == list(range(len(sizes) - len(kept), len(sizes)))
-    assert [found[number] for number in kept] == [given_[number] for number in kept]
-    assert sum(len(given_[number]) + 8 for number in kept) <= 2048
-    assert ring.at(ring.end) is None
