@@ -43,6 +43,7 @@ from cplane.eventlog.stored import StoredLog
 from cplane.eventlog.verify import verify_file, with_node
 from cplane.hubble.debugring import DebugRing
 from cplane.hubble.ingest import pump
+from cplane.hubble.parser.seven import AccessParser
 from cplane.hubble.parser.threefour import Parser
 from cplane.hubble.recorded import Recorded
 from cplane.hubble.server import services as hubble_services
@@ -71,6 +72,7 @@ async def run(config: AgentConfig) -> None:
         world, tables = await _folded(opened)
         observed: Observed
         names: LearnedNames
+        accesses: AccessParser
         datapath = await to_thread.run_sync(
             open_datapath,
             config,
@@ -89,7 +91,7 @@ async def run(config: AgentConfig) -> None:
 
             proxies = Proxies(
                 config,
-                lambda records, lost: None,
+                lambda records, lost: accesses.accesses(records, lost),  # noqa: PLW0108  # so does `accesses`
                 lambda answer: names.learn(answer),  # noqa: PLW0108  # `names` comes after
                 prepare=datapath.prepare_proxies,
             )
@@ -105,6 +107,13 @@ async def run(config: AgentConfig) -> None:
             )
             telling.started(world)
             observed = Observed(engine, datapath.netns_cookie)
+            accesses = AccessParser(
+                history.store,
+                observed,
+                position=datapath.position,
+                now_ns=clock.now_ns,
+                redaction=config.hubble.redaction,
+            )
             names = LearnedNames(engine, datapath.connected, clock, limits_of(config.dns))
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(_until_told, tasks.cancel_scope)

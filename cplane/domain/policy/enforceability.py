@@ -6,6 +6,7 @@ Nothing is ever enforced wider than it is written: what would be is refused, and
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from cplane.domain.policy.redirection import PARSERS
 from cplane.domain.policy.rule import AuthType, CloudRef, PortMatch, Rule, Term
 from cplane.domain.ports import PORTLESS_PROTOCOLS
 
@@ -31,8 +32,8 @@ def _rule_notes(rule: Rule) -> Iterator[Note]:
 def _term_notes(rule: Rule) -> Iterator[Note]:
     for term in rule.terms:
         yield from _peer_notes(term)
-        if term.redirect is not None:
-            yield Note(term.path, f"there is no proxy for {term.redirect}: this traffic is dropped (180)")
+        if term.redirect is not None and term.redirect.parser not in PARSERS:
+            yield Note(term.path, f"there is no proxy for {term.redirect}: this traffic is dropped (178)")
         if term.auth not in {None, AuthType.DISABLED}:
             yield Note(term.path, "there is no mutual authentication: this traffic is dropped (189)")
         for match in term.l4 or ():

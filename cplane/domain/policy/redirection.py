@@ -12,6 +12,10 @@ PORT_MAX = 19_999
 """Proxy ports, as Cilium's `--proxy-port-min` and `-max` give them."""
 
 
+PARSERS = frozenset({"http", "tls", "kafka", "dns"})
+"""What there is a proxy for; all else that a rule wants to be read is dropped."""
+
+
 class RedirectRule(NamedTuple):
     """Requests that may pass by one term of a policy; `redirect` None: all of them."""
 
