@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TypeVar
@@ -49,6 +50,7 @@ table inet kafka {
 HANDED_OVER = """
     iifname "%s" meta nfproto ipv4 tcp dport 9092 tproxy ip to 127.0.0.1:%d meta mark set 0x200 accept
     iifname "%s" meta nfproto ipv6 tcp dport 9092 tproxy ip6 to [::1]:%d meta mark set 0x200 accept
+    iifname "%s" tcp dport 9092 drop
 """
 
 
@@ -61,6 +63,7 @@ class KafkaSite:
         self.lost = 0
         self._portal: BlockingPortal
         self._server: ProxyServer
+        self._running: Future[object]
         self._process: subprocess.Popen[bytes] | None = None
 
     # ---- rules ----
@@ -111,14 +114,20 @@ class KafkaSite:
         with start_blocking_portal() as portal:
             self._portal = portal
             self._server = ProxyServer(UnixAddress(str(self.path / "channel.sock")), seen)
-            running, _ = portal.start_task(self._server.run)
+            self._running, _ = portal.start_task(self._server.run)
             try:
                 yield
             finally:
-                running.cancel()
+                self.stop_agent()
 
-    def start_proxy(self, *arguments: str) -> int:
-        """The proxy's process id."""
+    def stop_agent(self) -> None:
+        """Nobody listens at the channel any more."""
+        if not self._running.done():
+            self._running.cancel()
+            time.sleep(0.05)
+
+    def start_proxy(self, *arguments: str, connected: bool = True) -> int:
+        """The proxy's process id; it has found the agent, if `connected`."""
         command = [
             *("ip", "netns", "exec", self.router.name, sys.executable, "-m", "cplane.proxy.kafka"),
             *("--channel", str(self.path / "channel.sock"), "--rules", str(self.path / "kafka.rules"), *arguments),
@@ -126,7 +135,7 @@ class KafkaSite:
         with open(self.path / "proxy.log", "ab") as log:
             self._process = subprocess.Popen(command, stderr=log, start_new_session=True)
         until = time.monotonic() + 15
-        while not self._server.backend("kafka").is_connected:
+        while connected and not self._server.backend("kafka").is_connected:
             assert self._process.poll() is None and time.monotonic() < until, (self.path / "proxy.log").read_text()
             time.sleep(0.01)
         return self._process.pid
@@ -211,7 +220,7 @@ def kafka_site(path: Path, *arguments: str, host: str = BROKER) -> Iterator[Kafk
         handed = ""
         for number, (name, netns) in enumerate(services.items(), 1):
             _link(netns, router, name, number)
-            handed += HANDED_OVER % (name, PROXY_PORTS[name], name, PROXY_PORTS[name])
+            handed += HANDED_OVER % (name, PROXY_PORTS[name], name, PROXY_PORTS[name], name)
         _link(other, router, "direct", 3)
         _forward(router)
         for family in ("-4", "-6"):

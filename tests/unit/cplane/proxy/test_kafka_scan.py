@@ -85,12 +85,9 @@ def test_a_header_that_makes_no_sense_is_garbage(frame):
         read_header(frame)
 
 
-def test_what_follows_a_message_is_garbage():
-    frame = ask(make(3, 1, topics=None))
+def test_what_follows_a_message_is_not_looked_at():
+    frame = framed(ask(make(3, 1, topics=None))[4:] + b"x")
     assert read_request(frame, read_header(frame)).topics is None
-    frame = framed(frame[4:] + b"x")
-    with pytest.raises(Garbage):
-        read_request(frame, read_header(frame))
 
 
 @given(st.sampled_from(VERSIONS), st.binary(max_size=60))
