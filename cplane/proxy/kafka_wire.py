@@ -96,7 +96,7 @@ def read_header(frame: Buffer) -> Header:
 
 
 def read_request(frame: Buffer, header: Header) -> Entity:
-    """Raises Garbage. What follows the message does not matter: brokers do not look at it, and librdkafka sends some."""
+    """Raises Garbage. What follows the message does not matter: brokers do not look at it, librdkafka sends some."""
     assert header.codec is not None, header
     return _read(header.codec.request, frame, header.body, ITEMS)
 
