@@ -14,8 +14,8 @@ from typing import ClassVar, Final, Protocol, TypeAlias, get_args, get_origin
 from cplane.errors import Rejected
 
 Buffer: TypeAlias = bytes | memoryview
-Scan: TypeAlias = Callable[[Buffer, int, list[int]], int]
-"""Bytes, where to begin, and how many items there may still be, which it reduces → where it ends."""
+Scan: TypeAlias = "Callable[[Buffer, int, Found], int]"
+"""Bytes, where to begin, and what was found so far, which it adds to → where it ends."""
 
 _SIZES: Final = {
     "bool": 1,
@@ -33,6 +33,30 @@ _SIZES: Final = {
     "datetime_i64": 8,
 }
 _VARINT_BITS: Final = 35
+
+
+class Found:
+    """What a scan has found: `left` is how many items there may still be.
+
+    `unknown` are sections of tagged fields some of which kio does not know, and refuses to skip: where each begins and
+    ends, and what it would be without them. Newer clients and brokers may send such (KIP-482).
+    """
+
+    __slots__ = ("left", "unknown")
+
+    def __init__(self, left: int) -> None:
+        self.left = left
+        self.unknown: list[tuple[int, int, bytes]] = []
+
+    def known(self, frame: Buffer) -> Buffer:
+        """The frame without what is unknown."""
+        if not self.unknown:
+            return frame
+        parts, at = [], 0
+        for start, end, instead in self.unknown:
+            parts += [frame[at:start], instead]
+            at = end
+        return b"".join((*parts, frame[at:]))
 
 
 class Garbage(Rejected):
@@ -94,23 +118,23 @@ def uvarint(frame: Buffer, at: int) -> tuple[int, int]:
 
 def after_tags(frame: Buffer, at: int) -> int:
     """Where the tagged fields that begin here end. Raises Garbage."""
-    return _NO_TAGS(frame, at, [len(frame)])
+    return _NO_TAGS(frame, at, Found(0))
 
 
 def _all(steps: tuple[Scan, ...]) -> Scan:
     if len(steps) == 1:
         return steps[0]
 
-    def scan(frame: Buffer, at: int, left: list[int]) -> int:
+    def scan(frame: Buffer, at: int, found: Found) -> int:
         for step in steps:
-            at = step(frame, at, left)
+            at = step(frame, at, found)
         return at
 
     return scan
 
 
 def _skip(size: int) -> Scan:
-    def scan(frame: Buffer, at: int, _left: list[int]) -> int:
+    def scan(frame: Buffer, at: int, _found: Found) -> int:
         at += size
         if at > len(frame):
             raise Garbage("a message that ends too early")
@@ -122,7 +146,7 @@ def _skip(size: int) -> Scan:
 def _length(width: int) -> Scan:
     """A signed length and as many bytes; -1 is null."""
 
-    def scan(frame: Buffer, at: int, _left: list[int]) -> int:
+    def scan(frame: Buffer, at: int, _found: Found) -> int:
         size = int.from_bytes(frame[at : at + width], signed=True)
         end = at + width + (max(0, size))
         if size < -1 or end > len(frame):
@@ -132,7 +156,7 @@ def _length(width: int) -> Scan:
     return scan
 
 
-def _compact(frame: Buffer, at: int, _left: list[int]) -> int:
+def _compact(frame: Buffer, at: int, _found: Found) -> int:
     size, at = uvarint(frame, at)
     at += size - 1 if size else 0
     if at > len(frame):
@@ -143,7 +167,7 @@ def _compact(frame: Buffer, at: int, _left: list[int]) -> int:
 def _array(item: Scan, size: int | None, *, flexible: bool) -> Scan:
     """Items of `size` bytes, None: of as many as each has, at least one."""
 
-    def scan(frame: Buffer, at: int, left: list[int]) -> int:
+    def scan(frame: Buffer, at: int, found: Found) -> int:
         if flexible:
             count, at = uvarint(frame, at)
             count -= 1
@@ -151,13 +175,13 @@ def _array(item: Scan, size: int | None, *, flexible: bool) -> Scan:
             count = int.from_bytes(frame[at : at + 4], signed=True)
             at += 4
         if count > 0:
-            left[0] -= count
-            if count * (size or 1) > len(frame) - at or left[0] < 0:
+            found.left -= count
+            if count * (size or 1) > len(frame) - at or found.left < 0:
                 raise Garbage(f"an array of {count} items")
             if size is not None:
                 return at + count * size
             for _ in range(count):
-                at = item(frame, at, left)
+                at = item(frame, at, found)
         elif count < -1 or at > len(frame):
             raise Garbage(f"an array of {count} items")
         return at
@@ -168,31 +192,49 @@ def _array(item: Scan, size: int | None, *, flexible: bool) -> Scan:
 def _maybe(item: Scan) -> Scan:
     """A part that a byte before it says is there."""
 
-    def scan(frame: Buffer, at: int, left: list[int]) -> int:
+    def scan(frame: Buffer, at: int, found: Found) -> int:
         if at >= len(frame):
             raise Garbage("a message that ends too early")
-        return at + 1 if frame[at] >= 0x80 else item(frame, at + 1, left)
+        return at + 1 if frame[at] >= 0x80 else item(frame, at + 1, found)
 
     return scan
 
 
 def _tags(known: dict[int, Scan]) -> Scan:
-    def scan(frame: Buffer, at: int, left: list[int]) -> int:
+    def scan(frame: Buffer, at: int, found: Found) -> int:
         if at < len(frame) and not frame[at]:
             return at + 1
+        start = at
         count, at = uvarint(frame, at)
+        kept: list[Buffer] = []
         for _ in range(count):  # each takes two bytes, or there is no such byte
+            begin = at
             tag, at = uvarint(frame, at)
             size, at = uvarint(frame, at)
             end = at + size
             if end > len(frame):
                 raise Garbage(f"a tagged field of {size} bytes")
-            if tag in known and known[tag](frame[:end], at, left) != end:
-                raise Garbage("a tagged field of another size than it says")
+            if tag in known:
+                inner = Found(found.left)
+                if known[tag](frame[:end], at, inner) != end or inner.unknown:
+                    raise Garbage("a tagged field of another size than it says, or with what nobody knows")
+                found.left = inner.left
+                kept.append(frame[begin:end])
             at = end
+        if len(kept) < count:
+            found.unknown.append((start, at, b"".join((_varint(len(kept)), *kept))))
         return at
 
     return scan
+
+
+def _varint(value: int) -> bytes:
+    """The number as `uvarint` reads it."""
+    made = bytearray()
+    while value > 0x7F:  # seven bits in each byte
+        made.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes((*made, value))
 
 
 _NO_TAGS: Final = _tags({})

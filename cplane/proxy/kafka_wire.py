@@ -22,7 +22,7 @@ from kio.serial import entity_reader, entity_writer
 from kio.serial.errors import SerialError
 
 from cplane.domain.policy.kafka import API_KEYS
-from cplane.proxy.kafka_scan import Buffer, Entity, Garbage, after_tags, scanner
+from cplane.proxy.kafka_scan import Buffer, Entity, Found, Garbage, after_tags, scanner
 
 ITEMS: Final = 20_000
 """Items of arrays in a request; in an answer there may be ten times as many."""
@@ -109,13 +109,15 @@ def read_response(frame: Buffer, codec: Codec) -> Entity:
 
 
 def _read(entity: type[Entity], frame: Buffer, start: int, items: int) -> Entity:
-    end = scanner(entity)(frame, start, [items])
+    scanned = Found(items)
+    end = scanner(entity)(frame, start, scanned)
+    known = scanned.known(frame)
     try:
         found: Entity
-        found, size = _reader(entity)(frame, start)
-    except (SerialError, ValueError, OverflowError) as error:
+        found, size = _reader(entity)(known, start)
+    except (SerialError, ValueError, OverflowError, LookupError) as error:
         raise Garbage(f"no {entity.__name__}: {error}") from error
-    if start + size != end:
+    if start + size != end + len(known) - len(frame):
         raise Garbage(f"{entity.__name__} ends where it does not")
     return found
 

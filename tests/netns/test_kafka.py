@@ -6,14 +6,21 @@ import socket
 import subprocess
 import time
 
+import anyio
 import pytest
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from cplane.domain.policy.kafka import KafkaRule
-from cplane.domain.verdict import Verdict
+from cplane.domain.policy.redirection import Redirection, RedirectRule
+from cplane.domain.verdict import Direction, Verdict
+from cplane.proxy.channel_server import ProxyServer
+from cplane.proxy.kafka_program import program
+from cplane.proxy.process import Process
+from cplane.transport.address import UnixAddress
 from tests.support.kafka_clients import CLIENTS, consume, produce
 from tests.support.kafka_messages import ask, make, replied
 from tests.support.kafka_site import ADDRESSES, BROKER, BROKER6, PORT, REFS, kafka_site, listening
+from tests.support.netns import namespace
 
 pytestmark = [
     pytest.mark.root,
@@ -201,3 +208,41 @@ def test_ipv6_is_proxied_like_ipv4(tmp_path):
         assert produce(site.services["service1"], "confluent", "secret", "6", server) in REFUSALS
         assert consume(site.services["service2"], "confluent", "topic1", "six", server) == ["6"]
         assert {one.source.ip for one in site.told(api="produce")} == {ADDRESSES["service1"][1]}
+
+
+def test_a_proxy_that_is_killed_serves_its_ports_again_at_once_and_goes_on_without_the_agent(tmp_path):
+    told = Redirection(Direction.EGRESS, 6, PORT, "kafka", (RedirectRule(None, "", None),))
+
+    async def until(condition):
+        while not condition():  # noqa: ASYNC110  # nobody tells
+            await anyio.sleep(0.002)
+
+    async def work():
+        with anyio.fail_after(30):
+            server = ProxyServer(UnixAddress(str(tmp_path / "channel.sock")), lambda *_: None)
+            process = Process(program(tmp_path))
+            backend = server.backend("kafka", process.run)
+            async with anyio.create_task_group() as tasks:
+                await tasks.start(server.run)
+                tasks.start_soon(backend.run)
+                await backend.apply({10001: told}, ())
+                await until(lambda: not backend.problems())
+                os.kill(process.pid, signal.SIGKILL)
+                await until(backend.problems)
+                began = anyio.current_time()
+                await until(lambda: not backend.problems())
+                took_s = anyio.current_time() - began
+                pid = process.pid
+                tasks.cancel_scope.cancel()
+            os.kill(pid, 0)
+            await process.stop()
+            return took_s, process.starts
+
+    def run():
+        subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+        return anyio.run(work)
+
+    with namespace() as netns:
+        took_s, starts = netns.run(run)
+    assert starts == 2
+    assert took_s < 3  # it takes half a second where nothing else runs

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from kio.index import load_request_schema, load_response_schema
 
-from cplane.proxy.kafka_scan import Garbage, scanner
+from cplane.proxy.kafka_scan import Found, Garbage, scanner
 from cplane.proxy.kafka_wire import codec_of, fill, read_header, read_request, read_response, write_response
 from tests.support.kafka_messages import VERSIONS, ask, encoded, entities, framed, head, make, reply
 
@@ -21,13 +21,13 @@ MANY_COMPACT = b"\xff\xff\xff\xff\x0f"
 def test_every_message_that_kio_writes_ends_where_it_ends(load):
     for version in VERSIONS:
         made = encoded(fill(load(*version), {}))
-        assert scanner(load(*version))(made, 0, [100]) == len(made), version
+        assert scanner(load(*version))(made, 0, Found(100)) == len(made), version
 
 
 @given(st.data(), st.sampled_from(VERSIONS), st.sampled_from([load_request_schema, load_response_schema]))
 def test_any_message_ends_where_it_ends(data, version, load):
     made = encoded(data.draw(entities(load(*version))))
-    assert scanner(load(*version))(made + b"more", 0, [10_000]) == len(made)
+    assert scanner(load(*version))(made + b"more", 0, Found(10_000)) == len(made)
 
 
 @pytest.mark.parametrize(
@@ -88,6 +88,25 @@ def test_a_header_that_makes_no_sense_is_garbage(frame):
 def test_what_follows_a_message_is_not_looked_at():
     frame = framed(ask(make(3, 1, topics=None))[4:] + b"x")
     assert read_request(frame, read_header(frame)).topics is None
+
+
+def test_tagged_fields_that_nobody_knows_are_skipped():
+    plain = encoded(make(3, 12, topics=[{"name": "topic1"}, {"name": "topic2"}]))
+    assert plain.count(b"\0") > 3 and plain.endswith(b"\1\0\0")  # booleans, and tags
+    for tags in (b"\1\x7f\0", b"\1\5\3abc", b"\2\5\3abc\6\2de", b"\1\xff\1\0"):
+        body = plain[:-1].replace(b"topic1\0", b"topic1" + tags) + tags
+        frame = framed(head(3, 12, flexible=True) + body)
+        got = read_request(frame, read_header(frame))
+        assert [one.name for one in got.topics] == ["topic1", "topic2"]
+        header = framed(head(3, 12) + tags + plain)
+        assert read_request(header, read_header(header)).topics == got.topics
+
+
+def test_known_and_unknown_tagged_fields_may_stand_together():
+    plain = encoded(make(1, 12, cluster_id="here", topics=[{"topic": "topic1"}]))
+    assert plain.endswith(b"\1\0\5\5here")
+    frame = framed(head(1, 12, flexible=True) + plain[:-8] + b"\3\0\5\5here\x50\0\x51\1x")
+    assert read_request(frame, read_header(frame)) == make(1, 12, cluster_id="here", topics=[{"topic": "topic1"}])
 
 
 @given(st.sampled_from(VERSIONS), st.binary(max_size=60))
