@@ -14,6 +14,7 @@ from typing import Final
 import agent
 import history
 import hubble
+import l7
 import lb
 import log
 import net
@@ -32,11 +33,12 @@ SUITES: Final[Mapping[str, Callable[[Rig], Iterator[Result]]]] = {
     "history": history.measure,
     "hubble": hubble.measure,
     "lb": lb.measure,
+    "l7": l7.measure,
 }
 FAILURES: Final = (WrongError, AssertionError, CplaneError, GRPCError, OSError, subprocess.SubprocessError)
 """What ends a suite, and not the run: a number that would lie, an agent that does not answer, a tool that fails."""
 
-_NEEDS_ROOT: Final = frozenset({"net", "agent", "lb"})
+_NEEDS_ROOT: Final = frozenset({"net", "agent", "lb", "l7"})
 _STOPPED: Final = 130
 
 
