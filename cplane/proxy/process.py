@@ -99,7 +99,7 @@ class Process:
             self._tell_end()
 
     async def stop(self) -> None:
-        """No process of the program runs; one that does not go by itself is killed. Idempotent, and ends `run`."""
+        """No process of the program runs, and `run` ends. One that does not go by itself is killed. Idempotent."""
         self._stopped = True
         found = self._identity or read_identity(self._program.pid_file)
         if found is not None and is_alive(found):

@@ -1,16 +1,16 @@
-"""Envoy's access log as records of access: decoded, judged by the name of the route, and without what is private.
+"""Envoy's access log as records of access: judged by the name of the route, and without what is private.
 
 A request is told when it comes, with the verdict; its answer when it has been sent. One that is refused is answered by
 the proxy, and that answer was FORWARDED, as Hubble tells it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any, Final
 
-from envoy.config.core.v3 import base_pb2
+from envoy.config.core.v3 import address_pb2, base_pb2
 from envoy.data.accesslog.v3 import accesslog_pb2
-from envoy.service.accesslog.v3 import als_pb2
+from google.protobuf import wrappers_pb2
 
 from cplane.domain.access import Access, Address, Http, Phase
 from cplane.domain.verdict import Direction, Verdict
@@ -20,7 +20,6 @@ from cplane.xds.redaction import Redaction
 
 _TCP: Final = 6
 _START: Final = accesslog_pb2.DownstreamStart
-_UNNAMED: Final = base_pb2.METHOD_UNSPECIFIED
 _METHODS: Final = {number: name for name, number in base_pb2.RequestMethod.items()}
 _Entry = accesslog_pb2.HTTPAccessLogEntry
 _PROTOCOLS: Final = {
@@ -31,18 +30,14 @@ _PROTOCOLS: Final = {
     _Entry.HTTP3: "HTTP/3",
 }
 _SECOND_NS: Final = 1_000_000_000
-_ERRORS_FROM: Final = 500
-_ADDRESSES_MAX: Final = 16_384
+_REQUEST, _RESPONSE, _FORWARDED = Phase.REQUEST, Phase.RESPONSE, Verdict.FORWARDED  # looking them up costs
+_KNOWN_MAX: Final = 16_384
+_KNOWN_BYTES: Final = 256  # of what is looked up; longer ones are read each time
+
+_NO_HEADER: Final = ("", "")
 
 METHOD_HEADER: Final = ":method"
 """Also asked for: methods that have no number are told by it."""
-
-
-def accesses(message: als_pb2.StreamAccessLogsMessage, direction: Direction, redaction: Redaction) -> list[Access]:
-    """The records of a message, in their order. `direction`: what the log's name, which the first one has, says."""
-    if message.HasField("http_logs"):
-        return [_http(one, direction, redaction) for one in message.http_logs.log_entry]
-    return list(_tcp(message.tcp_logs.log_entry, direction))
 
 
 def direction_of(log_name: str) -> Direction:
@@ -50,68 +45,117 @@ def direction_of(log_name: str) -> Direction:
     return Direction.INGRESS if log_name == Direction.INGRESS.name.lower() else Direction.EGRESS
 
 
-def _http(entry: Any, direction: Direction, redaction: Redaction) -> Access:  # noqa: ANN401  # no types for messages
-    common, request = entry.common_properties, entry.request
-    told = read_name(common.route_name)
-    client, server = common.downstream_direct_remote_address.socket_address, common.downstream_local_address
-    source = _address(client.address, client.port_value)
-    destination = _address(server.socket_address.address, server.socket_address.port_value)
-    start = common.start_time
-    time_ns = start.seconds * _SECOND_NS + start.nanos
-    headers = request.request_headers
-    method = _METHODS[request.request_method] if request.request_method else headers.get(METHOD_HEADER, "")
-    url = redaction.url(f"{request.scheme or 'http'}://{request.authority}{request.path}")
-    protocol = _PROTOCOLS.get(entry.protocol_version, "HTTP")
-    if common.access_log_type == _START:
-        sent = redaction.headers([one for one in headers.items() if one[0] != METHOD_HEADER])
-        verdict = Verdict.FORWARDED if told.allowed else Verdict.DROPPED
-        payload = Http(method, url, protocol, 0, sent)
+class Reader:
+    """Reads messages (`cplane.xds.records`) of the log, and remembers headers: most are those of others before."""
+
+    def __init__(self, redaction: Redaction) -> None:
+        self._redaction = redaction
+        self._known: dict[bytes, tuple[str, str]] = {}
+
+    def accesses(self, message: Any, direction: Direction) -> list[Access]:  # noqa: ANN401  # has no type
+        """The records of a message, in their order. `direction`: what the log's name, in the first message, says."""
+        if message.HasField("http_logs"):
+            return [self._http(one, direction) for one in message.http_logs.log_entry]
+        return [_tcp(one.common_properties, direction) for one in message.tcp_logs.log_entry]
+
+    def _http(self, entry: Any, direction: Direction) -> Access:  # noqa: ANN401  # has no type
+        common, request = entry.common_properties, entry.request
+        told = read_name(common.route_name)
+        client, server = _address(common.downstream_direct_remote_address), _address(common.downstream_local_address)
+        start = common.start_time
+        time_ns = start.seconds * _SECOND_NS + start.nanos
+        number = request.request_method
+        method = _METHODS[number] if number else _pairs(request.request_headers).get(METHOD_HEADER, "")
+        url = f"{request.scheme or 'http'}://{request.authority}{request.path}"
+        if "@" in url or self._redaction.query:
+            url = self._redaction.url(url)
+        protocol = _PROTOCOLS.get(entry.protocol_version, "HTTP")
+        if common.access_log_type == _START:
+            verdict = Verdict.FORWARDED if told.allowed else Verdict.DROPPED
+            payload = Http(method, url, protocol, 0, self._headers(request.request_headers))
+            return Access(time_ns, _REQUEST, direction, verdict, _TCP, client, server, payload, told.port, told.rules)
+        response, took = entry.response, common.duration
+        latency_ns = took.seconds * _SECOND_NS + took.nanos
+        payload = Http(method, url, protocol, _code(response.response_code), self._headers(response.response_headers))
         return Access(
-            time_ns, Phase.REQUEST, direction, verdict, _TCP, source, destination, payload, told.port, told.rules
+            time_ns + latency_ns,
+            _RESPONSE,
+            direction,
+            _FORWARDED,
+            _TCP,
+            server,
+            client,
+            payload,
+            told.port,
+            told.rules,
+            latency_ns,
         )
-    response, took = entry.response, common.duration
-    latency_ns = took.seconds * _SECOND_NS + took.nanos
-    code = response.response_code.value
-    payload = Http(method, url, protocol, code, redaction.headers(response.response_headers.items()))
+
+    def _headers(self, entries: Iterable[bytes]) -> tuple[tuple[str, str], ...]:
+        known, learn = self._known, self._learn
+        return tuple([pair for one in entries if (pair := known.get(one) or learn(one)) is not _NO_HEADER])
+
+    def _learn(self, entry: bytes) -> tuple[str, str]:
+        """A header as it is told."""
+        pair = _pair(entry)
+        told = _NO_HEADER if pair[0] == METHOD_HEADER else self._redaction.headers((pair,))[0]
+        if len(entry) <= _KNOWN_BYTES:
+            if len(self._known) >= _KNOWN_MAX:
+                self._known.clear()
+            self._known[entry] = told
+        return told
+
+
+def _tcp(common: Any, direction: Direction) -> Access:  # noqa: ANN401  # has no type
+    """A connection that was let through or refused as such, by the server name that it asked for."""
+    tags = _pairs(common.custom_tags)
+    told = read_name(tags.get(TAG, ""))
+    refused = not told.allowed or common.connection_termination_details.startswith("rbac_access_denied")
+    name = common.tls_properties.tls_sni_hostname or tags.get(TAG_SERVER, "").strip("-")
+    took = common.duration
     return Access(
-        time_ns + latency_ns,
-        Phase.RESPONSE,
+        common.start_time.seconds * _SECOND_NS + common.start_time.nanos,
+        Phase.REQUEST,
         direction,
-        Verdict.FORWARDED,
+        Verdict.DROPPED if refused else Verdict.FORWARDED,
         _TCP,
-        destination,
-        source,
-        payload,
+        _address(common.downstream_direct_remote_address),
+        _address(common.downstream_local_address),
+        Http("", f"tls://{name}" if name else "tcp://", "TLS" if name else "TCP"),
         told.port,
-        told.rules,
-        latency_ns,
+        () if refused else told.rules,
+        took.seconds * _SECOND_NS + took.nanos,
     )
 
 
-def _tcp(entries: Any, direction: Direction) -> Iterator[Access]:  # noqa: ANN401  # no types for messages
-    """Connections that are let through or refused as such, by the server name that they asked for."""
-    for entry in entries:
-        common = entry.common_properties
-        told = read_name(common.custom_tags.get(TAG, ""))
-        client, server = common.downstream_direct_remote_address, common.downstream_local_address
-        refused = not told.allowed or common.connection_termination_details.startswith("rbac_access_denied")
-        name = common.tls_properties.tls_sni_hostname or common.custom_tags.get(TAG_SERVER, "").strip("-")
-        took = common.duration
-        yield Access(
-            common.start_time.seconds * _SECOND_NS + common.start_time.nanos,
-            Phase.REQUEST,
-            direction,
-            Verdict.DROPPED if refused else Verdict.FORWARDED,
-            _TCP,
-            _address(client.socket_address.address, client.socket_address.port_value),
-            _address(server.socket_address.address, server.socket_address.port_value),
-            Http("", f"tls://{name}" if name else "tcp://", "TLS" if name else "TCP"),
-            told.port,
-            () if refused else told.rules,
-            took.seconds * _SECOND_NS + took.nanos,
-        )
+@lru_cache(maxsize=_KNOWN_MAX)
+def _address(data: bytes) -> Address:
+    found = address_pb2.Address.FromString(data).socket_address
+    return Address(found.address, found.port_value)
 
 
-@lru_cache(maxsize=_ADDRESSES_MAX)
-def _address(ip: str, port: int) -> Address:
-    return Address(ip, port)
+@lru_cache(maxsize=_KNOWN_MAX)
+def _code(data: bytes) -> int:
+    return int(wrappers_pb2.UInt32Value.FromString(data).value)
+
+
+def _pairs(entries: Iterable[bytes]) -> dict[str, str]:
+    return dict(map(_pair, entries))
+
+
+def _pair(entry: bytes) -> tuple[str, str]:
+    """An entry of a map of strings: the fields 1 and 2, each of them with its length before it."""
+    texts = {0x0A: "", 0x12: ""}
+    at = 0
+    while at < len(entry):
+        tag, size, shift = entry[at], 0, 0
+        while True:
+            at += 1
+            size |= (entry[at] & 0x7F) << shift
+            shift += 7
+            if entry[at] < 0x80:  # the last byte of a number
+                break
+        at += 1
+        texts[tag] = entry[at : at + size].decode(errors="replace")
+        at += size
+    return texts[0x0A], texts[0x12]

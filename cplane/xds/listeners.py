@@ -46,6 +46,7 @@ TAG: Final = "rule"
 TAG_SERVER: Final = "sni"
 
 REQUEST_HEADERS: Final = (
+    ":method",
     *("accept", "accept-encoding", "authorization", "content-length", "content-type", "cookie", "grpc-timeout"),
     *("host", "origin", "referer", "te", "traceparent", "transfer-encoding", "upgrade", "user-agent", "x-api-key"),
     *("x-auth-token", "x-b3-traceid", "x-forwarded-for", "x-request-id", "x-token"),

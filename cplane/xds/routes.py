@@ -19,6 +19,7 @@ from cplane.domain.policy.http import HeaderMatch, HttpRule, read_header_text
 from cplane.domain.policy.redirect import Redirect, Tls
 from cplane.domain.policy.redirection import RedirectRule
 from cplane.xds.clusters import Secrets, cluster_name
+from cplane.xds.expressions import literal, prefix
 from cplane.xds.messages import flag, seconds
 from cplane.xds.names import allowing, denying
 
@@ -33,8 +34,6 @@ CHOICES_MAX: Final = 5
 _FORBIDDEN: Final = 403
 _TOKEN: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _VALUE: Final = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f]*")
-_LITERAL: Final = re.compile(r"(?:[\w/:@,=&%~<>;\"' -]|\\[^\w\s])*", re.ASCII)
-_ESCAPED: Final = re.compile(r"\\(.)")
 _MATCHERS_MAX: Final = 16_384
 _HeaderMatcher: TypeAlias = route_components_pb2.HeaderMatcher
 _Option: TypeAlias = base_pb2.HeaderValueOption
@@ -92,7 +91,8 @@ def _routes_of(
     rule: HttpRule, originating: Tls | None, name: str, secrets: Secrets
 ) -> Iterator[route_components_pb2.Route]:
     """None where nothing can match; several where headers are mended according to what they are."""
-    wanted = [_expression(":method", rule.method), _expression(":path", rule.path)]
+    # what tells most rules apart comes first
+    wanted = [_beginning(":path", rule.path), _expression(":method", rule.method), _expression(":path", rule.path)]
     wanted += [_host(rule.host), *map(_header, rule.headers)]
     readings = [(one, _value(one, secrets)) for one in rule.header_matches]
     wanted += [_reading(one, value) for one, value in readings if not one.mismatch]
@@ -169,10 +169,19 @@ def _expression(name: str, expression: str) -> _HeaderMatcher | None:
     return _HeaderMatcher(name=name, string_match=_described(expression))
 
 
+@lru_cache(maxsize=_MATCHERS_MAX)
+def _beginning(name: str, expression: str) -> _HeaderMatcher | None:
+    """The header begins as the expression does; None: that would spare nothing."""
+    text = "" if literal(expression) is not None else prefix(expression)
+    if len(text) <= 1:
+        return None
+    return _HeaderMatcher(name=name, string_match=string_pb2.StringMatcher(prefix=text))
+
+
 def _described(expression: str) -> string_pb2.StringMatcher:
-    """A comparison where the expression is plain text, as that takes a tenth of the time."""
-    if _LITERAL.fullmatch(expression):
-        return string_pb2.StringMatcher(exact=_ESCAPED.sub(r"\1", expression))
+    """A comparison where the expression is plain text."""
+    if (text := literal(expression)) is not None:
+        return string_pb2.StringMatcher(exact=text)
     return string_pb2.StringMatcher(safe_regex=regex_pb2.RegexMatcher(regex=expression))
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 from anyio.abc import TaskStatus
@@ -23,10 +23,11 @@ from cplane.telemetry.log import line, logger
 from cplane.transport.address import UnixAddress
 from cplane.transport.calls import Limits
 from cplane.transport.grpc import serve
-from cplane.xds.accesslog import accesses, direction_of
+from cplane.xds.accesslog import Reader, direction_of
 from cplane.xds.delta import Client
 from cplane.xds.listeners import Logged
 from cplane.xds.messages import LISTENER, TYPES, Key, Resource
+from cplane.xds.records import Records
 from cplane.xds.redaction import Redaction
 from cplane.xds.resources import Rendered, render, secrets_named
 from cplane.xds.secrets import read_secrets
@@ -67,6 +68,7 @@ class Server:
         self._uses: dict[Key, int] = {}
         self._secrets: dict[Secret, dict[str, bytes]] = {}
         self._told = False
+        self._reader = Reader(options.redaction)
         self._clients: list[Client] = []
         self._changed = anyio.Event()
         self._answered = anyio.Event()
@@ -194,15 +196,13 @@ class Server:
 
     # ---- access log
 
-    async def _take_logs(
-        self, stream: "Stream[als_pb2.StreamAccessLogsMessage, als_pb2.StreamAccessLogsResponse]"
-    ) -> None:
+    async def _take_logs(self, stream: "Stream[Any, als_pb2.StreamAccessLogsResponse]") -> None:
         """Records of one worker and listener kind, as long as its stream lasts."""
         direction = None
         while (message := await stream.recv_message()) is not None:
             if direction is None:
                 direction = direction_of(message.identifier.log_name)
-            self._seen(accesses(message, direction, self._options.redaction))
+            self._seen(self._reader.accesses(message, direction))
         await stream.send_message(als_pb2.StreamAccessLogsResponse())
 
     def __mapping__(self) -> dict[str, Handler]:
@@ -217,7 +217,7 @@ class Server:
             _LOGS: Handler(
                 self._take_logs,
                 Cardinality.STREAM_UNARY,
-                als_pb2.StreamAccessLogsMessage,
+                Records,
                 als_pb2.StreamAccessLogsResponse,
             ),
         }

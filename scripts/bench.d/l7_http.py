@@ -110,16 +110,15 @@ def _live_change(rig: Rig, made: Site) -> Result:
 
 def _flow_cpu(rig: Rig) -> Result:
     """From the bytes of a batch of the access log to records."""
-    from envoy.service.accesslog.v3 import als_pb2
-
-    from cplane.xds.accesslog import accesses
+    from cplane.xds.accesslog import Reader
+    from cplane.xds.records import Records
     from cplane.xds.redaction import Redaction
 
     data = _batch().SerializeToString()
-    redaction, took = Redaction(), []
+    reader, took = Reader(Redaction()), []
     for _ in range(20):
         began = time.thread_time_ns()
-        records = accesses(als_pb2.StreamAccessLogsMessage.FromString(data), Direction.EGRESS, redaction)
+        records = reader.accesses(Records.FromString(data), Direction.EGRESS)
         took.append((time.thread_time_ns() - began) / _RECORDS / 1000)
         if len(records) != _RECORDS:
             raise WrongError("records are missing")

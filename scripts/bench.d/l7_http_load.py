@@ -1,8 +1,8 @@
 """A client and a server of HTTP for l7_http.py, as light as Python has them.
 
-`l7_http_load.py serve PORT`: every request is answered with 200. `l7_http_load.py ask HOST`: for each line `PORT COUNT FIRST`
-of its input so many requests are sent over connections that stay open, for `/api/v<number>/shop/items/12` from FIRST on,
-modulo 100. It says how many were answered with 200.
+`l7_http_load.py serve PORT`: every request is answered with 200. `l7_http_load.py ask HOST`: for each line of its
+input, `PORT COUNT FIRST`, so many requests are sent over connections that stay open, for
+`/api/v<number>/shop/items/12` from FIRST on, modulo 100. It says how many were answered with 200.
 """
 
 import asyncio

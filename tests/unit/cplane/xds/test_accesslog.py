@@ -5,14 +5,17 @@ from envoy.config.core.v3 import address_pb2, base_pb2
 from envoy.data.accesslog.v3 import accesslog_pb2
 from envoy.service.accesslog.v3 import als_pb2
 from google.protobuf import duration_pb2, timestamp_pb2, wrappers_pb2
+from hypothesis import given
+from hypothesis import strategies as st
 
 from cplane.domain.access import Access, Address, Http, Phase
 from cplane.domain.policy.redirection import RedirectRule
 from cplane.domain.policy.rule import PolicyRef
 from cplane.domain.verdict import Direction, Verdict
-from cplane.xds.accesslog import accesses, direction_of
+from cplane.xds.accesslog import Reader, _pair, direction_of
 from cplane.xds.listeners import TAG, TAG_SERVER
 from cplane.xds.names import Told, allowing, denying, read_name
+from cplane.xds.records import Records
 from cplane.xds.redaction import REDACTED, Redaction
 
 REF = PolicyRef("CiliumNetworkPolicy", "shop", "api")
@@ -42,9 +45,7 @@ def common(name: str, kind: int, **fields: object) -> accesslog_pb2.AccessLogCom
 
 def read(*entries: Entry, redaction: Redaction = DEFAULT) -> list[Access]:
     message = als_pb2.StreamAccessLogsMessage(http_logs={"log_entry": entries})
-    return accesses(
-        als_pb2.StreamAccessLogsMessage.FromString(message.SerializeToString()), Direction.INGRESS, redaction
-    )
+    return Reader(redaction).accesses(Records.FromString(message.SerializeToString()), Direction.INGRESS)
 
 
 def entry(name: str, kind: int, **request: object) -> Entry:
@@ -111,7 +112,7 @@ def test_a_connection_is_told_by_its_server_name(name, details, verdict, rules, 
     properties = common("", accesslog_pb2.TcpConnectionEnd, custom_tags=tags, connection_termination_details=details)
     entry = accesslog_pb2.TCPAccessLogEntry(common_properties=properties)
     message = als_pb2.StreamAccessLogsMessage(tcp_logs={"log_entry": [entry]})
-    (one,) = accesses(message, Direction.EGRESS, Redaction())
+    (one,) = Reader(DEFAULT).accesses(Records.FromString(message.SerializeToString()), Direction.EGRESS)
     assert (one.verdict, one.rules, one.payload.url, one.proxy_port) == (verdict, rules, url, 10_000)
 
 
@@ -165,3 +166,16 @@ def test_headers_are_told_as_far_as_is_said(redaction, told):
 )
 def test_urls_are_told_as_far_as_is_said(url, redaction, told):
     assert redaction.url(url) == told
+
+
+@given(st.text(), st.text())
+def test_an_entry_of_a_map_is_read_as_protobuf_writes_it(name, value):
+    message = accesslog_pb2.HTTPRequestProperties(request_headers={name: value})
+    data = message.SerializeToString()
+    assert _pair(_entry_of(data)) == (name, value)
+
+
+def _entry_of(data: bytes) -> bytes:
+    lean = Records().http_logs.log_entry.add().request
+    lean.MergeFromString(data)
+    return lean.request_headers[0]
