@@ -151,7 +151,7 @@ class Proxies:
             await tasks.start(self._channel.run)
         arguments = _kafka_arguments(self._config) if kind == _KAFKA else _dns_arguments(self._config)
         command = (
-            *(sys.executable, "-m", f"cplane.proxy.{kind}"),
+            *(sys.executable, "-P", "-m", f"cplane.proxy.{kind}"),
             *("--channel", str(self._folder / "channel.sock"), "--rules", str(self._folder / f"{kind}.rules")),
             *arguments,
         )

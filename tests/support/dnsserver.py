@@ -18,6 +18,8 @@ alias.example. 60 IN CNAME deep.example.
 deep.example. 20 IN CNAME a.example.
 short.example. 1 IN A 192.0.2.9
 text.example. 30 IN TXT "hello"
+world.example. 30 IN A 198.51.100.2
+world.example. 30 IN AAAA 2001:db8::2
 """ + "".join(f"many.example. 30 IN A 198.51.100.{number}\n" for number in range(1, 101))
 UDP_MAX = 512
 
