@@ -7,10 +7,12 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from types import FrameType
 from typing import Final
 
+import requests
 from screen import Screen, WrongError
 from stage import PODS, KernelStage, MemoryStage, Stage, everything, stop_kept
 
@@ -301,6 +303,36 @@ def run(*, memory: bool, keep: bool) -> int:
     return 0
 
 
+def run_requests() -> int:
+    """What is said of requests; 0 if every check held, 1 if one did not."""
+    screen = Screen()
+    if os.geteuid() != 0:
+        screen.say(requests.ROOT_IS_FOR)
+        try:
+            requests.offline(screen)
+        except WrongError:
+            return 1
+        print(f"\n{screen.checks} checks held, in {screen.elapsed_s:.1f} s.")
+        return 0
+    stage = KernelStage()
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _stop_on)
+    with ExitStack() as held:
+        story = requests.Requests(stage, screen, held)
+        try:
+            story.play()
+            story.end()
+            print(f"\n{screen.checks} checks held, in {screen.elapsed_s:.1f} s.")
+        except (WrongError, AgentFailed) as failed:
+            _explain(stage)
+            print(f"\nNot as it should be: {str(failed).splitlines()[0]}", flush=True)
+            return 1
+        finally:
+            held.close()
+            stage.close()
+    return 0
+
+
 def _explain(stage: Stage) -> None:
     if stage.agent.output.exists():
         print("\nThe agent's last words:")
@@ -310,6 +342,7 @@ def _explain(stage: Stage) -> None:
 def main() -> int:
     """Read the arguments and run."""
     parser = argparse.ArgumentParser(prog="scripts/demo", description="Pods, a policy, and an agent that is killed.")
+    parser.add_argument("what", nargs="?", choices=("l7",), help="l7: requests of HTTP and Kafka, and their flows")
     parser.add_argument("--keep", action="store_true", help="leave everything running, to play with it")
     parser.add_argument("--stop", action="store_true", help="stop what --keep left running")
     parser.add_argument("--memory", action="store_true", help="on the memory datapath, as without root")
@@ -319,6 +352,8 @@ def main() -> int:
         print("\n".join(f"stopped {name}" for name in names) if names else "nothing was left running")
         return 0
     try:
+        if arguments.what == "l7":
+            return run_requests()
         return run(memory=arguments.memory, keep=arguments.keep)
     except KeyboardInterrupt:
         print("\ninterrupted; everything has been cleaned up")
