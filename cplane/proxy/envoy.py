@@ -61,7 +61,7 @@ def program(options: EnvoyOptions) -> Program:
             "%Y-%m-%dT%T.%eZ %l %n %v",
         ),
     ]
-    return Program(NAME, options.folder, tuple(command))
+    return Program(NAME, options.folder, tuple(command), epoch="--restart-epoch")
 
 
 def base_id(folder: Path) -> int:

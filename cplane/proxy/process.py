@@ -31,6 +31,7 @@ LOG_BYTES_MAX: Final = 16 << 20
 FILES_MAX: Final = 1 << 20
 _LOOK_S: Final = 60.0
 _END_S: Final = 5.0
+_RETIRED_S: Final = 20.0
 _SECOND_NS: Final = 1_000_000_000
 _SHELL: Final = "/bin/sh"
 _TOLD: Final = 3
@@ -39,12 +40,26 @@ _ORPHANED: Final = f'"$@" {_TOLD}>&- & echo $! >&{_TOLD}'
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """What is run: `name` is that of its files in `folder`."""
+    """What is run: `name` is that of its files in `folder`.
+
+    `epoch`, where there is one, is the option by which a process takes over the sockets of one before it, which has the
+    number below; that one then ends by itself.
+    """
 
     name: str
     folder: Path
     command: Sequence[str]
     environment: Mapping[str, str] = field(default_factory=dict)
+    epoch: str = ""
+
+    def of_epoch(self, number: int) -> tuple[str, ...]:
+        """The command of a process that is the successor of so many."""
+        return (*self.command, *((self.epoch, str(number)) if self.epoch else ()))
+
+    def epoch_of(self, command: tuple[str, ...]) -> int:
+        """The number that a process of this command, or of an older one, has; 0 also where there is none."""
+        number = command[-1] if self.epoch and command[-2:-1] == (self.epoch,) else ""
+        return int(number) if number.isdecimal() else 0
 
     @property
     def pid_file(self) -> Path:
@@ -84,16 +99,27 @@ class Process:
     async def run(self) -> None:
         """The program runs, until this is cancelled and also afterwards. One of another command is replaced."""
         self._program.folder.mkdir(parents=True, exist_ok=True)
-        await self._adopt()
+        async with anyio.create_task_group() as group:
+            predecessor = await self._adopt()
+            if predecessor is not None:
+                group.start_soon(retire, predecessor)
+            await self._keep(predecessor)
+            group.cancel_scope.cancel()
+
+    async def _keep(self, predecessor: Identity | None) -> None:
+        """There is a process, until it is stopped."""
         failures = 0
         while True:
             if self._identity is None:
                 await anyio.sleep(BACK_OFF_S[min(failures, len(BACK_OFF_S) - 1)])
-                await anyio.to_thread.run_sync(self._start)
+                await anyio.to_thread.run_sync(self._start, 0)
             began = self._clock.monotonic_ns()
             await self._ended()
             if self._stopped:
                 return
+            if predecessor is not None:  # who did not get on with it, as it may be if their versions differ
+                await end(predecessor)
+                predecessor = None
             lived_s = (self._clock.monotonic_ns() - began) / _SECOND_NS
             failures = 0 if lived_s >= STABLE_S else failures + 1
             self._tell_end()
@@ -107,25 +133,33 @@ class Process:
         self._identity = None
         self._program.pid_file.unlink(missing_ok=True)
 
-    async def _adopt(self) -> None:
-        found = read_identity(self._program.pid_file)
+    async def _adopt(self) -> Identity | None:
+        """One that runs is ours, if it is the right one, else replaced; who that was if it still hands over."""
+        program = self._program
+        found = read_identity(program.pid_file)
         if found is None or not is_alive(found):
-            return
-        if found.command == tuple(self._program.command):
+            return None
+        epoch = program.epoch_of(found.command)
+        if found.command == program.of_epoch(epoch):
             self._identity = found
-            log.info(line("proxy found running", kind=self._program.name, pid=found.pid))
-            return
-        log.info(line("proxy of another version is replaced", kind=self._program.name, pid=found.pid))
-        await end(found)
+            log.info(line("proxy found running", kind=program.name, pid=found.pid))
+            return None
+        log.info(line("proxy of another version is replaced", kind=program.name, pid=found.pid))
+        if not program.epoch:
+            await end(found)
+            return None
+        await anyio.to_thread.run_sync(self._start, epoch + 1)
+        return found
 
-    def _start(self) -> None:
+    def _start(self, epoch: int) -> None:
         self._trim()
-        pid = _spawn(self._program)
+        command = self._program.of_epoch(epoch)
+        pid = _spawn(self._program, command)
         with suppress(OSError, ValueError):  # our own limit does for it then
             hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
             most = FILES_MAX if hard == resource.RLIM_INFINITY else min(hard, FILES_MAX)
             resource.prlimit(pid, resource.RLIMIT_NOFILE, (most, hard))
-        identity = Identity(pid, started_at(pid), tuple(self._program.command))
+        identity = Identity(pid, started_at(pid), command)
         write_identity(self._program.pid_file, identity)
         self.starts, self._identity = self.starts + 1, identity
         log.info(line("proxy started", kind=self._program.name, pid=pid))
@@ -162,7 +196,7 @@ class Process:
                 os.truncate(self._program.log_file, 0)
 
 
-def _spawn(program: Program) -> int:
+def _spawn(program: Program, command: tuple[str, ...]) -> int:
     """The id of a new process, in a session of its own. It is no child of ours, as Envoy ends with its parent.
 
     Of ours it has the environment, the directory and nothing else.
@@ -172,7 +206,7 @@ def _spawn(program: Program) -> int:
     try:
         shell = os.posix_spawn(
             _SHELL,
-            [_SHELL, "-c", _ORPHANED, _SHELL, *program.command],
+            [_SHELL, "-c", _ORPHANED, _SHELL, *command],
             {**os.environ, **program.environment},
             file_actions=[
                 (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
@@ -228,6 +262,15 @@ def started_at(pid: int) -> int:
 def is_alive(identity: Identity) -> bool:
     """Whether that process, and no other of its number, runs."""
     return identity.started != 0 and started_at(identity.pid) == identity.started
+
+
+async def retire(identity: Identity) -> None:
+    """The process is no more, a while after another one was started to take over from it."""
+    with anyio.move_on_after(_RETIRED_S):
+        while is_alive(identity):  # noqa: ASYNC110  # it tells nobody
+            await anyio.sleep(_RETIRED_S / 100)
+        return
+    await end(identity)
 
 
 async def end(identity: Identity) -> None:

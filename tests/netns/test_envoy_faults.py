@@ -14,7 +14,7 @@ import pytest
 
 from cplane.domain.policy.http import HttpRule
 from cplane.domain.verdict import Verdict
-from cplane.proxy.process import read_identity
+from cplane.proxy.process import read_identity, started_at
 from tests.support.proxied import SERVER, SERVER6, Site, http, redirection, site
 from tests.support.raw_http import Connection
 
@@ -294,6 +294,26 @@ def test_envoy_goes_on_without_the_agent_and_is_found_by_the_next(proxied):
     proxied.apply({PROXY: redirection(http(HttpRule("GET", "/other")))})
     assert connection.ask("GET", "/public/a").status == 403
     connection.close()
+
+
+def test_envoy_of_another_version_takes_over_without_a_gap(proxied):
+    pid = proxied.envoy.process.pid
+    proxied.stop()
+    proxied.start(node="another")
+    proxied.until(lambda: proxied.envoy.process and proxied.envoy.process.pid not in {0, pid})
+    assert proxied.curl(f"{URL}/public/").startswith("200")  # of the one before, until the new one is told its rules
+    proxied.apply({PROXY: redirection(http(HttpRule("GET", "/public/.*")))})
+    began, codes = time.monotonic(), set()
+    while started_at(pid):
+        assert time.monotonic() - began < 10
+        for path in ("public/", "private"):
+            codes.add((path, proxied.curl("--connect-timeout", "0.5", f"{URL}/{path}").partition("\n")[0]))
+    assert codes == {("public/", "200"), ("private", "403")}
+    assert proxied.envoy.problems() == {}
+    assert proxied.envoy.process.starts == 1
+    proxied.kill_envoy()  # and who dies now is followed by one without a past
+    proxied.until(lambda: proxied.envoy.process.starts == 2 and not proxied.envoy.problems())
+    assert proxied.curl(f"{URL}/public/").startswith("200")
 
 
 def test_what_envoy_refuses_leaves_the_old_policy(proxied, monkeypatch):

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -71,8 +72,10 @@ class Site:
         assert self._agent is not None
         return self._agent.envoy
 
-    def start(self) -> None:
-        """An agent's part is there; it starts Envoy, or finds it."""
+    def start(self, node: str = "") -> None:
+        """An agent's part is there; it starts Envoy, or finds it. Of another node's name it is another Envoy."""
+        if node:
+            self._settings = replace(self._settings, node=node)
         self._agent = Agent(self.router, self._settings, self.seen.extend)
 
     def stop(self) -> None:

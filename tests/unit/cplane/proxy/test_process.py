@@ -83,6 +83,36 @@ async def test_one_of_another_command_is_replaced(program_of):
         await second.stop()
 
 
+async def test_one_that_takes_over_is_started_beside_the_other(program_of, tmp_path):
+    def program_with(word: str) -> Program:
+        return Program("sleeper", tmp_path / "run", (*SLEEP, word), epoch="--epoch")
+
+    async with running(Process(program_with("one"))) as first:
+        pid = first.pid
+    async with running(Process(program_with("two"))) as second:
+        assert second.pid != pid
+        assert started_at(pid)
+        assert read_identity(program_with("two").pid_file).command[-2:] == ("--epoch", "1")
+        os.kill(pid, signal.SIGKILL)
+    async with running(Process(program_with("two"))) as third:
+        assert third.pid == second.pid
+        await third.stop()
+
+
+async def test_of_two_that_do_not_get_on_with_each_other_the_old_one_goes(program_of, tmp_path):
+    def program_with(*command: str) -> Program:
+        return Program("sleeper", tmp_path / "run", command, epoch="--epoch")
+
+    async with running(Process(program_with(*SLEEP))) as first:
+        pid = first.pid
+    process = Process(program_with("/bin/false"))
+    async with anyio.create_task_group() as group:
+        group.start_soon(process.run)
+        await until(lambda: process.starts >= 2)
+        assert not started_at(pid)
+        group.cancel_scope.cancel()
+
+
 async def test_one_that_cannot_stay_is_started_less_and_less_often(program_of):
     process = Process(program_of("/bin/false"))
     async with anyio.create_task_group() as group:
