@@ -9,7 +9,7 @@ import anyio
 
 from cplane.domain.access import Access
 from cplane.domain.policy.redirection import Redirection
-from cplane.proxy.envoy import EnvoyOptions, program
+from cplane.proxy.envoy import EnvoyOptions, program, records_dropped
 from cplane.proxy.process import Process
 from cplane.transport.address import UnixAddress
 from cplane.xds.server import Options, Server
@@ -47,6 +47,10 @@ class Envoy:
         async with anyio.create_task_group() as group:
             await group.start(self._server.serve, self._address)
             group.start_soon(self.process.run)
+
+    async def records_dropped(self) -> int:
+        """Records of access that were lost at Envoy since it started, as the agent did not take them in time."""
+        return await records_dropped(self._options.folder)
 
     def problems(self) -> Mapping[int, str]:
         """By proxy port: why it is not in force, or not all of it."""

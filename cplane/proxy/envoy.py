@@ -2,11 +2,15 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import distribution
 from pathlib import Path
 from typing import Final
+
+import anyio
 
 from cplane.proxy.process import Program
 
@@ -16,6 +20,9 @@ DRAIN_S: Final = 1
 """After which connections that no listener would take any more are closed."""
 
 _PARENT_S: Final = 3
+_ADMIN_S: Final = 2.0
+_ANSWER_BYTES_MAX: Final = 1 << 16
+_DROPPED: Final = "access_logs.grpc_access_log.logs_dropped"
 _HEAP_BYTES: Final = 1 << 30
 _CONNECTIONS_MAX: Final = 100_000
 _BASE_IDS: Final = 1 << 28
@@ -67,6 +74,20 @@ def program(options: EnvoyOptions) -> Program:
 def base_id(folder: Path) -> int:
     """A number that no Envoy of another folder of this machine has: names of shared memory are made of it."""
     return int.from_bytes(hashlib.sha256(str(folder.resolve()).encode()).digest()[:4], "big") % _BASE_IDS + 1
+
+
+async def records_dropped(folder: Path) -> int:
+    """Records of its access log that Envoy had no room for since it started. Raises OSError: it does not answer."""
+    request = f"GET /stats?filter=^{_DROPPED}$ HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n\r\n"
+    answer = b""
+    with anyio.fail_after(_ADMIN_S):
+        async with await anyio.connect_unix(folder / f"{NAME}.sock") as stream:
+            await stream.send(request.encode())
+            with suppress(anyio.EndOfStream):
+                while len(answer) < _ANSWER_BYTES_MAX:
+                    answer += await stream.receive()
+    found = re.search(rb"logs_dropped: (\d+)", answer)
+    return int(found[1]) if found is not None else 0
 
 
 def bootstrap(options: EnvoyOptions) -> Json:

@@ -5,6 +5,7 @@ all there are, an Envoy that outlived an agent is told nothing, and goes on as i
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -15,6 +16,8 @@ from anyio.abc import TaskStatus
 from envoy.service.accesslog.v3 import als_pb2
 from envoy.service.discovery.v3 import discovery_pb2
 from grpclib.const import Cardinality, Handler
+from grpclib.exceptions import StreamTerminatedError
+from h2.exceptions import ProtocolError
 
 from cplane.domain.access import Access
 from cplane.domain.policy.http import Secret
@@ -42,6 +45,7 @@ APPLY_S: Final = 1.0
 
 _SECRETS_S: Final = 1.0  # between two looks at secrets
 _MESSAGE_BYTES_MAX: Final = 64 << 20
+_LARGE_MESSAGES: Final = 1 << 62  # they are counted for a call, and the log is one call for ever
 _ABSENT: Final = "the proxy is not connected"
 _PENDING: Final = "the proxy has not answered yet"
 _DELTA: Final = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources"
@@ -76,7 +80,7 @@ class Server:
     async def serve(self, address: UnixAddress, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Envoy is served at the address until this is cancelled; secrets are read again when they change."""
         async with anyio.create_task_group() as group:
-            limits = Limits(message_bytes=_MESSAGE_BYTES_MAX)
+            limits = Limits(message_bytes=_MESSAGE_BYTES_MAX, large_messages=_LARGE_MESSAGES)
             await group.start(partial(serve, [self], [address], limits=limits))
             group.start_soon(self._watch_secrets)
             task_status.started()
@@ -181,12 +185,13 @@ class Server:
         stream: "Stream[discovery_pb2.DeltaDiscoveryRequest, discovery_pb2.DeltaDiscoveryResponse]",
         client: Client,
     ) -> None:
-        while True:
-            changed = self._changed
-            if self._told:
-                for response in client.responses(self._wanted):
-                    await stream.send_message(response)
-            await changed.wait()
+        with suppress(StreamTerminatedError, ProtocolError):  # it has gone, which who reads hears too
+            while True:
+                changed = self._changed
+                if self._told:
+                    for response in client.responses(self._wanted):
+                        await stream.send_message(response)
+                await changed.wait()
 
     @staticmethod
     def _log_refusal(request: discovery_pb2.DeltaDiscoveryRequest) -> None:

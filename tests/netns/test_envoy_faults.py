@@ -358,6 +358,7 @@ def test_a_stall_of_the_agent_loses_no_records(proxied):
         assert connection.ask("GET", "/private").status == 403
     connection.close()
     proxied.until(lambda: len(proxied.since(began)) == 1000)
+    assert agent.portal.call(proxied.envoy.records_dropped) == 0
 
 
 async def _stall() -> None:
