@@ -15,6 +15,7 @@ import struct
 import zlib
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from itertools import accumulate
 from typing import Final, Protocol
 
 from cplane.hubble.ringfile import ID_BYTES, NotOurs
@@ -82,21 +83,31 @@ class PayloadRing:
 
     def append(self, payloads: Sequence[bytes]) -> list[int]:
         """The payloads are in it; the place of each. None is longer than a quarter of the ring."""
-        places = []
-        for payload in payloads:
-            size = _FRAME.size + len(payload)
-            assert 4 * size <= self.capacity, f"a payload of {len(payload)} bytes"
-            left = self.capacity - self.end % self.capacity
-            place = self.end if size <= left else self.end + left  # none goes round the end
-            self._make_room(place + size)
-            memory, at = self._ours(), self._at + place % self.capacity
-            self._begun = place + size
-            memory[at : at + size] = _FRAME.pack(len(payload), zlib.crc32(payload, _SEED)) + payload
-            self.end = place + size
-            places.append(place)
+        frames = [_FRAME.pack(len(one), zlib.crc32(one, _SEED)) + one for one in payloads]
+        sizes = list(map(len, frames))
+        if self.end % self.capacity + sum(sizes) <= self.capacity:
+            places = [self.end + before for before in accumulate(sizes[:-1], initial=0)]
+            self._write(self.end, b"".join(frames))
+        else:
+            places = list(map(self._append, frames))
         if self._file is not None:
             self._file.commit(self.end)
-        return places
+        return places[: len(frames)]
+
+    def _append(self, frame: bytes) -> int:
+        assert 4 * len(frame) <= self.capacity, f"a payload of {len(frame)} bytes"
+        left = self.capacity - self.end % self.capacity
+        place = self.end if len(frame) <= left else self.end + left  # none goes round the end
+        self._write(place, frame)
+        return place
+
+    def _write(self, place: int, frames: bytes) -> None:
+        stop = place + len(frames)
+        self._make_room(stop)
+        memory, at = self._ours(), self._at + place % self.capacity
+        self._begun = stop
+        memory[at : at + len(frames)] = frames
+        self.end = stop
 
     def at(self, place: int) -> bytes | None:
         """The payload at the place; None: it is gone. From any thread."""

@@ -1,27 +1,29 @@
 """What a proxy saw, as the part of an encoded `flow.Flow` that is its own: request, summary and trace.
 
-It is put together here, as the library takes several times as long. Texts come from whoever is observed, so each of
-them, and all of them together, have a largest length.
+It is put together here, as the library takes several times as long: as texts whose characters are bytes, because to put
+texts together is what Python does fastest. What is observed comes from anybody, so each text, and all of them together,
+have a largest length.
 """
 
 import re
 from collections.abc import Iterable
-from functools import lru_cache
 from operator import itemgetter
 from typing import Final
 
 from google.protobuf.descriptor import Descriptor
 
 from cplane.domain.access import Access, Dns, Http, Kafka, Phase
-from cplane.hubble.protowire import sized, tag, varint
+from cplane.hubble.protowire import tag, varint
 from cplane.hubble.texts import dns_rcode
 from cplane.pb.flow import flow_pb2
 
 TEXT_MAX: Final = 8192  # characters of one text; the rest is cut off
 HEADERS_MAX: Final = 128  # of one message, the first by name
 HEADERS_BYTES_MAX: Final = 32_768  # of all of them, encoded
+_SHORT_MAX: Final = 120  # characters of a header that is short
 _LIST_MAX: Final = 256  # addresses, names and types of a DNS answer
-_HEADERS_KNOWN: Final = 4096  # encoded headers that are remembered
+_BYTES: Final = "latin-1"  # the encoding in which each character is a byte
+_SIZES: Final = tuple(varint(size).decode(_BYTES) for size in range(4 * TEXT_MAX))  # for most lengths
 _MS: Final = 1_000_000
 _U32: Final = (1 << 32) - 1
 _U64: Final = (1 << 64) - 1
@@ -33,9 +35,9 @@ _SOURCE: Final = "proxy"  # of all that is known of DNS
 _BY_NAME: Final = itemgetter(0)
 
 
-def _tags(message: Descriptor | object, *names: str, wire_type: int = 2) -> tuple[bytes, ...]:
+def _tags(message: Descriptor | object, *names: str, wire_type: int = 2) -> tuple[str, ...]:
     fields = message.fields_by_name  # type: ignore[union-attr]  # the C twin of that class
-    return tuple(tag(fields[name].number, wire_type) for name in names)
+    return tuple(tag(fields[name].number, wire_type).decode(_BYTES) for name in names)
 
 
 _FLOW_L7, _FLOW_TRACE, _FLOW_SUMMARY = _tags(flow_pb2.Flow.DESCRIPTOR, "l7", "trace_context", "Summary")
@@ -70,8 +72,8 @@ def record_of(payload: Http | Dns | Kafka) -> str:
 def encoded(access: Access) -> bytes:
     """The part of the flow, as Hubble fills it: what only answers have is left out of requests."""
     payload, phase = access.payload, access.phase
-    latency_ns = max(0, access.latency_ns)
-    answered, trace = phase is Phase.RESPONSE, b""
+    latency_ns = max(access.latency_ns, 0)
+    answered, trace = phase is Phase.RESPONSE, ""
     match payload:
         case Http():
             record, summary = _http(payload, latency_ns, answered=answered)
@@ -80,83 +82,96 @@ def encoded(access: Access) -> bytes:
             record, summary = _dns(payload, answered=answered)
         case Kafka():
             record, summary = _kafka(payload, answered=answered)
-    layer = _number(_TYPE, phase) + _number(_LATENCY, latency_ns) + record
-    told = _FLOW_SUMMARY + sized(summary.encode()) if answered or phase is Phase.REQUEST else b""
-    return _FLOW_L7 + sized(layer) + trace + told
+    layer = f"{_number(_TYPE, phase)}{_number(_LATENCY, latency_ns)}{record}"
+    told = _field(_FLOW_SUMMARY, summary) if answered or phase is Phase.REQUEST else ""
+    return f"{_FLOW_L7}{_sized(layer)}{trace}{told}".encode(_BYTES)
 
 
-def _http(http: Http, latency_ns: int, *, answered: bool) -> tuple[bytes, str]:
+def _http(http: Http, latency_ns: int, *, answered: bool) -> tuple[str, str]:
     method, url, protocol = _text(http.method), _text(http.url), _text(http.protocol)
-    code = http.code & _U32 if answered else 0
     headers = _headers(http.headers)
-    content = _number(_CODE, code) + _field(_METHOD, method) + _field(_URL, url) + _field(_PROTOCOL, protocol) + headers
-    if answered:
-        return _L7_HTTP + sized(content), f"{protocol} {code} {latency_ns // _MS}ms ({method} {url})"
-    return _L7_HTTP + sized(content), f"{protocol} {method} {url}"
+    named = f"{_field(_METHOD, method)}{_field(_URL, url)}{_field(_PROTOCOL, protocol)}{headers}"
+    if not answered:
+        return f"{_L7_HTTP}{_sized(named)}", f"{protocol} {method} {url}"
+    code = http.code & _U32
+    summary = f"{protocol} {code} {latency_ns // _MS}ms ({method} {url})"
+    return f"{_L7_HTTP}{_sized(_number(_CODE, code) + named)}", summary
 
 
-def _headers(headers: Iterable[tuple[str, str]]) -> bytes:
+def _headers(headers: Iterable[tuple[str, str]]) -> str:
     """By name, those of one name as they came."""
-    found = [_header(*one) for one in sorted(headers, key=_BY_NAME)[:HEADERS_MAX]]
-    whole = b"".join(found)
+    found = [_header(key, value) for key, value in sorted(headers, key=_BY_NAME)[:HEADERS_MAX]]
+    whole = "".join(found)
     while len(whole) > HEADERS_BYTES_MAX:
         found.pop()
-        whole = b"".join(found)
+        whole = "".join(found)
     return whole
 
 
-@lru_cache(maxsize=_HEADERS_KNOWN)
-def _header(key: str, value: str) -> bytes:
-    return _HEADER + sized(_field(_HEADER_KEY, _text(key)) + _field(_HEADER_VALUE, _text(value)))
+def _header(key: str, value: str) -> str:
+    name, text = len(key), len(value)
+    if name + text <= _SHORT_MAX and name and text and key.isascii() and value.isascii():
+        sizes = _SIZES  # the same as below in one step, as most are like this
+        return f"{_HEADER}{sizes[name + text + 4]}{_HEADER_KEY}{sizes[name]}{key}{_HEADER_VALUE}{sizes[text]}{value}"
+    return f"{_HEADER}{_sized(_field(_HEADER_KEY, _text(key)) + _field(_HEADER_VALUE, _text(value)))}"
 
 
-def _dns(dns: Dns, *, answered: bool) -> tuple[bytes, str]:
+def _dns(dns: Dns, *, answered: bool) -> tuple[str, str]:
     query, qtypes = _text(dns.query), _texts(dns.qtypes)
     asked = ",".join(qtypes)
-    content = _field(_QUERY, query) + _field(_OBSERVED, _SOURCE) + _fields(_QTYPES, qtypes)
+    content = f"{_field(_QUERY, query)}{_field(_OBSERVED, _SOURCE)}{_fields(_QTYPES, qtypes)}"
     if not answered:
-        return _L7_DNS + sized(content), f"DNS Query {query} {asked}"
+        return f"{_L7_DNS}{_sized(content)}", f"DNS Query {query} {asked}"
     ips, cnames = _texts(dns.ips), _texts(dns.cnames)
     ttl, rcode = dns.ttl & _U32, dns.rcode & _U32
-    content += _fields(_IPS, ips) + _number(_TTL, ttl) + _fields(_CNAMES, cnames)
-    content += _number(_RCODE, rcode) + _fields(_RRTYPES, _texts(dns.rrtypes))
+    content += f"{_fields(_IPS, ips)}{_number(_TTL, ttl)}{_fields(_CNAMES, cnames)}"
+    content += f"{_number(_RCODE, rcode)}{_fields(_RRTYPES, _texts(dns.rrtypes))}"
     if rcode:
         answer = f"RCode: {dns_rcode(rcode)}"
     else:
         parts = [f'"{",".join(ips)}"'] if ips else []
         parts += [f'CNAMEs: "{",".join(cnames)}"'] if cnames else []
         answer = " ".join(parts)
-    return _L7_DNS + sized(content), f"DNS Answer {answer} TTL: {ttl} (Proxy {query} {asked})"
+    return f"{_L7_DNS}{_sized(content)}", f"DNS Answer {answer} TTL: {ttl} (Proxy {query} {asked})"
 
 
-def _kafka(kafka: Kafka, *, answered: bool) -> tuple[bytes, str]:
+def _kafka(kafka: Kafka, *, answered: bool) -> tuple[str, str]:
     key, topic, number = _text(kafka.api_key), _text(kafka.topic), _signed(kafka.correlation_id)
     code = _signed(kafka.error_code) if answered else 0
-    content = _number(_ERROR, code) + _number(_VERSION, _signed(kafka.api_version)) + _field(_API_KEY, key)
-    content += _number(_CORRELATION, number) + _field(_TOPIC, topic)
+    content = f"{_number(_ERROR, code)}{_number(_VERSION, _signed(kafka.api_version))}{_field(_API_KEY, key)}"
+    content += f"{_number(_CORRELATION, number)}{_field(_TOPIC, topic)}"
     what, result = ("response", f" return code {code}") if answered else ("request", "")
-    return _L7_KAFKA + sized(content), f"Kafka {what} {key} correlation id {number} topic '{topic}'{result}"
+    summary = f"Kafka {what} {key} correlation id {number} topic '{topic}'{result}"
+    return f"{_L7_KAFKA}{_sized(content)}", summary
 
 
-def _number(before: bytes, value: int) -> bytes:
+def _number(before: str, value: int) -> str:
     """Nothing where it is 0; a negative one is as wide as all 64 bits."""
-    return before + varint(value & _U64) if value else b""
+    return before + varint(value & _U64).decode(_BYTES) if value else ""
 
 
-def _field(before: bytes, text: str) -> bytes:
+def _sized(content: str) -> str:
+    size = len(content)
+    return f"{_SIZES[size] if size < len(_SIZES) else varint(size).decode(_BYTES)}{content}"
+
+
+def _field(before: str, text: str) -> str:
     """Nothing where it is empty."""
-    return before + sized(text.encode()) if text else b""
+    return before + _sized(text) if text else ""
 
 
-def _fields(before: bytes, texts: Iterable[str]) -> bytes:
-    return b"".join([before + sized(text.encode()) for text in texts])
+def _fields(before: str, texts: Iterable[str]) -> str:
+    return "".join([before + _sized(text) for text in texts])
 
 
 def _text(text: str) -> str:
-    """Text that UTF-8 can tell: half a surrogate, which stands for a byte that is no text, is a question mark."""
+    """The bytes of the text, as characters.
+
+    What UTF-8 cannot tell, half a surrogate that stands for a byte that is no text, is a question mark.
+    """
     if len(text) > TEXT_MAX:
         text = text[:TEXT_MAX]
-    return text if text.isascii() else text.encode(errors="replace").decode()
+    return text if text.isascii() else text.encode(errors="replace").decode(_BYTES)
 
 
 def _texts(texts: Iterable[str]) -> list[str]:
@@ -168,12 +183,12 @@ def _signed(number: int) -> int:
     return (number + _I32 & _U32) - _I32
 
 
-def _trace_of(headers: Iterable[tuple[str, str]]) -> bytes:
+def _trace_of(headers: Iterable[tuple[str, str]]) -> str:
     """The id of the trace that a request belongs to (W3C Trace Context, 3.2); nothing where it belongs to none."""
     for key, value in headers:
         if len(key) == len(_PARENT) and key.lower() == _PARENT:
             found = _TRACE.fullmatch(value)
             if found is None or found[1] == _NO_TRACE:
-                return b""
-            return _FLOW_TRACE + sized(_CONTEXT_PARENT + sized(_field(_PARENT_ID, found[1])))
-    return b""
+                return ""
+            return f"{_FLOW_TRACE}{_sized(_CONTEXT_PARENT + _sized(_field(_PARENT_ID, found[1])))}"
+    return ""

@@ -6,7 +6,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from cplane.domain.access import Access, Phase
+from cplane.domain.access import Access, Dns, Http, Kafka, Phase
 from cplane.domain.policy.rule import PolicyRef
 from cplane.domain.redaction import NO_REDACTION, Redaction, redact
 from cplane.domain.verdict import Direction
@@ -20,8 +20,14 @@ from cplane.hubble.store import FlowStore
 
 _KNOWN_MAX: Final = 1 << 16  # addresses and policies remembered; all are forgotten beyond that
 _DIRECTIONS: Final = {Direction.INGRESS: 1, Direction.EGRESS: 2}  # flow.TrafficDirection
-_REPLIES: Final = {Phase.REQUEST: Reply.NO, Phase.RESPONSE: Reply.YES, Phase.SAMPLE: Reply.NO}
+_REPLIES: Final = {
+    Phase.UNKNOWN: Reply.UNKNOWN,
+    Phase.REQUEST: Reply.NO,
+    Phase.RESPONSE: Reply.YES,
+    Phase.SAMPLE: Reply.NO,
+}
 _PORT_MAX: Final = 0xFFFF
+_BYTE_MAX: Final = 0xFF
 _TIME_MAX: Final = (1 << 63) - 1
 _LOW: Final = (1 << BASE_BITS) - 1
 
@@ -70,17 +76,27 @@ class AccessParser:
             self._store.ring.add_loss(LossSource.QUEUE, lost, self._seen_ns or now, now)
         self._seen_ns = now
         self._forget_old()
-        rows = []
-        for record in records:
-            source, destination = self._place(record.source.ip), self._place(record.destination.ip)
-            if source is None or destination is None or not _is_sound(record):
-                self.malformed += 1
-            else:
-                rows.append((record, source, destination))
-        if rows:
-            self._take(*map(list, zip(*rows, strict=True)))
-        if rows or lost:
+        sound = self._sound(records)
+        if sound:
+            self._take(sound)
+        if sound or lost:
             self._store.changed.notify()
+
+    def _sound(self, records: Sequence[Access]) -> Sequence[Access]:
+        """Those with two addresses, of which it is known who is there, and with ports."""
+        places = self._places
+        addresses = {one.source.ip for one in records} | {one.destination.ip for one in records}
+        for text in addresses - places.keys():
+            places[text] = self._find(text)
+        if all(map(_is_sound, records)) and all(places[text] is not None for text in addresses):
+            return records
+        sound = [
+            one
+            for one in records
+            if _is_sound(one) and places[one.source.ip] is not None and places[one.destination.ip] is not None
+        ]
+        self.malformed += len(records) - len(sound)
+        return sound
 
     def _forget_old(self) -> None:
         self._store.collect()
@@ -95,25 +111,33 @@ class AccessParser:
             self._places.clear()
             self._policies.clear()
 
-    def _take(self, records: list[Access], sources: list[_Place], destinations: list[_Place]) -> None:
+    def _take(self, records: Sequence[Access]) -> None:
         count, store = len(records), self._store
-        places = store.payloads.append([encoded(redact(one, self._redaction)) for one in records])
+        payloads = [encoded(redact(one, self._redaction)) for one in records]
+        places = store.payloads.append(payloads)
+        times, phases, directions, verdicts, protocols, sources, targets, asked, proxy_ports, rules, _ = zip(
+            *records, strict=True
+        )
+        (source_ips, source_ports), (target_ips, target_ports) = (
+            zip(*ends, strict=True) for ends in (sources, targets)
+        )
         batch: dict[str, Array] = {
-            "time_ns": _column("time_ns", (min(max(one.time_ns, 0), _TIME_MAX) for one in records), count),
+            "time_ns": np.array(times, np.int64).clip(0).astype(np.uint64),
             "origin": np.full(count, self._position(), COLUMNS["origin"]),
-            "cookie": _column("cookie", (place & _LOW for place in places), count),
-            "sport": _column("sport", (one.source.port for one in records), count),
-            "dport": _column("dport", (one.destination.port for one in records), count),
-            "proxy_port": _column("proxy_port", (one.proxy_port for one in records), count),
+            "cookie": (np.array(places, np.uint64) & np.uint64(_LOW)).astype(np.uint32),
+            "sport": np.array(source_ports, np.uint16),
+            "dport": np.array(target_ports, np.uint16),
+            "proxy_port": np.array(proxy_ports, np.uint16),
             "type": np.full(count, ACCESS, COLUMNS["type"]),
-            "verdict": _column("verdict", (one.verdict for one in records), count),
-            "direction": _column("direction", (_DIRECTIONS[one.direction] for one in records), count),
-            "reply": _column("reply", (_REPLIES.get(one.phase, Reply.UNKNOWN) for one in records), count),
-            "protocol": _column("protocol", (one.protocol for one in records), count),
-            "detail": _column("detail", map(self._detail, records, places), count),
-            "attribution": _column("attribution", map(self._attribution, records), count),
+            "verdict": _column("verdict", verdicts, count),
+            "direction": _column("direction", map(_DIRECTIONS.__getitem__, directions), count),
+            "reply": _column("reply", map(_REPLIES.__getitem__, phases), count),
+            "protocol": np.array(protocols, np.uint8),
+            "detail": _column("detail", map(self._detail, phases, asked, places), count),
+            "attribution": _column("attribution", map(self._attribution, rules), count),
         }
-        ends = _ends_of([*sources, *destinations])
+        who = self._places
+        ends = _ends_of([who[text] for text in (*source_ips, *target_ips)])
         for name, column in (("hi", ends.hi), ("lo", ends.lo), ("identity", ends.identity)):
             batch[f"src_{name}"], batch[f"dst_{name}"] = column[:count], column[count:]
         batch["ip_version"] = ends.ip_version[:count]
@@ -129,14 +153,6 @@ class AccessParser:
                 batch[name] = np.zeros(count, kind)
         store.append(batch)
         store.namespaces.saw(seen, self._seen_ns)
-
-    def _place(self, text: str) -> _Place | None:
-        """Who is at the address; None: it is none."""
-        try:
-            return self._places[text]
-        except KeyError:
-            found = self._places[text] = self._find(text)
-            return found
 
     def _find(self, text: str) -> _Place | None:
         try:
@@ -155,25 +171,25 @@ class AccessParser:
             whole & (1 << 64) - 1,
         )
 
-    def _detail(self, record: Access, place: int) -> int:
-        kind = (place >> BASE_BITS, record.phase, type(record.payload))
+    def _detail(self, phase: Phase, payload: Http | Dns | Kafka, place: int) -> int:
+        kind = (place >> BASE_BITS, phase, type(payload))
         number = self._details.get(kind)
         if number is None:
-            request = Request(place & ~_LOW, int(record.phase), record_of(record.payload))
-            number = self._details[kind] = self._store.details.number(Detail(request=request))
+            detail = Detail(request=Request(place & ~_LOW, int(phase), record_of(payload)))
+            number = self._details[kind] = self._store.details.number(detail)
         return number
 
-    def _attribution(self, record: Access) -> int:
-        if not record.rules:
+    def _attribution(self, rules: tuple[PolicyRef, ...]) -> int:
+        if not rules:
             return 0
-        number = self._policies.get(record.rules)
+        number = self._policies.get(rules)
         if number is None:
-            found = self._getters.policies_named(record.rules)
-            number = self._policies[record.rules] = self._store.attributions.number(found)
+            number = self._policies[rules] = self._store.attributions.number(self._getters.policies_named(rules))
         return number
 
 
-def _ends_of(places: list[_Place]) -> Ends:
+def _ends_of(places: Sequence[_Place | None]) -> Ends:
+    """Of places that are all there."""
     lxc, identity, ip_version, hi, lo = zip(*places, strict=True)
     return Ends(
         np.array(lxc, np.uint16),
@@ -185,8 +201,14 @@ def _ends_of(places: list[_Place]) -> Ends:
 
 
 def _is_sound(record: Access) -> bool:
-    ports = (record.source.port, record.destination.port, record.proxy_port)
-    return min(ports) >= 0 and max(ports) <= _PORT_MAX and 0 <= record.protocol <= 255
+    """Whether its numbers fit into the columns."""
+    return (
+        0 <= record.source.port <= _PORT_MAX
+        and 0 <= record.destination.port <= _PORT_MAX
+        and 0 <= record.proxy_port <= _PORT_MAX
+        and 0 <= record.protocol <= _BYTE_MAX
+        and -_TIME_MAX <= record.time_ns <= _TIME_MAX
+    )
 
 
 def _column(name: str, values: Iterable[int], count: int) -> Array:
