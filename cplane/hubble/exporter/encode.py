@@ -1,7 +1,7 @@
 """Flows to lines of JSON, many at a time.
 
-What flows of one kind share is written once and kept, with gaps for what differs: time, uuid, ports, position. A line
-is what protojson makes of an `observer.ExportEvent`, with the names of the proto file.
+What flows of one kind share is written once and kept, with gaps for what differs: time, uuid, ports, position, request.
+A line is what protojson makes of an `observer.ExportEvent`, with the names of the proto file.
 """
 
 from operator import itemgetter
@@ -13,6 +13,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from cplane.hubble.cli.jsonpb import Writer, quoted
 from cplane.hubble.cli.times import PROTOJSON, TimeText
+from cplane.hubble.detail import ACCESS
 from cplane.hubble.fieldmask import Mask, keep
 from cplane.hubble.flow import KEY, PORTS, FlowBuilder, Varying, gather, key_of
 from cplane.hubble.ids import TEXT_BYTES
@@ -26,7 +27,7 @@ from datapath.notify.records import RecordType
 TEMPLATES_MAX: Final = 1 << 12  # kinds of flows remembered; all are forgotten beyond that
 _NS: Final = 1_000_000_000
 # Gaps are marked by what cannot stand in JSON: a zero byte, and the number of what belongs there.
-_TIME, _UUID, _SOURCE_PORT, _DESTINATION_PORT, _ORIGIN = (f"\0{number}" for number in range(5))
+_TIME, _UUID, _SOURCE_PORT, _DESTINATION_PORT, _ORIGIN, _L7, _SUMMARY = (f"\0{number}" for number in range(7))
 _LAYER4: Final = ("TCP", "UDP", "SCTP")
 _STAND_IN: Final = Varying(time_ns=1, origin=1, sport=1, dport=1, uuid="u")  # nothing of it is a default
 
@@ -52,6 +53,7 @@ class LineEncoder:
         self._time = TimeText(PROTOJSON)
         # a mask that wants a part of what varies cannot be a gap
         self._plain = mask is not None and any(mask.get(name) for name in ("time", "extensions"))
+        self._whole_requests = mask is not None and any(mask.get(name) for name in ("l7", "trace_context"))
         self._generation = store.generation
         self._templates: dict[bytes, Template] = {}
 
@@ -64,13 +66,19 @@ class LineEncoder:
         ports = zip(span["sport"][rows].tolist(), span["dport"][rows].tolist(), strict=True)
         origins = span["origin"][rows].tolist()
         ids = self._store.ids.texts((rows + span.start).astype(np.uint64)).tobytes().decode()
-        write, lines, at = self._time, [], 0
-        for template, time_ns, (sport, dport), origin in zip(templates, times, ports, origins, strict=True):
-            values = (write(time_ns // _NS, time_ns % _NS), ids[at : at + TEXT_BYTES], sport, dport, origin)
+        requests = self._requests(span, rows)
+        write, lines = self._time, []
+        for index, (template, time_ns, (sport, dport), origin) in enumerate(
+            zip(templates, times, ports, origins, strict=True)
+        ):
+            uuid = ids[index * TEXT_BYTES : (index + 1) * TEXT_BYTES]
+            values = (write(time_ns // _NS, time_ns % _NS), uuid, sport, dport, origin, *requests.get(index, ("", "")))
             lines.append(template.text % template.gaps(values))
-            at += TEXT_BYTES
         for index in np.flatnonzero(self._has_default(span, rows)).tolist():
             lines[index] = self._whole(span, int(rows[index]))
+        for index, (layer, _) in requests.items():
+            if not layer:
+                lines[index] = self._whole(span, int(rows[index]))
         return "".join(lines).encode()
 
     def _has_default(self, span: Span, rows: Rows) -> npt.NDArray[np.bool_]:
@@ -78,6 +86,19 @@ class LineEncoder:
         zero = (span["sport"][rows] == 0) | (span["dport"][rows] == 0)
         found: npt.NDArray[np.bool_] = zero & _PORTED[span["protocol"][rows]]
         found |= span["type"][rows] == RecordType.SOCKET  # each has another cookie
+        return found
+
+    def _requests(self, span: Span, rows: Rows) -> dict[int, tuple[str, str]]:
+        """What belongs into the gaps of rows with a request; empty texts where these must be written as a whole."""
+        indices = np.flatnonzero(span["type"][rows] == ACCESS)
+        numbers = (span[name][rows][indices].tolist() for name in ("detail", "cookie"))
+        found = {}
+        for index, detail, cookie in zip(indices.tolist(), *numbers, strict=True):
+            flow = flow_pb2.Flow.FromString(self._store.payload(detail, cookie))
+            if self._whole_requests or flow.HasField("trace_context") or not (flow.HasField("l7") and flow.Summary):
+                found[index] = ("", "")
+            else:
+                found[index] = (self._writer.message(flow.l7), quoted(flow.Summary))
         return found
 
     def loss(self, loss: Loss) -> bytes:
@@ -101,7 +122,12 @@ class LineEncoder:
         return [known[text] for text in texts]
 
     def _template(self, text: bytes) -> Template:
-        flow = self._builder.complete(key_of(text), _STAND_IN)
+        key = key_of(text)
+        flow = self._builder.complete(key, _STAND_IN)
+        if key.type == ACCESS:
+            flow.ClearField("trace_context")
+            flow.l7.SetInParent()
+            flow.Summary = "s"
         if self._mask is not None:
             keep(flow, self._mask)
         instead = {
@@ -109,6 +135,7 @@ class LineEncoder:
             "uuid": f'"{_UUID}"',
             "extensions": origin_json(_ORIGIN),
             "l4": self._layer4(flow.l4),
+            **({"l7": _L7, "Summary": _SUMMARY} if key.type == ACCESS else {}),
         }
         line = self._line(self._writer.message(flow, instead), f'"{_TIME}"')
         parts = line.replace("%", "%%").split("\0")

@@ -11,6 +11,7 @@ from google.protobuf.wrappers_pb2 import StringValue
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cplane.domain.access import Access
 from cplane.hubble.attribution import Attribution
 from cplane.hubble.exporter import encode
 from cplane.hubble.exporter.encode import LineEncoder
@@ -21,6 +22,7 @@ from cplane.hubble.parser.getters import EndpointInfo
 from cplane.hubble.ring import Loss, LossSource
 from cplane.hubble.store import FlowStore
 from cplane.pb.observer import observer_pb2
+from tests.support.accesses import accesses, take
 from tests.support.effort import examples
 from tests.support.flows import START_NS, World, record_batches, records, store_of
 from tests.support.responses import as_json
@@ -34,6 +36,9 @@ MASKS = [
     ["extensions", "IP"],
     ["no.such"],
     ["verdict"],
+    ["l7", "Summary"],
+    ["l7.http.method", "uuid"],
+    ["trace_context", "l7.type"],
 ]
 
 
@@ -59,9 +64,12 @@ def expected(store: FlowStore, mask: list[str] | None) -> list[object]:
 
 
 @settings(max_examples=examples(60), deadline=None)
-@given(batch=record_batches(), mask=st.sampled_from(MASKS))
-def test_a_line_is_what_protojson_makes_of_the_flow(batch: np.ndarray, mask: list[str] | None) -> None:
+@given(batch=record_batches(), seen=accesses(), mask=st.sampled_from(MASKS))
+def test_a_line_is_what_protojson_makes_of_the_flow(
+    batch: np.ndarray, seen: list[Access], mask: list[str] | None
+) -> None:
     store = store_of(batch)
+    take(store, *seen)
     assert [json.loads(line) for line in lines(store, mask)] == expected(store, mask)
 
 
