@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 _STDIN: Final = "-"
 KINDS: Final = """\b
 Flows are a file with lines as `hubble observe -o jsonpb` prints them (- is standard input), a copy of an agent's flow
-ring (flows.ring, with flows.ring.tables beside it, copied after it), segments of its archive (Parquet), or a folder
-with any of these; several together are those of one agent.
+ring (flows.ring, with flows.ring.tables and flows.ring.payloads beside it, copied after it), segments of its archive
+(Parquet), or a folder with any of these; several together are those of one agent.
 """
 
 

@@ -12,6 +12,7 @@ from cplane.deciders.policy import ApplyPolicies
 from cplane.deciders.service import ApplyServices, DeleteServices
 from cplane.deciders.world import Command
 from cplane.domain.policy.parse import AUDIT_ANNOTATION
+from cplane.domain.policy.rule import PolicyRef
 from cplane.domain.ports import Protocol
 from cplane.domain.service import Frontend, FrontendKind, Service, ServiceName
 from cplane.hubble.attribution import NO_POLICY, POLICIES_MAX, Attribution
@@ -182,6 +183,32 @@ def test_the_identity_of_an_address_is_not_that_of_a_prefix_around_it():
     assert observed.identity_at(4, packed("10.244.0.2")) == observed.endpoint_by_id(WEB).identity
     assert observed.identity_at(6, packed("fd00:10:244::2")) == observed.endpoint_by_id(WEB).identity
     assert observed.identity_at(4, packed("192.0.2.1")) == 0
+
+
+def test_the_identity_for_an_address_is_that_of_the_longest_prefix_around_it():
+    engine = engine_with(
+        about("web", "out", egress=[{"toCIDR": ["203.0.113.0/24", "203.0.113.128/25", "2001:db8::/32"]}])
+    )
+    observed = Observed(engine)
+    web = observed.endpoint_by_id(WEB)
+    assert observed.identity_within(4, packed(engine.world.endpoints[WEB].ipv4)) == web.identity
+    near, far = (observed.identity_within(4, packed(one)) for one in ("203.0.113.1", "203.0.113.129"))
+    assert near != far
+    assert "cidr:203.0.113.0/24=" in observed.identity_labels(near)
+    assert "cidr:203.0.113.128/25=" in observed.identity_labels(far)
+    assert "cidr:2001-db8--0/32=" in observed.identity_labels(observed.identity_within(6, packed("2001:db8::1")))
+    world = observed.identity_within(4, packed("192.0.2.1"))
+    assert any(label.startswith("reserved:world") for label in observed.identity_labels(world))
+
+
+def test_policies_are_named_with_their_labels_and_without_when_they_are_gone():
+    engine = engine_with(about("web", "allow", log={"value": "let in"}, **ALLOW))
+    gone = PolicyRef("CiliumNetworkPolicy", "shop", "gone")
+    found = Observed(engine).policies_named((PolicyRef("CiliumNetworkPolicy", "shop", "allow"), gone))
+    assert names(found) == ["CiliumNetworkPolicy shop/allow", "CiliumNetworkPolicy shop/gone"]
+    assert "k8s:io.cilium.k8s.policy.name=allow" in found.policies[0].labels
+    assert (found.policies[1].labels, found.policies[1].revision) == ((), 1)
+    assert found.log == ("let in",)
 
 
 def service(name: str, *frontends: Frontend) -> Command:
