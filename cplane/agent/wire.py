@@ -128,7 +128,7 @@ async def run(config: AgentConfig) -> None:
                 tasks.start_soon(names.run)
                 flows = history.store
                 past = partial(_history, config, opened, refusals)
-                await _serve(config, engine, datapath, history, past, names, clock, tasks)
+                await _serve(config, engine, datapath, history, past, names, proxies, clock, tasks)
                 await _observe(config, datapath, observed, telling, history, clock, tasks)
                 if timed is not None:
                     from cplane.agent.metered import meter  # what it imports costs every other agent 10 MB
@@ -163,6 +163,7 @@ async def _serve(
     history: History,
     past: Callable[[], AbstractContextManager[Past]],
     names: LearnedNames,
+    proxies: Proxies,
     clock: SystemClock,
     tasks: TaskGroup,
 ) -> None:
@@ -181,6 +182,7 @@ async def _serve(
         seen=lambda sight: _recorded(history).fold(sight),
         debugging=datapath.debugging,
         served_devices=datapath.served_devices,
+        proxy_problems=proxies.problems,
         name_left_s=names.left_s,
     )
     cni = CniService(engine, datapath.plumbing, address=UnixAddress(config.cni_socket), clock=clock)

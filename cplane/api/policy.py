@@ -8,7 +8,7 @@ import anyio.to_thread
 
 from cplane.api.config import options_to_pb
 from cplane.api.policy_status import PolicyStatuses, entries_by_cookie, entries_by_origin
-from cplane.api.ports import Engine
+from cplane.api.ports import Agent, Engine
 from cplane.api.streaming import StreamingService
 from cplane.config.documents import BadDocuments, Object, located, read_objects
 from cplane.config.problems import Problem
@@ -37,8 +37,8 @@ _INLINE_BYTES: Final = 8192  # a longer text is read in a thread: it takes about
 class PolicyService(StreamingService, pb.PolicyServiceBase):
     """Applies, deletes and shows policies and the groups of prefixes that they refer to."""
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+    def __init__(self, engine: Engine, agent: Agent) -> None:
+        self._engine, self._agent = engine, agent
         self._turn = anyio.Lock()  # what was there before a change is known only when changes take turns
 
     async def apply(self, message: pb.ApplyPolicyRequest) -> pb.ApplyPolicyResponse:
@@ -106,7 +106,8 @@ class PolicyService(StreamingService, pb.PolicyServiceBase):
         by_cookie = await anyio.to_thread.run_sync(entries_by_cookie, cookies)
         entries = entries_by_origin(engine.policies, by_cookie)
         for start in range(0, max(1, len(refs)), _BATCH):
-            world, statuses = engine.world, PolicyStatuses(engine, entries)  # each batch is of one moment
+            # Each batch is of one moment.
+            world, statuses = engine.world, PolicyStatuses(engine, entries, self._agent.proxy_problems())
             yield pb.PolicyStatusResponse(
                 position=world.position,
                 applied=engine.applied,

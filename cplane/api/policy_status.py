@@ -18,6 +18,7 @@ from cplane.domain.selectors import LabelSelector
 from cplane.domain.verdict import Direction
 from cplane.pb.cplane.admin import v1 as pb
 from cplane.projections.policymap import PolicyMapProjection
+from cplane.projections.redirects import RedirectKey
 
 _NEVER: Final = "PolicyEnforcement is never: rules bind nobody"
 _AUDITED_BY_AGENT: Final = "PolicyAuditMode of the agent is Enabled"
@@ -45,13 +46,29 @@ def entries_by_origin(policies: PolicyMapProjection, by_cookie: Mapping[int, int
     return found
 
 
-class PolicyStatuses:
-    """Statuses of policies at the moment when it is made; `entries` are counted by `entries_by_origin`."""
+def proxy_problems(policies: PolicyMapProjection, problems: Mapping[int, str]) -> Mapping[Origin, tuple[str, ...]]:
+    """What proxies say of terms; `problems` are told by proxy port."""
+    redirections = policies.redirections()
+    found: dict[Origin, dict[str, None]] = {}
+    for port, problem in sorted(problems.items()):
+        redirection = redirections.get(RedirectKey(port))
+        for rule in redirection.rules if redirection is not None else ():
+            if rule.ref is not None and rule.redirect is not None:
+                found.setdefault(Origin(str(rule.ref), rule.path), {})[f"{problem} (proxy port {port})"] = None
+    return {origin: tuple(texts) for origin, texts in found.items()}
 
-    def __init__(self, engine: Engine, entries: Mapping[Origin, int]) -> None:
+
+class PolicyStatuses:
+    """Statuses of policies at the moment when it is made; `entries` are counted by `entries_by_origin`.
+
+    `problems`: by proxy port, why requests there are not judged as they should be.
+    """
+
+    def __init__(self, engine: Engine, entries: Mapping[Origin, int], problems: Mapping[int, str]) -> None:
         self._world: World = engine.world
         self._policies = engine.policies
         self._entries = entries
+        self._problems = proxy_problems(engine.policies, problems)
 
     def of(self, ref: PolicyRef) -> pb.PolicyStatus:
         """One policy or group, which exists."""
@@ -82,14 +99,15 @@ class PolicyStatuses:
 
     def _term(self, resolved: ResolvedRule, term: Term, told: Sequence[str]) -> pb.TermStatus:
         peers, anyone = _peers(one for one in resolved.contributions if one.term is term)
-        finding = self._finding(resolved, told)
+        origin = Origin(str(resolved.ref), term.path)
+        finding = self._finding(resolved, (*told, *self._problems.get(origin, ())))
         return pb.TermStatus(
             path=term.path,
             direction=term.direction.name.lower(),
             deny=term.deny,
             peers=peers,
             anyone=anyone,
-            entries=self._entries.get(Origin(str(resolved.ref), term.path), 0),
+            entries=self._entries.get(origin, 0),
             enforcement=finding.enforcement,
             reasons=[*finding.reasons],
         )

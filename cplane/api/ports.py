@@ -215,7 +215,8 @@ class Agent:
     not with this log or datapath. `history` opens the log's past, for one thread at a time. `flow` is the flow with
     a uuid as a line of JSON; None: it is not there any more. `seen` folds the flows into a sight. Both may block.
     `debugging` is switched in a thread; None: there are no programs. `name_left_s`: seconds for which an endpoint may
-    reach an address by a name; 0: only by connections that are open.
+    reach an address by a name; 0: only by connections that are open. `proxy_problems`: by proxy port, why requests
+    there are not judged as they should be.
     """
 
     version: str
@@ -232,3 +233,4 @@ class Agent:
     debugging: Debugging | None = None
     served_devices: Callable[[], Sequence[ServedDevice]] = tuple
     name_left_s: Callable[[int, str, str], float] = lambda *_: 0.0
+    proxy_problems: Callable[[], Mapping[int, str]] = dict

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def admin_services(engine: Engine, agent: Agent) -> "list[IServable]":
     """The services of the administration socket; serve them with `api.errors.refuse`."""
     return [
-        PolicyService(engine),
+        PolicyService(engine, agent),
         EndpointService(engine),
         ConfigService(engine, agent),
         ServiceService(engine),

@@ -216,6 +216,7 @@ def test_a_proxy_that_dies_comes_again_and_lets_nothing_pass_meanwhile(requests:
     requests.site.apply(ingress(PUBLIC))
     assert requests.status("/private") == "403"
     before = requests.site.agent.proxies()["envoy"]
+    assert "not enforced" not in requests.site.agent.cplane("policy", "status").stdout
     requests.site.agent.end_proxy("envoy")
     found = []
     began = time.monotonic()

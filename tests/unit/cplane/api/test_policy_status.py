@@ -7,16 +7,19 @@ from pathlib import Path
 import pytest
 from grpclib.exceptions import GRPCError
 
+from cplane.api.policy_status import proxy_problems
 from cplane.deciders.config import ChangeOptions
 from cplane.deciders.endpoint import ConfigureEndpoint
 from cplane.domain.policy import CIDR_GROUP, KNP
+from cplane.domain.policy.mapstate import Origin
 from cplane.domain.policy.parse import AUDIT_ANNOTATION
 from cplane.pb.cplane.admin import v1 as pb
+from cplane.projections.policymap import PolicyMapProjection
 from cplane.transport.client import ClientChannel
 from tests.support.admin import administered
-from tests.support.builders import Document, cnp, ports, selector
+from tests.support.builders import DUAL_STACK, Document, allocated, cnp, pod_labels, ports, selector, upserted
 from tests.support.engine import ListEngine
-from tests.support.scenario import pod
+from tests.support.scenario import endpoint_created, pod
 
 pytestmark = pytest.mark.anyio
 ENFORCED, AUDITED, NOT_ENFORCED = pb.Enforcement.ENFORCED, pb.Enforcement.AUDITED, pb.Enforcement.NOT_ENFORCED
@@ -81,7 +84,7 @@ async def test_a_rule_says_whom_it_is_about_and_each_part_whom_and_how_much_it_i
 
 
 async def test_what_is_not_enforced_as_written_says_why_where_it_stands(channel: ClientChannel):
-    rules = [{"ports": [{"port": "80", "protocol": "TCP"}], "rules": {"http": [{"method": "GET"}]}}]
+    rules = [{"ports": [{"port": "80", "protocol": "TCP"}], "rules": {"l7proto": "memcache"}}]
     ingress = [
         {"fromEndpoints": CLIENT, "toPorts": rules},
         {"fromEndpoints": CLIENT, "authentication": {"mode": "required"}},
@@ -171,3 +174,22 @@ async def test_many_policies_come_in_batches_each_with_its_position(channel: Cli
     assert [len(batch.policies) for batch in batches] == [10, 10, 3]
     assert {(batch.position, batch.applied, batch.revision) for batch in batches} == {(engine.head, engine.head, 23)}
     assert batches[0].options == pb.Options(policy_enforcement="default", policy_audit=False)
+
+
+async def test_what_a_proxy_could_not_do_stands_where_its_rule_is():
+    projection = PolicyMapProjection()
+    rules = [{"ports": [{"port": "80", "protocol": "TCP"}], "rules": {"http": [{"method": "GET"}]}}]
+    for event in (
+        DUAL_STACK,
+        allocated(300, pod_labels("app=api")),
+        endpoint_created(endpoint=1, ipv4="10.0.0.1", ipv6="", identity=300, labels=pod_labels("app=api").texts()),
+        upserted(cnp("a", ingress=[{"toPorts": rules}])),
+    ):
+        projection.apply(event)
+    key = min(projection.redirections())  # one for anyone, one for the host, which may ask anything
+    told = proxy_problems(projection, {key.proxy_port: "it is not running", 1: "of nobody"})
+    assert told == {
+        Origin("CiliumNetworkPolicy shop/a", "spec.ingress[0].toPorts[0]"): (
+            f"it is not running (proxy port {key.proxy_port})",
+        )
+    }

@@ -203,12 +203,12 @@ async def test_a_group_of_prefixes_is_administered_like_the_others(path: Path, e
 
 
 async def test_the_status_of_policies_says_why_something_is_not_enforced(path: Path, engine: ListEngine):
-    rule = 'toPorts: [{ports: [{port: "80", protocol: TCP}], rules: {http: [{method: GET}]}}]'
+    rule = 'toPorts: [{ports: [{port: "80", protocol: TCP}], rules: {l7proto: memcache}}]'
     text = ALLOW_WEB.replace('toPorts: [{ports: [{port: "80", protocol: TCP}]}]', rule)
     await run(path, "policy", "apply", "-f", "-", stdin=f"{text}---\n{KNP}")
     shown = await run(path, "policy", "status")
     lines = [" ".join(line.split()) for line in shown.out.splitlines()]
-    no_proxy = "there is no proxy for http: this traffic is dropped (180)"
+    no_proxy = "there is no proxy for memcache: this traffic is dropped (178)"
     by_annotation = "the annotation policy.cplane.io/audit is true"
     assert lines[1:] == [
         "CiliumNetworkPolicy shop/web spec default deny ingress 1 - - enforced",

@@ -1,105 +1,126 @@
-"""Frontends that redirect to this node: whose place they take, and who is not redirected."""
+"""Redirects: which proxy ports there are, what they are for, and when they stay the same."""
 
-from collections.abc import Iterator
+from cplane.domain.policy.redirection import PORT_MAX, PORT_MIN
+from cplane.projections import redirects
+from cplane.projections.policymap import PolicyMapProjection
+from datapath.maps.policy import PolicyKey
+from tests.support.builders import DUAL_STACK, allocated, cnp, deleted, pod_labels, ports, selector, upserted
+from tests.support.scenario import endpoint_created
 
-from cplane.deciders.endpoint import DeleteEndpoint
-from cplane.deciders.service import ApplyServices, DeleteServices
-from cplane.deciders.world import Command, World, facts
-from cplane.domain.ports import Protocol
-from cplane.domain.service import Backend, Backends, Frontend, FrontendKind, Service, ServiceName
-from cplane.projections import services
-from cplane.projections.tables import Tables
-from cplane.reactors.reaction import settle
-from datapath.maps.ipcache import FAMILY_V4
-from datapath.maps.lb import BENEATH, LbFlags, LbKind, ServiceKey, SkipKey
-from tests.support.scenario import JOIN, pod
-
-DNS, CACHE = ServiceName("kube-system", "dns"), ServiceName("kube-system", "cache:local-redirect")
-PLACE = Frontend("10.96.0.10", 53, Protocol.UDP, FrontendKind.CLUSTER_IP)
-KEY = ServiceKey(bytes((10, 96, 0, 10)).ljust(16, b"\0"), 53, 17, FAMILY_V4)
-UNDER = KEY._replace(family=FAMILY_V4 | BENEATH)
-CACHE_NETNS, OTHER_NETNS = 5001, 5002
+WEB, API, OTHER = 300, 301, 302
+HOST = 1
+FROM_WEB = {"fromEndpoints": [selector("app=web")]}
 
 
-def own() -> ApplyServices:
-    """The service itself: its frontend is 1, its backend elsewhere."""
-    elsewhere = Backend("10.9.9.9", 53, Protocol.UDP, node="n2")
-    return ApplyServices(
-        services=(Service(name=DNS, frontends=(PLACE,)),), backends=(Backends(DNS, "slice", (elsewhere,)),)
+def world(*events):
+    made = PolicyMapProjection()
+    for event in (
+        DUAL_STACK,
+        allocated(WEB, pod_labels("app=web")),
+        allocated(API, pod_labels("app=api")),
+        allocated(OTHER, pod_labels("app=other")),
+        endpoint_created(endpoint=1, ipv4="10.0.0.1", ipv6="", identity=API, labels=pod_labels("app=api").texts()),
+        *events,
+    ):
+        made.apply(event)
+        made.redirected()
+    return made
+
+
+def reading(*paths, port="80/TCP", **more):
+    return {**more, "toPorts": [{**ports(port)[0], "rules": {"http": [{"path": path} for path in paths]}}]}
+
+
+def kafka(topic, **more):
+    rules = {"kafka": [{"role": "produce", "topic": topic}]}
+    return {**more, "toPorts": [{**ports("9092/TCP")[0], "rules": rules}]}
+
+
+def row(made, identity, port=80, bits=24, direction=0):
+    return made.table().get(PolicyKey(API, identity, direction, 6, port, bits))
+
+
+def heeded(made, identity, port=80):
+    """The rules that a proxy heeds for connections of this peer, by path."""
+    found = row(made, identity, port) or row(made, 0, port)
+    (redirection,) = (one for key, one in made.redirections().items() if key.proxy_port == found.proxy_port)
+    return {rule.path or "host" for rule in redirection.rules}
+
+
+def test_a_port_is_the_same_as_long_as_the_rules_stand_where_they_do():
+    made = world(upserted(cnp("a", ingress=[reading("/a", **FROM_WEB)])))
+    port = row(made, WEB).proxy_port
+    assert PORT_MIN <= port <= PORT_MAX
+    delta = made.apply(upserted(cnp("a", ingress=[reading("/b", "/c", **FROM_WEB)])))
+    assert not delta, "no entry is another one"
+    changed = made.redirected()
+    ((key, redirection),) = changed.after.items()
+    assert key.proxy_port == port == row(made, WEB).proxy_port
+    assert [rule.path for rule in redirection.rules[0].redirect.rules.rules] == ["/b", "/c"]
+    made.apply(deleted(cnp("a", ingress=[FROM_WEB])))
+    assert made.redirected().deletes == (key,)
+    assert not made.redirections()
+
+
+def test_what_is_said_of_anyone_is_heeded_for_a_peer_of_whom_more_is_said():
+    made = world(upserted(cnp("a", ingress=[reading("/anyone"), reading("/web", **FROM_WEB)])))
+    anyone, web = "spec.ingress[0].toPorts[0]", "spec.ingress[1].toPorts[0]"
+    assert heeded(made, WEB) == {anyone, web}
+    assert heeded(made, OTHER) == {anyone}
+    assert row(made, OTHER) is None
+    assert row(made, WEB).proxy_port != row(made, 0).proxy_port
+
+
+def test_a_peer_that_may_all_is_not_read_as_others_are():
+    made = world(upserted(cnp("a", ingress=[reading("/anyone"), FROM_WEB])))
+    assert heeded(made, WEB) == {"spec.ingress[0].toPorts[0]", "spec.ingress[1]"}
+    (all_of_it,) = (
+        rule for one in made.redirections().values() for rule in one.rules if rule.path == "spec.ingress[1]"
     )
+    assert all_of_it.redirect is None
+    made.apply(upserted(cnp("a", ingress=[reading("/anyone")])))
+    assert row(made, WEB) is None
 
 
-def redirect(*addresses: str, skip: bool = True) -> ApplyServices:
-    """What takes its place."""
-    frontend = PLACE._replace(kind=FrontendKind.LOCAL_REDIRECT)
-    made = tuple(Backend(address, 5353, Protocol.UDP, node="n1") for address in addresses)
-    service = Service(name=CACHE, frontends=(frontend,), skip_backends=skip)
-    return ApplyServices(services=(service,), backends=(Backends(CACHE, "pods", made),))
+def test_a_port_that_is_allowed_within_ports_that_are_read_is_heeded():
+    wide = {**reading("/x"), "toPorts": [{"ports": [{"port": "80", "endPort": 87, "protocol": "TCP"}]}]}
+    wide["toPorts"][0]["rules"] = {"http": [{"path": "/x"}]}
+    made = world(upserted(cnp("a", ingress=[{**FROM_WEB, "toPorts": ports("80/TCP")}, {**FROM_WEB, **wide}])))
+    assert heeded(made, WEB) == {"spec.ingress[0]", "spec.ingress[1].toPorts[0]"}
+    assert row(made, WEB, 80, 21).proxy_port != row(made, WEB).proxy_port
 
 
-CACHE_POD, OTHER_POD = pod("cache", netns_cookie=CACHE_NETNS), pod("other", ifindex=11, netns_cookie=OTHER_NETNS)
+def test_the_local_host_may_ask_anything():
+    made = world(upserted(cnp("a", ingress=[reading("/anyone")])))
+    assert "host" in heeded(made, HOST)
 
 
-def tables(*commands: Command) -> Tables:
-    """After the commands; a fold of all events, and of the fewest that say the same, are the same."""
-    world, folded = World(), Tables()
-    for command in (JOIN, *commands):
-        decided, world = settle(command, world)
-        for _, event in decided:
-            folded.apply(event)
-    anew = Tables(facts(world))
-    for name in services.TABLES:
-        assert anew.table(name) == folded.table(name), name
-    return folded
+def test_a_deny_is_not_read():
+    made = world(upserted(cnp("a", ingress=[reading("/anyone")], ingressDeny=[FROM_WEB])))
+    assert row(made, WEB) is None
+    assert made.table()[PolicyKey(API, WEB, 0, 0, 0, 0)].deny
 
 
-def served(made: Tables) -> Iterator[tuple[str, LbKind]]:
-    """Which of the two keys have rows, and of what kind."""
-    table = made.table(services.SERVICES)
-    yield from ((name, table[key].kind) for name, key in (("there", KEY), ("beneath", UNDER)) if key in table)
+def test_each_parser_has_ports_of_its_own():
+    made = world(upserted(cnp("a", ingress=[reading("/a", **FROM_WEB), kafka("t", **FROM_WEB)])))
+    assert {one.parser for one in made.redirections().values()} == {"http", "kafka"}
 
 
-def skips(made: Tables) -> set[SkipKey]:
-    return set(made.table(services.SKIPS))
+def test_policies_that_are_alike_share_a_port():
+    other = endpoint_created(
+        endpoint=2, ipv4="10.0.0.2", ipv6="", identity=OTHER, labels=pod_labels("app=other").texts()
+    )
+    made = world(other, upserted(cnp("a", subject={}, ingress=[reading("/a", **FROM_WEB)])))
+    assert len(made.redirections()) == 1
+    assert {key.policy_id for key, one in made.table().items() if one.proxy_port} == {API, OTHER}
 
 
-def test_what_redirects_takes_the_place_and_the_other_is_beneath_for_its_own_pods() -> None:
-    for order in ((own(), redirect("10.244.0.2")), (redirect("10.244.0.2"), own())):
-        made = tables(CACHE_POD, OTHER_POD, *order)
-        assert dict(served(made)) == {"there": LbKind.LOCAL_REDIRECT, "beneath": LbKind.CLUSTER_IP}
-        entry = made.table(services.SERVICES)[KEY]
-        assert entry.flags & LbFlags.SKIP_BACKENDS
-        assert skips(made) == {SkipKey(CACHE_NETNS, entry.id)}
-
-
-def test_nobody_is_exempt_unless_that_is_asked_for() -> None:
-    made = tables(CACHE_POD, own(), redirect("10.244.0.2", skip=False))
-    assert dict(served(made)) == {"there": LbKind.LOCAL_REDIRECT}
-    assert not made.table(services.SERVICES)[KEY].flags & LbFlags.SKIP_BACKENDS
-    assert skips(made) == set()
-
-
-def test_pods_come_and_go() -> None:
-    gone = DeleteEndpoint(container_id="c-cache", container_interface="eth0")
-    wanted = redirect("10.244.0.2", "10.244.0.3")
-    assert {key.netns_cookie for key in skips(tables(wanted, CACHE_POD, OTHER_POD))} == {CACHE_NETNS, OTHER_NETNS}
-    assert {key.netns_cookie for key in skips(tables(wanted, CACHE_POD, OTHER_POD, gone))} == {OTHER_NETNS}
-    assert {key.netns_cookie for key in skips(tables(wanted, CACHE_POD, OTHER_POD, redirect("10.244.0.2")))} == {
-        CACHE_NETNS
-    }
-
-
-def test_without_a_service_nothing_is_beneath_and_without_a_redirect_nothing_above() -> None:
-    assert dict(served(tables(CACHE_POD, redirect("10.244.0.2")))) == {"there": LbKind.LOCAL_REDIRECT}
-    back = tables(CACHE_POD, own(), redirect("10.244.0.2"), DeleteServices(names=(CACHE,)))
-    assert dict(served(back)) == {"there": LbKind.CLUSTER_IP}
-    assert skips(back) == set()
-    alone = tables(CACHE_POD, own(), redirect("10.244.0.2"), DeleteServices(names=(DNS,)))
-    assert dict(served(alone)) == {"there": LbKind.LOCAL_REDIRECT}
-    assert dict(served(tables(own(), redirect("10.244.0.2"), redirect("10.244.0.2", skip=False)))) == {
-        "there": LbKind.LOCAL_REDIRECT
-    }
-
-
-def test_a_pod_of_which_the_namespace_is_not_known_is_redirected_like_others() -> None:
-    assert skips(tables(pod("cache"), redirect("10.244.0.2"))) == set()
+def test_where_all_ports_are_taken_nobody_is_let_through(monkeypatch):
+    monkeypatch.setattr(redirects, "CAPACITY", 3)
+    made = world()
+    for number in range(4):
+        made.apply(upserted(cnp(f"p{number}", ingress=[reading("/a", port=f"{1 + number}/TCP", **FROM_WEB)])))
+    assert len(made.redirections()) == 3
+    assert min(one.proxy_port for one in made.table().values() if one.proxy_port) == redirects.NO_PROXY
+    made.apply(deleted(cnp("p0", ingress=[FROM_WEB])))
+    assert len(made.redirections()) == 2

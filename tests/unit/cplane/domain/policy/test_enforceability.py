@@ -29,6 +29,8 @@ def on_nodes(document):
         cnp(egress=[{"toCIDRSet": [{"cidrGroupRef": "g"}]}], egressDeny=[{"toCIDRSet": [{"cidrGroupRef": "g"}]}]),
         cnp(ingress=[{"icmps": [{"fields": [{"type": 8}]}]}]),
         knp(ingress=[{}]),
+        cnp(ingress=[{"toPorts": [{**ports("80/TCP")[0], "rules": {"http": [{}]}}]}]),
+        cnp(egress=[{"toPorts": [{**ports("443/TCP")[0], "serverNames": ["a"]}]}]),
         cnp(egress=[SERVICE], egressDeny=[SERVICE]),
     ],
 )
@@ -40,12 +42,8 @@ def test_of_what_is_enforced_nothing_is_said(document):
     ("document", "expected"),
     [
         (
-            cnp(ingress=[WEB, {"toPorts": [*ports("1/TCP"), {**ports("80/TCP")[0], "rules": {"http": [{}]}}]}]),
-            Note("spec.ingress[1].toPorts[1]", "there is no proxy for http: this traffic is dropped (180)"),
-        ),
-        (
-            cnp(egress=[{"toPorts": [{**ports("443/TCP")[0], "serverNames": ["a"]}]}]),
-            Note("spec.egress[0].toPorts[0]", "there is no proxy for tls: this traffic is dropped (180)"),
+            cnp(ingress=[WEB, {"toPorts": [*ports("1/TCP"), {**ports("80/TCP")[0], "rules": {"l7proto": "x"}}]}]),
+            Note("spec.ingress[1].toPorts[1]", "there is no proxy for x: this traffic is dropped (178)"),
         ),
         (
             cnp(ingress=[{**WEB, "authentication": {"mode": "required"}}]),
