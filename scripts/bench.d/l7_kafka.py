@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Final
 
 from confluent_kafka import Producer
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
 from report import Result, WrongError, at_least, ratio_result, spread
 from rig import Rig
 

@@ -185,8 +185,22 @@ def broker_at(netns: Namespace, address: str, path: Path, port: int = PORT) -> I
         listening(netns, address, port)
         yield
     finally:
-        process.terminate()
-        process.wait(10)
+        _end_group(process)
+
+
+def _end_group(process: subprocess.Popen[bytes]) -> None:
+    """Nobody of the process's session is left: the command is a script, whose child is the broker."""
+    until = time.monotonic() + 5
+    number = signal.SIGTERM
+    while True:
+        try:
+            os.killpg(process.pid, number)
+        except ProcessLookupError:
+            return
+        process.poll()
+        time.sleep(0.02)
+        if time.monotonic() > until:
+            number = signal.SIGKILL
 
 
 def _link(netns: Namespace, router: Namespace, name: str, number: int) -> None:
