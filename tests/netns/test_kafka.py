@@ -4,15 +4,19 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import time
+from contextlib import ExitStack
 
 import anyio
 import pytest
 from confluent_kafka.admin import AdminClient, NewTopic
+from msgspec import msgpack
 
 from cplane.domain.policy.kafka import KafkaRule
 from cplane.domain.policy.redirection import Redirection, RedirectRule
 from cplane.domain.verdict import Direction, Verdict
+from cplane.proxy.channel import KafkaTerm, PutKafka
 from cplane.proxy.channel_server import ProxyServer
 from cplane.proxy.kafka_program import program
 from cplane.proxy.process import Process
@@ -246,3 +250,44 @@ def test_a_proxy_that_is_killed_serves_its_ports_again_at_once_and_goes_on_witho
         took_s, starts = netns.run(run)
     assert starts == 2
     assert took_s < 3  # it takes half a second where nothing else runs
+
+
+MOCK = """
+import sys, time
+from confluent_kafka import Producer
+cluster = Producer({"bootstrap.servers": "mock", "test.mock.num.brokers": 1})
+(broker,) = cluster.list_topics(timeout=10).brokers.values()
+print(broker.port, flush=True)
+sys.stdin.read()
+"""
+LOOPED = """
+table inet kafka {
+  chain pre {
+    type filter hook prerouting priority mangle; policy accept;
+    iifname lo tcp dport %d meta mark != 0xb00 tproxy ip to 127.0.0.1:10001 meta mark set 0x200 accept
+  }
+}
+"""
+
+
+def test_the_mock_cluster_of_librdkafka_is_guarded_like_a_broker(tmp_path):
+    terms = (KafkaTerm(REFS["service1"], "spec", (PRODUCE_1, CONSUME_1)),)
+    (tmp_path / "kafka.rules").write_bytes(msgpack.encode([PutKafka(10001, Direction.EGRESS, terms)]))
+    with namespace() as netns, ExitStack() as stack:
+        netns.ip("link", "set", "lo", "up")
+        netns.ip("rule", "add", "fwmark", "0x200/0xf00", "lookup", "2004", "pref", "9")
+        netns.ip("route", "add", "local", "default", "dev", "lo", "table", "2004")
+        there = ["ip", "netns", "exec", netns.name]
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        mock = stack.enter_context(subprocess.Popen([*there, sys.executable, "-c", MOCK], **pipes))
+        port = int(mock.stdout.readline())
+        subprocess.run([*there, "nft", "-f", "-"], input=LOOPED % port, text=True, check=True)
+        proxy = stack.enter_context(subprocess.Popen([*there, *program(tmp_path).command]))
+        stack.callback(proxy.terminate)
+        listening(netns, "127.0.0.1", port)
+        server = f"127.0.0.1:{port}"
+        assert produce(netns, "confluent", "topic1", "mocked", server) == ""
+        assert produce(netns, "confluent", "secret", "mocked", server) in REFUSALS
+        assert consume(netns, "confluent", "topic1", "group", server) == ["mocked"]
+        assert consume(netns, "confluent", "secret", "group", server) in REFUSALS
+        mock.stdin.close()
