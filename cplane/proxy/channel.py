@@ -174,7 +174,7 @@ def to_proxy(body: bytes) -> ToProxy:
     """What the agent says. Raises BrokenFrames."""
     try:
         return _TO_PROXY.decode(body)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BrokenFrames(str(error)) from error
 
 
@@ -182,7 +182,7 @@ def to_agent(body: bytes) -> ToAgent:
     """What a proxy says. Raises BrokenFrames."""
     try:
         return _TO_AGENT.decode(body)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BrokenFrames(str(error)) from error
 
 
@@ -195,7 +195,7 @@ def decode_records(kind: str, records: msgspec.Raw) -> list[Access]:
     """The records of a Seen that a proxy of this kind sent. Raises BrokenFrames."""
     try:
         found = _DNS.decode(records) if kind == "dns" else _KAFKA.decode(records)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BrokenFrames(str(error)) from error
     return [Access(*one) for one in found]
 

@@ -202,7 +202,11 @@ class ProxyClient(Generic[P]):
             rows = self._decoder.decode(self._file.read_bytes())
         except FileNotFoundError:
             return {}
-        except (OSError, msgspec.DecodeError) as error:  # nothing passes until the agent says what may
+        except (
+            OSError,
+            msgspec.DecodeError,
+            UnicodeDecodeError,
+        ) as error:  # nothing passes until the agent says what may
             log.error(line("rules not read", path=str(self._file), error=str(error)))  # noqa: TRY400  # what follows is dealt with
             return {}
         return {one.port: one for one in rows}

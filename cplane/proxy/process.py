@@ -238,7 +238,7 @@ def read_identity(path: Path) -> Identity | None:
     """Who the pid file names; None: there is none, or nobody can be read from it."""
     try:
         return msgspec.json.decode(path.read_bytes(), type=Identity)
-    except (OSError, msgspec.DecodeError):
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError):
         return None
 
 

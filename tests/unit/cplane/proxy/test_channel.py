@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 
 import anyio
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from cplane.domain.access import Access, Address, Dns, Kafka, Phase
@@ -432,6 +432,7 @@ def test_messages_are_cut_the_same_however_bytes_arrive(bodies, random):
 
 
 @given(st.binary(max_size=200))
+@example(b"\x91\xab\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x80")
 def test_any_bytes_are_a_message_or_broken(data):
     for read in (to_agent, to_proxy):
         try:

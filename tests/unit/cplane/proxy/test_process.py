@@ -150,7 +150,7 @@ def test_a_number_that_another_process_has_by_now_is_not_taken_for_it(tmp_path):
     assert read_identity(tmp_path / "a.pid") == me
 
 
-@pytest.mark.parametrize("content", [b"", b"12", b"{}", b"\xff"])
+@pytest.mark.parametrize("content", [b"", b"12", b"{}", b"\xff", b'{"pid": 1, "started": 2, "command": ["\xff"]}'])
 def test_a_pid_file_that_says_nothing_names_nobody(tmp_path, content):
     (tmp_path / "a.pid").write_bytes(content)
     assert read_identity(tmp_path / "a.pid") is None
