@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import anyio
+import anyio.lowlevel
 from anyio.abc import TaskStatus
 from envoy.service.accesslog.v3 import als_pb2
 from envoy.service.discovery.v3 import discovery_pb2
@@ -46,6 +47,7 @@ APPLY_S: Final = 1.0
 _SECRETS_S: Final = 1.0  # between two looks at secrets
 _MESSAGE_BYTES_MAX: Final = 64 << 20
 _LARGE_MESSAGES: Final = 1 << 62  # they are counted for a call, and the log is one call for ever
+_TURN: Final = 50  # redirections that are rendered before others of the event loop have theirs
 _ABSENT: Final = "the proxy is not connected"
 _PENDING: Final = "the proxy has not answered yet"
 _DELTA: Final = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources"
@@ -94,8 +96,10 @@ class Server:
         listeners = [Key(LISTENER, str(port)) for port in gone if port in self._rendered]
         for port in gone:
             self._forget(port)
-        for port, redirection in put.items():
+        for number, (port, redirection) in enumerate(put.items()):
             self._put(port, redirection)
+            if number % _TURN == _TURN - 1:
+                await anyio.lowlevel.checkpoint()
         self._told = True
         self._notify()
         with anyio.move_on_after(timeout_s):
