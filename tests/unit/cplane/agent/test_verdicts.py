@@ -24,8 +24,10 @@ from cplane.hubble.flow import FlowBuilder
 from cplane.hubble.parser.threefour import Parser
 from cplane.hubble.store import FlowStore
 from cplane.pb.flow import flow_pb2
+from cplane.projections.tables import REDIRECTS
 from cplane.telemetry.clock import SystemClock
 from tests.support.builders import Document, cnp, ports, selector
+from tests.support.engine import DictTarget
 from tests.support.flows import SEED
 from tests.support.scenario import JOIN, pod
 
@@ -79,7 +81,8 @@ async def running() -> AsyncIterator[Node]:
     log = MemoryLog(clock)
     datapath = open_datapath(AgentConfig(node_name="n1", datapath="memory"), ServiceOptions(), lambda _: "", clock)
     world, tables = await replay(log)
-    engine = Engine(log, datapath.targets, datapath.publish, started=world, tables=tables)
+    targets = {**datapath.targets, REDIRECTS: DictTarget()}
+    engine = Engine(log, targets, datapath.publish, started=world, tables=tables)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(engine.run)
         tasks.start_soon(engine.drive)
