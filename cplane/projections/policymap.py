@@ -12,7 +12,7 @@ from cplane.domain.policy.directory import Service, service_labels
 from cplane.domain.policy.mapstate import MapEntry, MapKey, MapState, Origin
 from cplane.domain.policy.redirection import Redirection
 from cplane.domain.policy.repository import AUDIT_PLANE, Enforcement, Repository
-from cplane.domain.policy.resolve import ResolvedRule
+from cplane.domain.policy.resolve import ResolvedRule, is_redirect
 from cplane.domain.ports import NamedPorts, parse_named_ports
 from cplane.events.catalog import Event
 from cplane.events.config import OptionsChanged
@@ -35,6 +35,7 @@ _EVERYTHING: Final[Mapping[int, IPv4Network | IPv6Network]] = {
 }
 _CLUSTER: Final = "default"  # until the node has joined
 _NO_PORTS: Final[NamedPorts] = frozenset()
+_Change = tuple[tuple[int, ...], MapKey, MapEntry | None, MapEntry | None]
 
 assert policy_map.AUDIT_PLANE == AUDIT_PLANE, "the domain and the map agree on the number of the audit plane"
 
@@ -65,15 +66,17 @@ class _Rows(Mapping[PolicyKey, PolicyEntry]):
         self._made: dict[MapEntry, PolicyEntry] = {}  # one object for equal entries
 
     def row(self, entry: MapEntry) -> PolicyEntry:
-        """The row that an entry is."""
+        """The row that an entry is, whoever's, which asks for no proxy."""
         found = self._made.get(entry)
         if found is None:
-            found = self._made[entry] = _row(entry, self._redirects.port(entry))
+            found = self._made[entry] = _row(entry, 0)
         return found
 
-    def forget(self, groups: Collection[int]) -> None:
-        """What entries of these groups are will be another row, should there ever be such entries again."""
-        self._made = {entry: row for entry, row in self._made.items() if entry.group not in groups}
+    def row_of(self, policy_id: int, key: MapKey, entry: MapEntry) -> PolicyEntry:
+        """The row that a policy's entry is."""
+        if not is_redirect(entry.precedence):
+            return self.row(entry)
+        return _row(entry, self._redirects.port(policy_id, key))
 
     def cookies(self) -> set[int]:
         """Those of all rows, and rows that were made earlier are forgotten."""
@@ -81,11 +84,11 @@ class _Rows(Mapping[PolicyKey, PolicyEntry]):
         return {entry.cookie for state in set(self._states.values()) for entry in state.told.values()}
 
     def __getitem__(self, key: PolicyKey) -> PolicyEntry:
-        state = self._states.get(key.policy_id)
-        entry = state.told.get(MapKey(*key[1:])) if state is not None else None
+        state, place = self._states.get(key.policy_id), MapKey(*key[1:])
+        entry = state.told.get(place) if state is not None else None
         if entry is None:
             raise KeyError(key)
-        return self.row(entry)
+        return self.row_of(key.policy_id, place, entry)
 
     def __iter__(self) -> Iterator[PolicyKey]:
         return (PolicyKey(number, *key) for number, state in self._states.items() for key in state.told)
@@ -128,13 +131,13 @@ class PolicyMapProjection:
 
     def copy(self) -> Spread:
         """All rows as they are now, held once for policies that have them alike."""
-        members: dict[MapState, list[int]] = {}
+        members: dict[tuple[MapState, int], list[int]] = {}
         for number, state in self._repository.states().items():
-            members.setdefault(state, []).append(number)
-        row = self._rows.row
+            members.setdefault((state, number if state.asks_for_proxies else 0), []).append(number)
+        row = self._rows.row_of
         rows = {
-            PolicyKey(alike[0], *key): row(entry)
-            for state, alike in members.items()
+            PolicyKey(alike[0], *key): row(alike[0], key, entry)
+            for (state, _), alike in members.items()
             for key, entry in state.told.items()
         }
         return Spread(rows, {alike[0]: tuple(alike) for alike in members.values()})
@@ -358,29 +361,20 @@ class PolicyMapProjection:
         assert found.ref == ref, f"the document of {ref} calls itself {found.ref}"
         return found
 
-    def _free(self, users: Iterable[tuple[tuple[int, ...], MapKey, int]]) -> None:
-        """Entries under these keys, of these policies, were of these groups; some are so again."""
-        freed = set()
-        for numbers, key, group in users:
-            left = [number for number in numbers if not self._has(number, key, group)]
-            if left and self._redirects.remove(left, key, group):
-                freed.add(group)
-        if freed:
-            self._rows.forget(freed)
-
-    def _has(self, number: int, key: MapKey, group: int) -> bool:
-        state = self._repository.state(number)
-        held = state.told.get(key) if state is not None else None
-        return held is not None and held.group == group
-
     def _delta(self) -> Delta[PolicyKey, PolicyEntry]:
         row, cookies = self._rows.row, self._cookies
         before: dict[PolicyKey, PolicyEntry] = {}
         after: dict[PolicyKey, PolicyEntry] = {}
         changes = list(self._repository.changes())
         for numbers, key, _, now in changes:
-            if now is not None and now.group:
-                self._redirects.add(numbers, key, now.group)
+            if now is not None and now.cookie and now.cookie not in cookies:
+                state = self._repository.state(numbers[0])
+                assert state is not None, f"an entry of policy {numbers[0]} without its state"
+                cookies.add(now.cookie, state.makers(key))
+        if changes and cookies.is_full(self._rows):
+            cookies.keep(self._rows.cookies())
+        if any(_asks(was) or _asks(now) for _, _, was, now in changes):
+            return self._proxied_delta(changes)
         groups = _groups(numbers for numbers, _, _, _ in changes)
         for numbers, key, was, now in changes:
             for number in numbers if groups is None else numbers[:1]:
@@ -389,16 +383,38 @@ class PolicyMapProjection:
                     before[full] = row(was)
                 if now is not None:
                     after[full] = row(now)
-            if now is not None and now.cookie and now.cookie not in cookies:
-                state = self._repository.state(numbers[0])
-                assert state is not None, f"an entry of policy {numbers[0]} without its state"
-                cookies.add(now.cookie, state.makers(key))
-        self._free((numbers, key, was.group) for numbers, key, was, _ in changes if was is not None and was.group)
-        if changes and cookies.is_full(self._rows):
-            cookies.keep(self._rows.cookies())
         if groups is None:
             return Delta(before, after)
         return Delta(Spread(before, groups), Spread(after, groups))
+
+    def _proxied_delta(self, changes: Collection[_Change]) -> Delta[PolicyKey, PolicyEntry]:
+        """The same where proxies are asked for: a port is one policy's alone, and may change beside an entry."""
+        row, redirects = self._rows.row_of, self._redirects
+        each = [
+            (PolicyKey(number, *key), number, key, was, now) for numbers, key, was, now in changes for number in numbers
+        ]
+        before = {full: row(number, key, was) for full, number, key, was, _ in each if was is not None}
+        for _, number, key, was, now in each:
+            if _group(was) or _group(now):
+                redirects.change(number, key, _group(now))
+        others = {PolicyKey(number, *key): (number, key, port) for number, key, port in redirects.settle()}
+        after = {full: row(number, key, now) for full, number, key, _, now in each if now is not None}
+        for full in others.keys() - {full for full, *_ in each}:
+            number, key, port = others[full]
+            state = self._repository.state(number)
+            assert state is not None, f"an entry of policy {number} without its state"
+            before[full], after[full] = _row(state.told[key], port), row(number, key, state.told[key])
+        for full in [full for full in before if before[full] == after.get(full)]:
+            del before[full], after[full]
+        return Delta(before, after)
+
+
+def _group(entry: MapEntry | None) -> int:
+    return entry.group if entry is not None else 0
+
+
+def _asks(entry: MapEntry | None) -> bool:
+    return entry is not None and is_redirect(entry.precedence)
 
 
 def _groups(found: Iterable[tuple[int, ...]]) -> Groups | None:

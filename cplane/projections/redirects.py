@@ -1,17 +1,19 @@
 """Which proxy port takes which connections, and what the proxy there is told.
 
-A port stands for a group of entries (`MapEntry.group`): for ports, and for the terms that a proxy heeds there. It is
-the same as long as these terms stand where they do, so that an edit of what they say reaches connections that are open.
-Which port it is follows from the group; only of two that want the same the one that came later has the next one.
+A port is for one policy and one key, and for the peers for whom a proxy heeds the same terms there (`MapEntry.group`).
+It is named by the least of these peers: so it stays what it is when rules come, go or read otherwise, and what they say
+reaches connections that are open. Which port it is follows from all this; only of two that want the same the one that
+came later has the next one.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from hashlib import blake2b
 from typing import Final, NamedTuple
 
 from cplane.domain.policy import PolicyRef
-from cplane.domain.policy.mapstate import MapEntry, MapKey, MapState
+from cplane.domain.policy.mapstate import ANYONE, MapKey, MapState
 from cplane.domain.policy.redirection import PORT_MAX, PORT_MIN, Redirection, RedirectRule
-from cplane.domain.policy.resolve import Contribution, is_redirect
+from cplane.domain.policy.resolve import Contribution
 from cplane.domain.verdict import Direction
 from cplane.projections.delta import Delta
 
@@ -27,16 +29,35 @@ class RedirectKey(NamedTuple):
     proxy_port: int
 
 
+class _Named(NamedTuple):
+    """What a port is named by; the key's identity is that of the least peer."""
+
+    policy_id: int
+    key: MapKey
+
+
+class _Class:
+    """Peers for whom the same is heeded, of one policy at one key, and their port; 0: not settled."""
+
+    __slots__ = ("peers", "port")
+
+    def __init__(self) -> None:
+        self.peers: set[int] = set()
+        self.port = 0
+
+
 class Redirects:
-    """Ports of the groups that entries of any policy have, and the rows that these ports are."""
+    """Ports of the entries of all policies that ask for a proxy, and the rows that these ports are."""
 
     def __init__(self, state: Callable[[int], MapState | None]) -> None:
         """`state` gives what the entries of a policy follow from."""
         self._state = state
-        self._ports: dict[int, int] = {}  # group → port
-        self._groups: dict[int, int] = {}  # port → group
-        self._users: dict[int, dict[tuple[int, MapKey], None]] = {}  # group → policies and keys that have it
-        self._named: dict[PolicyRef, dict[int, None]] = {}  # policy → groups that heed terms of it
+        self._classes: dict[_Named, dict[int, _Class]] = {}  # policy and key (of anyone) → group → class
+        self._of: dict[_Named, _Class] = {}  # of each entry
+        self._ports: dict[_Named, dict[int, int]] = {}  # policy and key (of anyone) → least peer → port
+        self._holders: dict[int, _Named] = {}  # port → what it is named by
+        self._named: dict[PolicyRef, dict[int, None]] = {}  # policy → ports at which terms of it are heeded
+        self._touched: dict[_Named, None] = {}
         self._rows: dict[RedirectKey, Redirection] = {}
         self._before: dict[RedirectKey, Redirection | None] = {}  # rows as they were told, where they have changed
 
@@ -44,48 +65,57 @@ class Redirects:
         """All rows."""
         return self._rows
 
-    def port(self, entry: MapEntry) -> int:
-        """The proxy port of an entry; 0: it has none."""
-        if not is_redirect(entry.precedence):
-            return 0
-        return self._ports.get(entry.group, NO_PROXY)
+    def port(self, policy_id: int, key: MapKey) -> int:
+        """The proxy port of a policy's entry that asks for one."""
+        found = self._of.get(_Named(policy_id, key))
+        return found.port if found is not None and found.port else NO_PROXY
 
-    def add(self, numbers: Iterable[int], key: MapKey, group: int) -> None:
-        """The entries under the key, of these policies, are of the group."""
-        users = self._users.setdefault(group, {})
-        users.update(dict.fromkeys((number, key) for number in numbers))
-        if group not in self._ports and len(self._groups) < CAPACITY:
-            port = PORT_MIN + group % CAPACITY
-            while port in self._groups:
-                port = port + 1 if port < PORT_MAX else PORT_MIN
-            self._ports[group], self._groups[port] = port, group
-            self._tell(group)
+    def change(self, policy_id: int, key: MapKey, group: int) -> None:
+        """The policy's entry under the key is of the group now; 0: of none. `settle` says what comes of it."""
+        place, entry = _Named(policy_id, key._replace(identity=ANYONE)), _Named(policy_id, key)
+        held = self._of.pop(entry, None)
+        if held is not None:
+            held.peers.discard(key.identity)
+        if group:
+            made = self._classes.setdefault(place, {}).setdefault(group, _Class())
+            made.peers.add(key.identity)
+            self._of[entry] = made
+        self._touched[place] = None
 
-    def remove(self, numbers: Iterable[int], key: MapKey, group: int) -> bool:
-        """They are no longer. True: no entry is, and the port is free."""
-        users = self._users[group]
-        for number in numbers:
-            users.pop((number, key), None)
-        if users:
-            return False
-        del self._users[group]
-        port = self._ports.pop(group, 0)
-        if port:
-            del self._groups[port]
-            self._set(RedirectKey(port), None)
-            for named in self._named.values():
-                named.pop(group, None)
-        return True
+    def settle(self) -> Iterator[tuple[int, MapKey, int]]:
+        """The entries that have another port by now, and the one that they had: all of those that others' changes did.
+
+        Policies and keys of entries that were changed themselves are among them.
+        """
+        touched, self._touched = self._touched, {}
+        wanted = {place: self._by_least_peer(place) for place in touched}
+        for place, classes in wanted.items():
+            self._release(place, classes)
+        for place, classes in wanted.items():
+            for peer, one in classes.items():
+                name = _Named(place.policy_id, place.key._replace(identity=peer))
+                was, one.port = one.port, self._port(place, name)
+                self._tell(name, one.port)
+                if was != one.port:
+                    yield from ((name.policy_id, name.key._replace(identity=each), was) for each in one.peers)
+
+    def _by_least_peer(self, place: _Named) -> Mapping[int, _Class]:
+        classes = self._classes.get(place, {})
+        for group in [group for group, one in classes.items() if not one.peers]:
+            del classes[group]
+        if not classes:
+            self._classes.pop(place, None)
+        return {min(one.peers): one for one in classes.values()}
 
     def rewrite(self, ref: PolicyRef) -> None:
         """The terms of the policy may read otherwise."""
-        for group in tuple(self._named.get(ref, ())):
-            self._tell(group)
+        for port in tuple(self._named.get(ref, ())):
+            self._tell(self._holders[port], port)
 
     def rewrite_all(self) -> None:
         """Those of every policy may."""
-        for group in self._ports:
-            self._tell(group)
+        for port, name in self._holders.items():
+            self._tell(name, port)
 
     def delta(self) -> Delta[RedirectKey, Redirection]:
         """What has changed since this was asked last."""
@@ -94,15 +124,40 @@ class Redirects:
         before = {key: was for key, was in changed.items() if was is not None}
         return Delta(before, {key: self._rows[key] for key in changed if key in self._rows})
 
-    def _tell(self, group: int) -> None:
-        number, key = next(iter(self._users[group]))
-        state = self._state(number)
-        assert state is not None, f"an entry of policy {number} without its state"
-        made = _redirection(key, state.makers(key), state.heeded(key))
+    def _port(self, place: _Named, name: _Named) -> int:
+        ports = self._ports.setdefault(place, {})
+        found = ports.get(name.key.identity, 0)
+        if found or len(self._holders) >= CAPACITY:
+            return found or NO_PROXY
+        text = ",".join(map(str, (name.policy_id, *name.key))).encode()
+        port = PORT_MIN + int.from_bytes(blake2b(text, digest_size=8).digest()) % CAPACITY
+        while port in self._holders:
+            port = port + 1 if port < PORT_MIN + CAPACITY - 1 else PORT_MIN
+        ports[name.key.identity], self._holders[port] = port, name
+        return port
+
+    def _release(self, place: _Named, wanted: Collection[int]) -> None:
+        """Ports that are named by other peers than these are free."""
+        ports = self._ports.get(place, {})
+        for peer in [peer for peer in ports if peer not in wanted]:
+            port = ports.pop(peer)
+            del self._holders[port]
+            self._set(RedirectKey(port), None)
+            for named in self._named.values():
+                named.pop(port, None)
+        if not ports:
+            self._ports.pop(place, None)
+
+    def _tell(self, name: _Named, port: int) -> None:
+        if port == NO_PROXY:
+            return
+        state = self._state(name.policy_id)
+        assert state is not None, f"an entry of policy {name.policy_id} without its state"
+        made = _redirection(name.key, state.makers(name.key), state.heeded(name.key))
         for rule in made.rules:
             if rule.ref is not None:
-                self._named.setdefault(rule.ref, {})[group] = None
-        self._set(RedirectKey(self._ports[group]), made)
+                self._named.setdefault(rule.ref, {})[port] = None
+        self._set(RedirectKey(port), made)
 
     def _set(self, key: RedirectKey, row: Redirection | None) -> None:
         self._before.setdefault(key, self._rows.get(key))

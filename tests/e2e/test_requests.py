@@ -192,6 +192,8 @@ def test_a_change_of_rules_reaches_an_open_connection(requests: Web, family: int
         assert (talk("/public/a"), talk("/private")) == ("200", "403")
         requests.site.apply(ingress(PUBLIC.replace("/public/.*", "/private")))
         assert (talk("/public/a"), talk("/private")) == ("403", "200")
+        requests.site.apply(ingress(PUBLIC, name="another"))
+        assert (talk("/public/a"), talk("/private"), talk("/other")) == ("200", "200", "403")
 
 
 @FAMILIES

@@ -45,7 +45,8 @@ class MapEntry(NamedTuple):
 
     `auth_type` is the authentication that is asked for; `cookie` stands for the terms that made the entry; 0: none.
     `audited`: what it allows is looked up in the subject's audit plane too. `auth_said`: `auth_type` is what its own
-    terms say. `group` stands for the key's ports and all that a proxy heeds; 0: no proxy is asked.
+    terms say. `group` stands for the key's ports and all that a proxy heeds, however it reads; 0: no
+    proxy is asked.
     """
 
     deny: bool
@@ -232,6 +233,11 @@ class MapState:
     def named_at(self, number: int) -> tuple[Contribution, ...]:
         """What was put for the peer of that number at ports that it calls by name."""
         return tuple(one for one in self._named if one.peer is not None and number in one.peer.numbers)
+
+    @property
+    def asks_for_proxies(self) -> bool:
+        """Whether anything that is said asks for one."""
+        return any(self._reading)
 
     def set_audited(self, audited: bool) -> None:  # noqa: FBT001  # what it is set to
         """Whether what is allowed is looked up in the audit plane too."""

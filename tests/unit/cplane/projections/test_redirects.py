@@ -106,13 +106,39 @@ def test_each_parser_has_ports_of_its_own():
     assert {one.parser for one in made.redirections().values()} == {"http", "kafka"}
 
 
-def test_policies_that_are_alike_share_a_port():
+def test_each_policy_has_ports_of_its_own():
     other = endpoint_created(
         endpoint=2, ipv4="10.0.0.2", ipv6="", identity=OTHER, labels=pod_labels("app=other").texts()
     )
     made = world(other, upserted(cnp("a", subject={}, ingress=[reading("/a", **FROM_WEB)])))
-    assert len(made.redirections()) == 1
     assert {key.policy_id for key, one in made.table().items() if one.proxy_port} == {API, OTHER}
+    assert len(made.redirections()) == 2
+    assert dict(made.copy()) == dict(made.table())
+
+
+def test_a_port_stays_when_another_policy_says_more():
+    made = world(upserted(cnp("a", ingress=[reading("/a", **FROM_WEB)])))
+    port = row(made, WEB).proxy_port
+    delta = made.apply(upserted(cnp("b", ingress=[reading("/b", **FROM_WEB)])))
+    assert row(made, WEB).proxy_port == port
+    assert not {key for key in delta.after if key.identity == WEB} - {PolicyKey(API, WEB, 0, 6, 80, 24)}
+    assert [len(one.rules) for one in made.redirected().after.values()] == [2]
+    made.apply(upserted(cnp("b", ingress=[FROM_WEB])))
+    assert row(made, WEB).proxy_port == port
+    made.apply(deleted(cnp("a", ingress=[FROM_WEB])))
+    assert not made.redirections()
+
+
+def test_peers_that_are_told_apart_later_have_ports_of_their_own_then():
+    both = {"fromEndpoints": [selector("app=web"), selector("app=other")]}
+    made = world(upserted(cnp("a", ingress=[reading("/a", **both)])))
+    port = row(made, WEB).proxy_port
+    assert row(made, OTHER).proxy_port == port
+    delta = made.apply(upserted(cnp("b", ingress=[reading("/b", **FROM_WEB)])))
+    assert row(made, WEB).proxy_port == port, "the least peer names it"
+    assert row(made, OTHER).proxy_port != port
+    assert delta.after[PolicyKey(API, OTHER, 0, 6, 80, 24)] == row(made, OTHER), "though nothing new is said of it"
+    assert heeded(made, OTHER) == {"spec.ingress[0].toPorts[0]"}
 
 
 def test_where_all_ports_are_taken_nobody_is_let_through(monkeypatch):
