@@ -17,10 +17,12 @@ from immutables import Map
 from cplane.config.dns import DnsConfig
 from cplane.deciders.fqdn import Answer, Ended, ExpireNames, RecordAnswers, selectors_of
 from cplane.deciders.world import Command, World
-from cplane.domain.fqdncache import Held, Lifetimes, Limits
+from cplane.domain.fqdncache import TTL, Held, Lifetimes, Limits
 from cplane.domain.policy.dns import DnsRule
-from cplane.engine.engine import Committed
+from cplane.engine.engine import Committed, Turn
 from cplane.errors import CplaneError, Unavailable
+from cplane.events.endpoint import EndpointDeleted
+from cplane.events.fqdn import NameExpired
 from cplane.projections.addresses import packed
 from cplane.projections.tables import LXC
 from cplane.proxy.channel import Learned
@@ -90,7 +92,16 @@ def limits_of(config: DnsConfig) -> Limits:
 class LearnedNames:
     """`learn` is what a ProxyServer calls; `run` serves it and lets time pass."""
 
-    def __init__(self, engine: Enforcement, connected: Connected, clock: Clock, limits: Limits) -> None:
+    def __init__(
+        self,
+        engine: Enforcement,
+        connected: Connected,
+        clock: Clock,
+        limits: Limits,
+        forget: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        """`forget` is told addresses of endpoints of which the proxy has to tell again what it learns."""
+        self._forget = forget
         self._engine, self._connected, self._clock = engine, connected, clock
         self._selecting: Map[DnsRule, int] = Map()
         self._selected: dict[str, bool] = {}
@@ -117,7 +128,7 @@ class LearnedNames:
         world = self._engine.world
         endpoint = self._endpoint_at(told.endpoint_ip)
         if endpoint not in world.endpoints:
-            return
+            raise NotLearned(told.name)  # whoever has the address next has been told nothing
         ips = tuple(str(ip_address(ip)) for ip in told.ips if _is_address(ip))
         self.lifetimes.learn(endpoint, told.name, ips, told.ttl, self._now())
         held = world.fqdn.answers.get(endpoint, Map())
@@ -138,6 +149,17 @@ class LearnedNames:
         if waiting.error is not None:
             raise waiting.error
         await self._engine.wait(waiting.position)
+
+    def turn(self, turn: Turn) -> None:
+        """The engine has taken a command: of some endpoints the proxy must not believe that all is known."""
+        for event in turn.events:
+            match event:
+                case EndpointDeleted() | NameExpired() if getattr(event, "reason", "") != TTL:
+                    held = turn.before.endpoints.get(event.endpoint)
+                    for address in held.addresses if held is not None else ():
+                        self._forget(address)
+                case _:
+                    pass
 
     async def run(self) -> None:
         """Until cancelled."""

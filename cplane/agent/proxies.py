@@ -106,6 +106,10 @@ class Proxies:
             if kind not in self._backends and found is not None and is_alive(found):
                 await (await self._backend(kind)).apply({}, ())
 
+    def forget(self, endpoint_ip: str) -> None:
+        """What DNS told the endpoint with that address is not known any more: the proxy tells again."""
+        self._channel.forget(endpoint_ip)
+
     def problems(self) -> Mapping[int, str]:
         """By proxy port: why what is redirected there is dropped, or not judged as it should be."""
         found = {

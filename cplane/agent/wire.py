@@ -88,6 +88,7 @@ async def run(config: AgentConfig) -> None:
             def told(turn: Turn) -> None:
                 telling.turn(turn)
                 stale.turn(turn)
+                names.turn(turn)
 
             proxies = Proxies(
                 config,
@@ -114,7 +115,7 @@ async def run(config: AgentConfig) -> None:
                 now_ns=clock.now_ns,
                 redaction=config.hubble.redaction,
             )
-            names = LearnedNames(engine, datapath.connected, clock, limits_of(config.dns))
+            names = LearnedNames(engine, datapath.connected, clock, limits_of(config.dns), proxies.forget)
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(_until_told, tasks.cancel_scope)
                 tasks.start_soon(engine.run)

@@ -3,7 +3,7 @@
 A frame is 4 bytes of length, big-endian, and as many bytes of MessagePack: one of the messages below.
 
     proxy → agent   Hello first; Ack, Failed, Seen, Learned
-    agent → proxy   every row, Version; then changed rows (PutKafka, PutDns, Remove), Version; Written
+    agent → proxy   every row, Version; then changed rows (PutKafka, PutDns, Remove), Version; Written, Forget
 
 What is put and removed before a Version is in force at once, and together, when the proxy answers with its Ack.
 On a new connection the rows before the first Version are complete: a port that is not among them is gone.
@@ -106,6 +106,12 @@ class Written(Struct, frozen=True, array_like=True, tag="written"):
     id: int
 
 
+class Forget(Struct, frozen=True, array_like=True, tag="forget"):
+    """What was Learned of this endpoint counts no more, or it is another endpoint: only new answers are told."""
+
+    endpoint_ip: str
+
+
 class Hello(Struct, frozen=True, array_like=True, tag="hello"):
     """Who connects."""
 
@@ -147,7 +153,7 @@ class Learned(Struct, frozen=True, array_like=True, tag="learned"):
 
 
 Put = PutKafka | PutDns
-ToProxy = PutKafka | PutDns | Remove | Version | Written
+ToProxy = PutKafka | PutDns | Remove | Version | Written | Forget
 ToAgent = Hello | Ack | Failed | Seen | Learned
 
 _OfKafka = tuple[

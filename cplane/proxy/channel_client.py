@@ -27,6 +27,7 @@ from cplane.proxy.channel import (
     Ack,
     BrokenFrames,
     Failed,
+    Forget,
     Frames,
     Hello,
     Learned,
@@ -61,9 +62,18 @@ log = logger("proxy")
 class ProxyClient(Generic[P]):
     """One proxy's connection to the agent, whenever there is one. Use it on one event loop, from one thread."""
 
-    def __init__(self, put: type[P], channel: Path, rules: Path, enforce: Enforce[P]) -> None:
+    def __init__(
+        self,
+        put: type[P],
+        channel: Path,
+        rules: Path,
+        enforce: Enforce[P],
+        forget: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        """`forget` is told the addresses of endpoints of which the agent knows nothing that was learned."""
         self._put: type[P] = put
         self._enforce: Enforce[P] = enforce
+        self._forget = forget
         self._channel, self._file = channel, rules
         self._decoder: msgpack.Decoder[list[P]] = msgpack.Decoder(list[put])  # type: ignore[valid-type]
         self._kind = "dns" if issubclass(put, PutDns) else "kafka"
@@ -174,6 +184,8 @@ class ProxyClient(Generic[P]):
                         waiting = self._learning.get(number)
                         if waiting is not None and not waiting.done():
                             waiting.set_result(True)
+                    case Forget(endpoint):
+                        self._forget(endpoint)
                     case message if isinstance(message, self._put):
                         put[message.port] = message
                         gone.discard(message.port)

@@ -19,6 +19,7 @@ from cplane.proxy.channel import (
     Ack,
     BrokenFrames,
     Failed,
+    Forget,
     Frames,
     FrameTooLong,
     Hello,
@@ -70,6 +71,10 @@ class ProxyServer:
         found = self._backends[kind]
         found.supervise = supervise
         return found
+
+    def forget(self, endpoint_ip: str) -> None:
+        """The DNS proxy tells again what it learns of the endpoint."""
+        self._backends["dns"].forget(endpoint_ip)
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Proxies are served until this is cancelled; they can connect when it has started.
@@ -169,6 +174,11 @@ class ChannelBackend:
         """Whether the proxy is there."""
         return self._link is not None
 
+    def forget(self, endpoint_ip: str) -> None:
+        """What was learned of the endpoint is not known any more; a proxy that connects later tells all again."""
+        if self._link is not None:
+            self._link.tell_forgotten(endpoint_ip)
+
     async def run(self) -> None:
         """The process is supervised until this is cancelled."""
         await self.supervise()
@@ -243,14 +253,16 @@ class ChannelBackend:
         """What has changed is told, as fast as the proxy reads; the first time also when there is nothing."""
         while True:
             frames = [self._rows.get(port) or frame(Remove(port)) for port in sorted(link.dirty)]
+            frames += [frame(Forget(one)) for one in link.forgotten]
             frames += [frame(Written(one)) for one in link.written]
             if self._version > link.told:
                 link.told = self._version
                 frames.append(frame(Version(link.told)))
             link.dirty.clear()
             link.written.clear()
+            link.forgotten.clear()
             await _send(stream, frames)
-            if not (link.dirty or link.written or self._version > link.told):
+            if not (link.dirty or link.written or link.forgotten or self._version > link.told):
                 link.more = anyio.Event()
                 await link.more.wait()
 
@@ -264,6 +276,7 @@ class _Link:
 
     def __init__(self, scope: anyio.CancelScope, dirty: set[int]) -> None:
         self.scope, self.dirty = scope, dirty
+        self.forgotten: set[str] = set()  # as many as there are endpoints
         self.written: list[int] = []  # as many as are learned between two writes: reading stops at LEARNING
         self.told = -1
         self.more = anyio.Event()
@@ -271,6 +284,11 @@ class _Link:
     def tell(self, ports: Collection[int]) -> None:
         """These ports have changed."""
         self.dirty.update(ports)
+        self.more.set()
+
+    def tell_forgotten(self, endpoint_ip: str) -> None:
+        """What was learned of an endpoint is not known any more."""
+        self.forgotten.add(endpoint_ip)
         self.more.set()
 
     def tell_written(self, number: int) -> None:

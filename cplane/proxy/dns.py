@@ -17,6 +17,7 @@ from typing import Final
 
 from cplane.proxy.channel import PutDns
 from cplane.proxy.channel_client import ProxyClient
+from cplane.proxy.dnsnames import Names
 from cplane.proxy.dnsrules import Rules
 from cplane.proxy.dnsserving import RELEASE_S, Serving, Settings
 from cplane.proxy.dnssockets import raise_descriptors
@@ -35,8 +36,9 @@ class Proxy:
     """All proxy ports, by the rules that were told last. It is made on the loop that serves it."""
 
     def __init__(self, channel: Path, rules: Path, settings: Settings) -> None:
-        self.client = ProxyClient(PutDns, channel, rules, self.enforce)
-        self.shared = Serving(self.client, settings)
+        names = Names()
+        self.client = ProxyClient(PutDns, channel, rules, self.enforce, names.forget)
+        self.shared = Serving(self.client, settings, names)
         self.udp, self.tcp = UdpServing(self.shared), TcpServing(self.shared)
         self._ports: dict[int, tuple[UdpPort, TcpPort]] = {}
 

@@ -21,7 +21,7 @@ class Told(NamedTuple):
 
 
 class _Kept:
-    """Addresses with the time (monotonic, s) until which they count, and when they were told."""
+    """Addresses with the time (monotonic, s) until which they count, and until which the agent knows that they do."""
 
     __slots__ = ("server", "told", "ttl", "until")
 
@@ -49,22 +49,26 @@ class Names:
             self._kept.move_to_end(key)
         kept.ttl, kept.server = told.ttl, told.server
         is_new = is_due = False
+        until = now + _lifetime(told.ttl)
         for ip in told.ips:
-            at = kept.told.get(ip)
-            if at is None or kept.until[ip] <= now:
-                is_new = True
-            elif now - at >= max(1.0, told.ttl / _REFRESHED):
-                is_due = True
-            kept.until[ip] = now + max(1, told.ttl)
-        return is_new, is_new or is_due
+            known = kept.told.get(ip, 0.0)
+            is_new = is_new or known <= now
+            is_due = is_due or until - known >= max(1.0, told.ttl / _REFRESHED)
+            kept.until[ip] = max(until, kept.until.get(ip, 0.0))
+        return is_new, is_due
 
     def confirm(self, told: Told, now: float) -> None:
-        """The agent knows these addresses."""
+        """The agent knows these addresses; it was told at `now`, or later."""
         kept = self._kept.get((told.endpoint, told.name))
         if kept is not None:
-            kept.told.update(dict.fromkeys(told.ips, now))
+            kept.told.update(dict.fromkeys(told.ips, now + _lifetime(told.ttl)))
 
-    def forget_told(self) -> None:
+    def forget(self, endpoint: str) -> None:
+        """What the endpoint was answered counts no more, or it is another endpoint."""
+        for key in [key for key in self._kept if key[0] == endpoint]:
+            del self._kept[key]
+
+    def forget_all(self) -> None:
         """Another agent is there, which knows nothing."""
         for kept in self._kept.values():
             kept.told.clear()
@@ -87,3 +91,7 @@ class Names:
                 kept.told.pop(ip, None)
             if not kept.until:
                 del self._kept[key]
+
+
+def _lifetime(ttl: int) -> int:
+    return max(1, ttl)

@@ -76,7 +76,7 @@ class Serving:
 
     agent: Agent
     settings: Settings
-    names: Names = field(default_factory=Names)
+    names: Names
     counts: Counter[str] = field(default_factory=Counter)
     _telling: set[asyncio.Task[None]] = field(default_factory=set)
     _on_the_way: Counter[tuple[str, str]] = field(default_factory=Counter)  # to the agent: endpoint and name
@@ -150,7 +150,7 @@ class Serving:
             await asyncio.sleep(0.2)
             is_there, now = self.agent.connected, time.monotonic()
             if is_there and not was_there:
-                self.names.forget_told()
+                self.names.forget_all()
             was_there = is_there
             if is_there:
                 for told in self.names.untold(now):
@@ -172,7 +172,7 @@ class Serving:
 
     async def _learned(self, told: Told, patience_s: float) -> bool:
         """Whether the datapath knows the addresses, within that time."""
-        key = (told.endpoint, told.name)
+        key, began = (told.endpoint, told.name), time.monotonic()
         self._on_the_way[key] += 1
         try:
             async with asyncio.timeout(patience_s):
@@ -186,5 +186,5 @@ class Serving:
             if not self._on_the_way[key]:
                 del self._on_the_way[key]
         if done:
-            self.names.confirm(told, time.monotonic())
+            self.names.confirm(told, began)
         return done

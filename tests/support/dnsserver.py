@@ -17,6 +17,10 @@ b.example. 30 IN A 192.0.2.2
 alias.example. 60 IN CNAME deep.example.
 deep.example. 20 IN CNAME a.example.
 short.example. 1 IN A 192.0.2.9
+world.example. 60 IN A 198.51.100.2
+world.example. 60 IN AAAA 2001:db8::2
+other.example. 60 IN A 198.51.100.3
+brief.example. 1 IN A 198.51.100.4
 text.example. 30 IN TXT "hello"
 world.example. 30 IN A 198.51.100.2
 world.example. 30 IN AAAA 2001:db8::2

@@ -9,7 +9,9 @@ import pytest
 from cplane.agent.fqdn import LearnedNames, NotLearned
 from cplane.deciders import fqdn
 from cplane.deciders.endpoint import DeleteEndpoint
+from cplane.deciders.fqdn import Ended, ExpireNames
 from cplane.domain.fqdncache import Limits
+from cplane.engine.engine import Turn
 from cplane.errors import Unavailable
 from cplane.events.fqdn import NameExpired, NameResolved
 from cplane.projections.addresses import prefix_key
@@ -139,7 +141,9 @@ async def test_too_many_addresses_of_a_name_do_not_end_connections() -> None:
 async def test_strangers_and_nonsense_teach_nothing() -> None:
     node = Node(names("a.example"))
     for by in ("203.0.113.9", "nobody", ""):
-        await learned(node, Learned(1, by, "a.example.", ("192.0.2.1",), 30, 1, ""))
+        with pytest.raises(BaseExceptionGroup) as caught:
+            await learned(node, Learned(1, by, "a.example.", ("192.0.2.1",), 30, 1, ""))
+        assert caught.group_contains(NotLearned)
     await learned(node, node.told("a.example.", "no address"))
     assert node.events(NameResolved) == []
 
@@ -185,3 +189,21 @@ async def test_endpoints_that_are_gone_are_forgotten_and_a_datapath_that_refuses
     node.engine.execute(DeleteEndpoint(container_id="c-web", container_interface="eth0"), actor="cni")
     await node.names.expire()
     assert len(node.names.lifetimes) == 0
+
+
+async def test_the_proxy_tells_again_what_is_not_known_any_more() -> None:
+    node, again = Node(names("a.example")), []
+    node.names = LearnedNames(node.engine, node._connected, node.time, Limits(), again.append)
+    await learned(node, node.told("a.example.", "192.0.2.1", "192.0.2.2"))
+    addresses = list(node.engine.world.endpoints[1].addresses)
+    for reason, expected in (("ttl", []), ("forgotten", addresses)):
+        before = node.engine.world
+        done = node.engine.execute(ExpireNames(names=(Ended(1, "a.example.", ("192.0.2.1",), reason),)), actor="test")
+        node.names.turn(Turn(before, node.engine.world, done.events, {}))
+        assert again == expected
+        await learned(node, node.told("a.example.", "192.0.2.1"))
+    again.clear()
+    before = node.engine.world
+    gone = node.engine.execute(DeleteEndpoint(container_id="c-web", container_interface="eth0"), actor="cni")
+    node.names.turn(Turn(before, node.engine.world, gone.events, {}))
+    assert again == addresses
