@@ -74,7 +74,7 @@ def names(programs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 def asking(names: Names) -> Iterator[Names]:
     yield names
     names.site.lift()
-    names.site.agent.cplane("fqdn", "cache", "clean", "--yes", check=False)
+    names.site.agent.cplane("fqdn", "cache", "clean", "--wait")
 
 
 @FAMILIES
