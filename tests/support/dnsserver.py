@@ -22,8 +22,6 @@ world.example. 60 IN AAAA 2001:db8::2
 other.example. 60 IN A 198.51.100.3
 brief.example. 1 IN A 198.51.100.4
 text.example. 30 IN TXT "hello"
-world.example. 30 IN A 198.51.100.2
-world.example. 30 IN AAAA 2001:db8::2
 """ + "".join(f"many.example. 30 IN A 198.51.100.{number}\n" for number in range(1, 101))
 UDP_MAX = 512
 
