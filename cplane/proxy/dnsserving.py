@@ -1,7 +1,6 @@
 """What both transports of the DNS proxy do with a question and its answer: judge, tell Hubble, let the agent learn."""
 
 import asyncio
-import socket
 import time
 from collections import Counter
 from dataclasses import dataclass, field
@@ -12,7 +11,7 @@ from cplane.domain.policy.rule import PolicyRef
 from cplane.domain.verdict import Verdict
 from cplane.proxy.dnsnames import Names, Told
 from cplane.proxy.dnsrules import Rules
-from cplane.proxy.dnswire import AAAA, NOERROR, REFUSED, Answer, Query
+from cplane.proxy.dnswire import NOERROR, REFUSED, Answer, Query
 
 CONCURRENT_MAX: Final = 4096
 """Questions that are asked at once; a further one is dropped, and the client asks again."""
@@ -106,9 +105,7 @@ class Serving:
 
     def answered(self, exchange: Exchange, answer: Answer) -> Told | None:
         """Hubble knows the answer. What the agent has to know before the client does; None: nothing."""
-        ips = tuple(
-            socket.inet_ntop(socket.AF_INET6 if kind == AAAA else socket.AF_INET, one) for kind, one in answer.ips
-        )
+        ips = answer.ips
         self.counts["answered"] += 1
         if answer.malformed:
             self.counts["malformed"] += 1

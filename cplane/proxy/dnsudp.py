@@ -22,6 +22,7 @@ from cplane.proxy.dnswire import (
     MESSAGE_MAX,
     QUERY_MAX,
     SERVFAIL,
+    Answer,
     BadMessage,
     Query,
     id_of,
@@ -33,8 +34,9 @@ from cplane.proxy.dnswire import (
 
 _AT_ONCE: Final = 64  # datagrams of one socket, before others have their turn
 _ANCILLARY: Final = 128
-_KNOWN_MAX: Final = 4096  # questions that are not read again
+_KNOWN_MAX: Final = 4096  # questions, and answers, that are not read again
 _KNOWN_BYTES: Final = 512
+_NO_ANSWER: Final = (b"", Answer(0))
 
 
 class _Pending:
@@ -86,6 +88,7 @@ class UdpServing:
         self._pending: dict[tuple[Address, Address, int, bytes], _Pending] = {}  # oldest first
         self._of_client: Counter[str] = Counter()
         self._known: dict[bytes, Query] = {}
+        self._answers: dict[bytes, tuple[bytes, Answer]] = {}  # with the question that they answer
         self._answering = {int(one): Answering(one) for one in Direction}
         self._waiting: set[asyncio.Task[None]] = set()
         self._epoll = select.epoll()  # of all sockets that wait: the loop's own takes five times as long for each
@@ -130,6 +133,18 @@ class UdpServing:
                 self._known[data[2:]] = query
         return query
 
+    def _read_answer(self, data: bytes, query: Query, number: int) -> Answer:
+        """What the message answers; many come again within the second, with the same lifetimes. Raises BadMessage."""
+        section, answer = self._answers.get(data[2:], _NO_ANSWER)
+        if section == query.section and id_of(data) == number:
+            return answer
+        answer = read_answer(data, query, number)
+        if len(data) <= _KNOWN_BYTES:
+            if len(self._answers) >= _KNOWN_MAX:
+                self._answers.clear()
+            self._answers[data[2:]] = query.section, answer
+        return answer
+
     def _ask(self, data: bytes, key: tuple[Address, Address, int, bytes], exchange: Exchange) -> None:
         """The server is asked under another number: the client's is known to the client, and to whom it tells it."""
         until = time.monotonic() + self.shared.settings.patience_s
@@ -170,7 +185,7 @@ class UdpServing:
             self._fail(pending)
             return
         try:
-            answer = read_answer(data, pending.exchange.query, pending.number)
+            answer = self._read_answer(data, pending.exchange.query, pending.number)
         except BadMessage:
             self.shared.counts["unasked"] += 1
             return

@@ -6,6 +6,7 @@ RFC 6891 for OPT.
 """
 
 import struct
+from socket import AF_INET, AF_INET6, inet_ntop
 from typing import Final, NamedTuple
 
 from cplane.errors import Rejected
@@ -89,7 +90,7 @@ class Answer(NamedTuple):
     """
 
     rcode: int
-    ips: tuple[tuple[int, bytes], ...] = ()  # type of record and address
+    ips: tuple[str, ...] = ()
     ttl: int = 0
     cnames: tuple[str, ...] = ()
     rrtypes: tuple[str, ...] = ()
@@ -146,7 +147,7 @@ def read_answer(data: bytes, query: Query, number: int) -> Answer:
 
 def _read_records(data: bytes, at: int, count: int, query: Query, rcode: int) -> Answer:
     aliases: dict[str, tuple[str, int]] = {}  # what a name is an alias of, and for how long
-    addresses: dict[str, list[tuple[int, bytes, int]]] = {}
+    addresses: dict[str, list[tuple[str, int]]] = {}
     kinds: dict[int, None] = {}
     for _ in range(count):
         if data[at : at + 2] == _TO_QUESTION:  # nearly always, and ten times as fast
@@ -163,7 +164,8 @@ def _read_records(data: bytes, at: int, count: int, query: Query, rcode: int) ->
         if kind == CNAME:
             aliases.setdefault(owner, (_name(data, at)[0], lifetime))
         elif length == _ADDRESS_BYTES.get(kind):
-            addresses.setdefault(owner, []).append((kind, data[at : at + length], lifetime))
+            text = inet_ntop(AF_INET if kind == A else AF_INET6, data[at : at + length])
+            addresses.setdefault(owner, []).append((text, lifetime))
         at += length
     cnames, ttls, name = [], [], query.name
     while name in aliases:  # in any order, and not for ever
@@ -171,8 +173,8 @@ def _read_records(data: bytes, at: int, count: int, query: Query, rcode: int) ->
         cnames.append(name)
         ttls.append(lifetime)
     found = addresses.get(name, ())
-    ttls += [lifetime for _, _, lifetime in found]
-    ips = tuple(dict.fromkeys((kind, one) for kind, one, _ in found))
+    ttls += [lifetime for _, lifetime in found]
+    ips = tuple(dict.fromkeys(text for text, _ in found))
     return Answer(rcode, ips, min((*ttls, _TTL_MAX)) if ttls else 0, tuple(cnames), tuple(map(type_name, kinds)))
 
 

@@ -1,6 +1,7 @@
 """DNS messages are read as servers read them, or not at all; and whatever comes, nothing breaks."""
 
 import struct
+from ipaddress import ip_address
 
 import pytest
 from dnslib import EDNS0, QTYPE, RCODE, RR, DNSHeader, DNSQuestion, DNSRecord
@@ -96,7 +97,7 @@ def test_addresses_are_those_of_the_name_and_of_what_it_is_an_alias_of_in_any_or
     )
     for some in (records, records[::-1]):
         found = read_answer(answered(query, *some), read_query(query), 77)
-        assert {one for _, one in found.ips} == {b"\xc0\0\2\2", b"\xc0\0\2\1"}
+        assert set(found.ips) == {"192.0.2.1", "192.0.2.2"}
         assert found.ttl == 9
         assert found.cnames == ("b.cdn.example.", "a.cdn.example.")
         assert set(found.rrtypes) == {"A", "CNAME"}
@@ -113,7 +114,7 @@ def test_a_circle_of_aliases_has_no_address() -> None:
 def test_only_an_answer_to_the_question_is_one() -> None:
     query = read_query(asked("a.example"))
     good = answered(asked("A.Example"), "a.example. 5 A 192.0.2.1")
-    assert read_answer(good, query, 77).ips == ((1, b"\xc0\0\2\1"),)
+    assert read_answer(good, query, 77).ips == ("192.0.2.1",)
     for bad in (
         with_id(good, 78),
         answered(asked("b.example"), "b.example. 5 A 192.0.2.1"),
@@ -208,7 +209,7 @@ def test_no_answer_breaks_the_proxy(data: bytes, number: int) -> None:
             found = read_answer(one, query, number)
         except BadMessage:
             continue
-        assert all(len(ip) in (4, 16) for _, ip in found.ips)
+        assert all(map(ip_address, found.ips))
 
 
 @given(st.binary(max_size=300), st.integers(0, 40))
