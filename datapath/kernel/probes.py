@@ -1,6 +1,7 @@
 """What this kernel and this machine can do for us: asked by trying, never by version."""
 
 import os
+import socket
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -17,6 +18,7 @@ _CAPABILITIES: Final[Mapping[str, int]] = {"CAP_NET_ADMIN": 12, "CAP_SYS_ADMIN":
 _REDIRECT_PEER: Final = 155
 _KTIME_COARSE: Final = 160
 _LOOPBACK: Final = 1
+_IP_TRANSPARENT: Final = 19
 
 
 class Probe(NamedTuple):
@@ -70,6 +72,7 @@ def _questions(python: str) -> Iterator[tuple[str, Callable[[], str], str, str]]
     yield "redirect_peer", _helper(_REDIRECT_PEER), "pod-to-pod delivery", "a kernel of 5.10 or newer"
     yield "coarse_clock", _helper(_KTIME_COARSE), "conntrack lifetimes", "a kernel of 5.11 or newer"
     yield "tcx", _tcx, "programs on devices", "a kernel of 6.6 or newer"
+    yield "transparent", _transparent, "requests, with their addresses", "a kernel with CONFIG_INET, and CAP_NET_ADMIN"
     yield "xdp", _xdp, "clients outside, with lb.acceleration", "a kernel with CONFIG_BPF_SYSCALL=y, 5.9 or newer"
     yield "compiler", lambda: _compiler(python), "compiling the programs", "apt-get install python3-bpfcc"
     yield (
@@ -174,6 +177,12 @@ def _helper(number: int) -> Callable[[], str]:
         return f"helper {number}"
 
     return question
+
+
+def _transparent() -> str:
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as asked:
+        asked.setsockopt(socket.SOL_IP, _IP_TRANSPARENT, 1)
+    return "sockets with others' addresses"
 
 
 def _tcx() -> str:
