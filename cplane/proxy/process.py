@@ -110,19 +110,29 @@ class Process:
         """There is a process, until it is stopped."""
         failures = 0
         while True:
-            if self._identity is None:
+            identity = self._identity
+            if identity is None:
                 await anyio.sleep(BACK_OFF_S[min(failures, len(BACK_OFF_S) - 1)])
-                await anyio.to_thread.run_sync(self._start, 0)
+                identity = self._identity = await anyio.to_thread.run_sync(self._start, 0)
+                self.starts += 1
             began = self._clock.monotonic_ns()
-            await self._ended()
-            if self._stopped:
+            if self._is_over():
+                await self.stop()  # while it was started
+                return
+            await self._ended(identity)
+            if self._is_over():
                 return
             if predecessor is not None:  # who did not get on with it, as it may be if their versions differ
                 await end(predecessor)
                 predecessor = None
             lived_s = (self._clock.monotonic_ns() - began) / _SECOND_NS
             failures = 0 if lived_s >= STABLE_S else failures + 1
-            self._tell_end()
+            self._tell_end(identity)
+            self._identity = None
+
+    def _is_over(self) -> bool:
+        """Whether `stop` was called, at any time before."""
+        return self._stopped
 
     async def stop(self) -> None:
         """No process of the program runs, and `run` ends. One that does not go by itself is killed. Idempotent."""
@@ -148,10 +158,12 @@ class Process:
         if not program.epoch:
             await end(found)
             return None
-        await anyio.to_thread.run_sync(self._start, epoch + 1)
+        self._identity = await anyio.to_thread.run_sync(self._start, epoch + 1)
+        self.starts += 1
         return found
 
-    def _start(self, epoch: int) -> None:
+    def _start(self, epoch: int) -> Identity:
+        """A new process, which is in the pid file; it takes a few milliseconds."""
         self._trim()
         command = self._program.of_epoch(epoch)
         pid = _spawn(self._program, command)
@@ -161,18 +173,17 @@ class Process:
             resource.prlimit(pid, resource.RLIMIT_NOFILE, (most, hard))
         identity = Identity(pid, started_at(pid), command)
         write_identity(self._program.pid_file, identity)
-        self.starts, self._identity = self.starts + 1, identity
         log.info(line("proxy started", kind=self._program.name, pid=pid))
+        return identity
 
-    async def _ended(self) -> None:
+    async def _ended(self, identity: Identity) -> None:
         """It is no more."""
-        assert self._identity is not None
         try:
-            descriptor = os.pidfd_open(self._identity.pid)
+            descriptor = os.pidfd_open(identity.pid)
         except ProcessLookupError:
             return
         try:
-            if not is_alive(self._identity):
+            if not is_alive(identity):
                 return
             while True:
                 with anyio.move_on_after(_LOOK_S):
@@ -182,12 +193,10 @@ class Process:
         finally:
             os.close(descriptor)
 
-    def _tell_end(self) -> None:
-        assert self._identity is not None
-        status = _reap(self._identity.pid)
+    def _tell_end(self, identity: Identity) -> None:
+        status = _reap(identity.pid)
         detail = "" if status is None else f"status {status}"
-        log.error(line("proxy ended", kind=self._program.name, pid=self._identity.pid, detail=detail))
-        self._identity = None
+        log.error(line("proxy ended", kind=self._program.name, pid=identity.pid, detail=detail))
 
     def _trim(self) -> None:
         """The log does not grow without bounds: what is over the limit is removed from its beginning."""

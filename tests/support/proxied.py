@@ -25,6 +25,7 @@ from cplane.domain.policy.redirect import L7Rules, Redirect, Tls
 from cplane.domain.policy.redirection import Redirection, RedirectRule
 from cplane.domain.policy.rule import PolicyRef
 from cplane.domain.verdict import Direction
+from cplane.proxy.envoy import remove_memory
 from cplane.proxy.process import end, is_alive, read_identity
 from tests.support.netns import Namespace, namespace
 
@@ -149,6 +150,8 @@ class Site:
         identity = read_identity(self._settings.folder / "envoy.pid")
         if identity is not None and is_alive(identity):
             anyio.run(end, identity)
+
+        remove_memory(self._settings.folder)
 
     def kill_envoy(self) -> int:
         """The process id of the Envoy that was killed."""
