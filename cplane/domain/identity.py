@@ -7,7 +7,7 @@ from enum import IntEnum
 from typing import Final, NewType
 
 from cplane.domain.cidr import Prefix, cidr_key, cidr_of_key
-from cplane.domain.labels import CIDR, RESERVED, Label, LabelSet
+from cplane.domain.labels import CIDR, FQDN, RESERVED, Label, LabelSet
 
 NumericIdentity = NewType("NumericIdentity", int)
 
@@ -76,6 +76,14 @@ def cidr_of_label(label: Label) -> Prefix | None:
 def prefix_of(labels: LabelSet) -> Prefix | None:
     """The prefix that an identity with these labels stands for; None: it stands for no prefix."""
     return next((prefix for label in labels if (prefix := cidr_of_label(label)) is not None), None)
+
+
+def is_of_names(labels: LabelSet) -> bool:
+    """Whether an identity with these labels is that of single addresses, for names that they were resolved from.
+
+    The prefix that it stands for is around them; it has an identity of its own.
+    """
+    return any(label.source == FQDN for label in labels)
 
 
 def cidr_labels(prefix: Prefix, *, dual_stack: bool) -> LabelSet:

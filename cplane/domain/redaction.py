@@ -67,11 +67,13 @@ def _url(url: str, redaction: Redaction) -> str:
     """Cut by hand, as it may be anything: what no parser accepts must not be told for that reason."""
     if redaction.query:
         url = url.partition("#")[0].partition("?")[0]
-    if redaction.userinfo:
-        scheme, slashes, rest = url.partition("//")
-        end = min((rest.find(one) for one in "/?#" if one in rest), default=len(rest))
-        user, at, host = rest[:end].rpartition("@")
-        name, colon, _ = user.partition(":")
-        if slashes and at and colon:
-            url = f"{scheme}//{name}:{REDACTED}@{host}{rest[end:]}"
-    return url
+    return without_password(url) if redaction.userinfo else url
+
+
+def without_password(url: str) -> str:
+    """The URL without the password that may stand before its host."""
+    scheme, slashes, rest = url.partition("//")
+    end = min((rest.find(one) for one in "/?#" if one in rest), default=len(rest))
+    user, at, host = rest[:end].rpartition("@")
+    name, colon, _ = user.partition(":")
+    return f"{scheme}//{name}:{REDACTED}@{host}{rest[end:]}" if slashes and at and colon else url

@@ -14,7 +14,15 @@ from typing import Final, NamedTuple
 from cplane.deciders.policy import ApplyPolicies, DeletePolicies
 from cplane.deciders.world import World, facts
 from cplane.domain.endpoint import Endpoint
-from cplane.domain.identity import RESERVED_BY_NUMBER, NumericIdentity, Reserved, is_local, prefix_of, world_of
+from cplane.domain.identity import (
+    RESERVED_BY_NUMBER,
+    NumericIdentity,
+    Reserved,
+    is_local,
+    is_of_names,
+    prefix_of,
+    world_of,
+)
 from cplane.domain.labels import LabelSet
 from cplane.domain.policy import PolicyRef
 from cplane.domain.policy.explanation import Explanation, Outcome, PeerIdentity, Traffic
@@ -74,6 +82,11 @@ class Fork:
         self.before, self.after = Side(world), Side(world)
         self.after.change(after, events)
 
+    def address_of(self, identity: int) -> str:
+        """An address that has, or had, this identity for its names; empty: it is none of names."""
+        numbers = (pair for side in (self.before, self.after) for pair in side.world.fqdn.numbers.items())
+        return next((address for address, number in numbers if number == identity), "")
+
 
 class Course(NamedTuple):
     """The verdicts of a policy on one protocol: `words[n]` holds from port `firsts[n]`, of which the first is 0, on.
@@ -123,7 +136,7 @@ class Side:
         self._kept = 0
         self._prefixes: dict[tuple[int, int], dict[int, int]] = {}  # version, length → network → identity
         for number, labels in world.identities.items():
-            prefix = prefix_of(labels) if is_local(NumericIdentity(number)) else None
+            prefix = prefix_of(labels) if is_local(NumericIdentity(number)) and not is_of_names(labels) else None
             if prefix is not None:
                 held = self._prefixes.setdefault((prefix.version, prefix.prefixlen), {})
                 held[int(prefix.network_address)] = number
@@ -213,6 +226,9 @@ class Side:
     def identity_at(self, address: str) -> int:
         """Who is behind an address outside the cluster."""
         at = ip_address(address)
+        by_name = self.world.fqdn.numbers.get(str(at))
+        if by_name is not None:
+            return by_name
         for version, length in self._lengths:
             if version == at.version:
                 behind = at.max_prefixlen - length

@@ -11,7 +11,8 @@ import msgspec
 
 from cplane.deciders.world import World
 from cplane.domain.endpoint import Endpoint
-from cplane.domain.identity import NumericIdentity, Reserved, is_local, prefix_of
+from cplane.domain.identity import NumericIdentity, Reserved, is_local, is_of_names, prefix_of
+from cplane.domain.labels import FQDN
 from cplane.domain.policy.explanation import Explanation, Outcome, Traffic
 from cplane.domain.ports import PORT_PROTOCOLS, Protocol
 from cplane.domain.verdict import Direction
@@ -122,6 +123,8 @@ class Names:
             return ", ".join(pods[:_NAMES_MAX]) + more
         labels = self._fork.after.labels(identity) or self._fork.before.labels(identity)
         prefix = prefix_of(labels)
+        if is_of_names(labels):
+            return " ".join(str(one).removesuffix("=") for one in labels if one.source == FQDN)
         if prefix is not None and is_local(NumericIdentity(identity)):
             return str(prefix)
         return " ".join(str(one).removesuffix("=") for one in labels) or f"identity {identity}"
@@ -260,7 +263,8 @@ class _Finder:
         if peer not in self._twins:
             labels = self._fork.before.labels(peer) or self._fork.after.labels(peer)
             prefix = prefix_of(labels)
-            self._twins[peer] = side.identity_at(str(prefix.network_address)) if prefix is not None else peer
+            address = self._fork.address_of(peer) or (str(prefix.network_address) if prefix is not None else "")
+            self._twins[peer] = side.identity_at(address) if address else peer
         return self._twins[peer]
 
 

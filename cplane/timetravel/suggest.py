@@ -10,7 +10,7 @@ import msgspec
 
 from cplane.deciders.world import World
 from cplane.domain.endpoint import Endpoint
-from cplane.domain.identity import RESERVED_BY_NUMBER, NumericIdentity, Reserved, prefix_of
+from cplane.domain.identity import RESERVED_BY_NUMBER, NumericIdentity, Reserved, is_of_names, prefix_of
 from cplane.domain.labelfilter import identity_labels
 from cplane.domain.labels import K8S, LabelSet
 from cplane.domain.policy import CNP
@@ -170,7 +170,8 @@ def _peers(world: World, kind: Kind, namespace: str) -> Iterator[_Peer]:
     """The other side of a connection: by labels where it has some, by its address where it has no better name."""
     reserved = RESERVED_BY_NUMBER.get(NumericIdentity(kind.peer))
     if kind.address and stands_for_addresses(kind.peer):
-        known = prefix_of(world.identities.get(kind.peer, LabelSet()))
+        said = world.identities.get(kind.peer, LabelSet())
+        known = None if is_of_names(said) else prefix_of(said)  # what is around an address with names is too much
         prefix = str(known or f"{kind.address}/{32 if '.' in kind.address else 128}")
         yield _Peer(f"3 {prefix}", "CIDR", [prefix], address=True)
         return

@@ -13,10 +13,10 @@ from envoy.data.accesslog.v3 import accesslog_pb2
 from google.protobuf import wrappers_pb2
 
 from cplane.domain.access import Access, Address, Http, Phase
+from cplane.domain.redaction import REDACTED, without_password
 from cplane.domain.verdict import Direction, Verdict
 from cplane.xds.listeners import TAG, TAG_SERVER
 from cplane.xds.names import read_name
-from cplane.xds.redaction import Redaction
 
 _TCP: Final = 6
 _START: Final = accesslog_pb2.DownstreamStart
@@ -35,6 +35,10 @@ _KNOWN_MAX: Final = 16_384
 _KNOWN_BYTES: Final = 256  # of what is looked up; longer ones are read each time
 
 _NO_HEADER: Final = ("", "")
+_SECRETS: Final = frozenset(
+    {"authorization", "cookie", "proxy-authorization", "set-cookie", "x-api-key", "x-auth-token"}
+)
+"""Headers whose values are not told, whatever else settings of Hubble leave out."""
 
 METHOD_HEADER: Final = ":method"
 """Also asked for: methods that have no number are told by it."""
@@ -48,8 +52,7 @@ def direction_of(log_name: str) -> Direction:
 class Reader:
     """Reads messages (`cplane.xds.records`) of the log, and remembers headers: most are those of others before."""
 
-    def __init__(self, redaction: Redaction) -> None:
-        self._redaction = redaction
+    def __init__(self) -> None:
         self._known: dict[bytes, tuple[str, str]] = {}
 
     def accesses(self, message: Any, direction: Direction) -> list[Access]:  # noqa: ANN401  # has no type
@@ -67,8 +70,8 @@ class Reader:
         number = request.request_method
         method = _METHODS[number] if number else _pairs(request.request_headers).get(METHOD_HEADER, "")
         url = f"{request.scheme or 'http'}://{request.authority}{request.path}"
-        if "@" in url or self._redaction.query:
-            url = self._redaction.url(url)
+        if "@" in url:
+            url = without_password(url)
         protocol = _PROTOCOLS.get(entry.protocol_version, "HTTP")
         if common.access_log_type == _START:
             verdict = Verdict.FORWARDED if told.allowed else Verdict.DROPPED
@@ -98,7 +101,7 @@ class Reader:
     def _learn(self, entry: bytes) -> tuple[str, str]:
         """A header as it is told."""
         pair = _pair(entry)
-        told = _NO_HEADER if pair[0] == METHOD_HEADER else self._redaction.headers((pair,))[0]
+        told = _NO_HEADER if pair[0] == METHOD_HEADER else (pair[0], REDACTED) if pair[0] in _SECRETS else pair
         if len(entry) <= _KNOWN_BYTES:
             if len(self._known) >= _KNOWN_MAX:
                 self._known.clear()

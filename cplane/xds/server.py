@@ -32,7 +32,6 @@ from cplane.xds.delta import Client
 from cplane.xds.listeners import Logged
 from cplane.xds.messages import LISTENER, TYPES, Key, Resource
 from cplane.xds.records import Records
-from cplane.xds.redaction import Redaction
 from cplane.xds.resources import Rendered, render, secrets_named
 from cplane.xds.secrets import read_secrets
 
@@ -60,7 +59,6 @@ class Options:
 
     secrets: Path
     logged: Logged = field(default_factory=Logged)
-    redaction: Redaction = field(default_factory=Redaction)
 
 
 class Server:
@@ -74,7 +72,7 @@ class Server:
         self._uses: dict[Key, int] = {}
         self._secrets: dict[Secret, dict[str, bytes]] = {}
         self._told = False
-        self._reader = Reader(options.redaction)
+        self._reader = Reader()
         self._clients: list[Client] = []
         self._changed = anyio.Event()
         self._answered = anyio.Event()

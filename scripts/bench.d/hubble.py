@@ -7,7 +7,6 @@ import export
 import forward
 import observer
 import relay
-import requests_seen
 from report import Result
 from rig import Rig
 from traffic import Traffic
@@ -18,7 +17,6 @@ def measure(rig: Rig) -> Iterator[Result]:
     yield from observer.measure(rig)
     yield from export.measure(rig)
     yield from relay.measure(rig)
-    yield from requests_seen.measure(rig)
     if os.geteuid() == 0:
         yield observer.idle(rig)
         with rig.bed("seeing") as seeing, rig.bed("blind", "--hubble-monitor", "off") as blind:

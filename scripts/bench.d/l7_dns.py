@@ -6,6 +6,7 @@ import socket
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from statistics import median, quantiles
 from typing import Final
@@ -51,7 +52,7 @@ def _rounds(rig: Rig, net: DnsNet) -> tuple[list[float], list[float], list[float
     added: list[float] = []
     used: list[float] = []
     for number in range(ROUNDS + 1):
-        took = {port: net.client.run(lambda port=port: _alone(port)) for port in (53, _DIRECT)}
+        took = {port: net.client.run(partial(_alone, port)) for port in (53, _DIRECT)}
         before = _processor_s(net)
         rate = net.client.run(lambda: _together(53))
         spent = _processor_s(net) - before

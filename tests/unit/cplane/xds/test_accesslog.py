@@ -11,18 +11,17 @@ from hypothesis import strategies as st
 from cplane.domain.access import Access, Address, Http, Phase
 from cplane.domain.policy.redirection import RedirectRule
 from cplane.domain.policy.rule import PolicyRef
+from cplane.domain.redaction import REDACTED
 from cplane.domain.verdict import Direction, Verdict
 from cplane.xds.accesslog import Reader, _pair, direction_of
 from cplane.xds.listeners import TAG, TAG_SERVER
 from cplane.xds.names import Told, allowing, denying, read_name
 from cplane.xds.records import Records
-from cplane.xds.redaction import REDACTED, Redaction
 
 REF = PolicyRef("CiliumNetworkPolicy", "shop", "api")
 ALLOWED = allowing(10_000, [RedirectRule(REF, "spec.ingress[0]", None)])
 REFUSED = denying(10_000)
 CLIENT, SERVER = Address("10.0.0.1", 40_000), Address("fd00::2", 80)
-DEFAULT = Redaction()
 Entry = accesslog_pb2.HTTPAccessLogEntry
 
 
@@ -43,9 +42,9 @@ def common(name: str, kind: int, **fields: object) -> accesslog_pb2.AccessLogCom
     )
 
 
-def read(*entries: Entry, redaction: Redaction = DEFAULT) -> list[Access]:
+def read(*entries: Entry) -> list[Access]:
     message = als_pb2.StreamAccessLogsMessage(http_logs={"log_entry": entries})
-    return Reader(redaction).accesses(Records.FromString(message.SerializeToString()), Direction.INGRESS)
+    return Reader().accesses(Records.FromString(message.SerializeToString()), Direction.INGRESS)
 
 
 def entry(name: str, kind: int, **request: object) -> Entry:
@@ -112,7 +111,7 @@ def test_a_connection_is_told_by_its_server_name(name, details, verdict, rules, 
     properties = common("", accesslog_pb2.TcpConnectionEnd, custom_tags=tags, connection_termination_details=details)
     entry = accesslog_pb2.TCPAccessLogEntry(common_properties=properties)
     message = als_pb2.StreamAccessLogsMessage(tcp_logs={"log_entry": [entry]})
-    (one,) = Reader(DEFAULT).accesses(Records.FromString(message.SerializeToString()), Direction.EGRESS)
+    (one,) = Reader().accesses(Records.FromString(message.SerializeToString()), Direction.EGRESS)
     assert (one.verdict, one.rules, one.payload.url, one.proxy_port) == (verdict, rules, url, 10_000)
 
 
@@ -133,39 +132,6 @@ def test_a_name_says_all_of_itself():
 def test_a_name_does_not_grow_without_bounds():
     rules = [RedirectRule(PolicyRef("A", "ns", str(number)), "spec", None) for number in range(100)]
     assert len(read_name(allowing(1, rules)).rules) == 16
-
-
-# ---- redaction
-
-HEADERS = [("authorization", "a"), ("x-token", "b"), ("accept", "c")]
-
-
-@pytest.mark.parametrize(
-    ("redaction", "told"),
-    [
-        (Redaction(), [REDACTED, "b", "c"]),
-        (Redaction(deny=frozenset({"x-token"})), ["a", REDACTED, "c"]),
-        (Redaction(allow=frozenset({"accept"}), deny=frozenset()), [REDACTED, REDACTED, "c"]),
-        (Redaction(deny=frozenset()), ["a", "b", "c"]),
-    ],
-)
-def test_headers_are_told_as_far_as_is_said(redaction, told):
-    assert [value for _, value in redaction.headers(HEADERS)] == told
-
-
-@pytest.mark.parametrize(
-    ("url", "redaction", "told"),
-    [
-        ("http://a/b?c=d", Redaction(query=True), "http://a/b"),
-        ("http://a/b?c=d", Redaction(), "http://a/b?c=d"),
-        ("http://u:p@a/b", Redaction(), f"http://u:{REDACTED}@a/b"),
-        ("http://u@a/b", Redaction(), "http://u@a/b"),
-        ("http://u:p@a/b", Redaction(user_info=False), "http://u:p@a/b"),
-        ("http://a/b@c:d", Redaction(), "http://a/b@c:d"),
-    ],
-)
-def test_urls_are_told_as_far_as_is_said(url, redaction, told):
-    assert redaction.url(url) == told
 
 
 @given(st.text(), st.text())
