@@ -9,7 +9,8 @@ from anyio.abc import TaskGroup
 
 from cplane import __version__
 from cplane.agent.datapaths import Datapath
-from cplane.agent.readings import of_engine, of_flows, of_traffic
+from cplane.agent.readings import of_engine, of_flows, of_requests, of_traffic
+from cplane.agent.requests import Requests
 from cplane.agent.timed import TimedLog
 from cplane.config.model import AgentConfig, host_port
 from cplane.config.tls import TlsFiles
@@ -35,6 +36,7 @@ async def meter(
     engine: Engine,
     datapath: Datapath,
     flows: FlowStore,
+    requests: Requests,
     log: TimedLog,
     clock: SystemClock,
     tasks: TaskGroup,
@@ -61,7 +63,9 @@ async def meter(
         paths = {"/metrics": scrape([metrics.families, *hubble])}
         await tasks.start(partial(serve, paths, _address(config.hubble.metrics_listen, config.hubble.metrics_tls)))
     if config.metrics_listen:
-        await tasks.start(_own, config, engine, datapath, flows, log, [] if config.hubble.metrics_listen else hubble)
+        await tasks.start(
+            _own, config, engine, datapath, flows, requests, log, [] if config.hubble.metrics_listen else hubble
+        )
 
 
 async def _own(
@@ -69,6 +73,7 @@ async def _own(
     engine: Engine,
     datapath: Datapath,
     flows: FlowStore,
+    requests: Requests,
     log: TimedLog,
     more: Sequence[Source],
     *,
@@ -79,6 +84,7 @@ async def _own(
     sources = [
         lambda: of_engine(engine, __version__),
         lambda: of_flows(flows, datapath.lost, debugging.lost if debugging is not None else None),
+        lambda: of_requests(requests),
         log.metrics,
         logged.metrics,
         process("cilium"),

@@ -4,6 +4,7 @@ A proxy is started with the first redirect that is for it. It goes on without th
 """
 
 import sys
+from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from pathlib import Path
 from typing import Final, Protocol
@@ -109,6 +110,10 @@ class Proxies:
     def forget(self, endpoint_ip: str) -> None:
         """What DNS told the endpoint with that address is not known any more: the proxy tells again."""
         self._channel.forget(endpoint_ip)
+
+    def redirects(self) -> Counter[str]:
+        """How many proxy ports there are for each parser."""
+        return Counter(row.parser for row in self._rows.values())
 
     def problems(self) -> Mapping[int, str]:
         """By proxy port: why what is redirected there is dropped, or not judged as it should be."""

@@ -7,6 +7,7 @@ from typing import Final
 
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 
+from cplane.agent.requests import Requests
 from cplane.domain.identity import RESERVED_BY_NUMBER, NumericIdentity, is_local
 from cplane.domain.policy import Policy
 from cplane.domain.verdict import Direction
@@ -50,6 +51,18 @@ def of_traffic(traffic: Traffic) -> list[Metric]:
             drops.add_metric((drop_reason(key.reason), direction), value.packets)
             dropped.add_metric((drop_reason(key.reason), direction), value.byte_count)
     return [drops, dropped, forwards, forwarded]
+
+
+def of_requests(requests: Requests) -> Iterator[Metric]:
+    """What became of requests of layer 7, and how many proxy ports there are."""
+    judged = CounterMetricFamily("cilium_policy_l7_total", "Requests by outcome.", labels=("rule", "proxy_type"))
+    for labels, count in sorted(requests.counted.items()):
+        judged.add_metric(labels, count)
+    redirects = GaugeMetricFamily("cilium_proxy_redirects", "Proxy ports in use.", labels=("protocol",))
+    for parser, count in sorted(requests.redirects().items()):
+        redirects.add_metric((parser,), count)
+    lost = "Records of requests that proxies had no room for."
+    yield from (judged, redirects, CounterMetricFamily("cplane_requests_lost_total", lost, value=requests.lost))
 
 
 def of_flows(

@@ -1,7 +1,7 @@
 """The composition root: opens what an agent needs, connects it, and runs it until it is told to stop."""
 
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -23,6 +23,7 @@ from cplane.agent.observed import Observed
 from cplane.agent.proxies import Proxies
 from cplane.agent.refusing import keeping
 from cplane.agent.remembering import remember_often
+from cplane.agent.requests import Requests
 from cplane.agent.retaining import retain_often
 from cplane.agent.stale import StaleSockets
 from cplane.agent.told import Telling
@@ -32,6 +33,7 @@ from cplane.api.ports import Agent, Monitor, Verified
 from cplane.api.server import admin_services
 from cplane.config.model import AgentConfig
 from cplane.deciders.world import World
+from cplane.domain.access import Access
 from cplane.engine.engine import Engine, Turn, replay
 from cplane.engine.ports import EventLog
 from cplane.errors import Unavailable
@@ -92,10 +94,11 @@ async def run(config: AgentConfig) -> None:
 
             proxies = Proxies(
                 config,
-                lambda records, lost: accesses.accesses(records, lost),  # noqa: PLW0108  # so does `accesses`
+                lambda records, lost: seen(records, lost),  # noqa: PLW0108  # so does what hears them
                 lambda answer: names.learn(answer),  # noqa: PLW0108  # `names` comes after
                 prepare=datapath.prepare_proxies,
             )
+            requests = Requests(proxies.redirects)
             engine = Engine(
                 event_log,
                 {REDIRECTS: proxies, **datapath.targets},
@@ -107,6 +110,11 @@ async def run(config: AgentConfig) -> None:
                 refused=keeping(refusals, clock),
             )
             telling.started(world)
+
+            def seen(records: Sequence[Access], lost: int) -> None:
+                requests.count(records, lost)
+                accesses.accesses(records, lost)
+
             observed = Observed(engine, datapath.netns_cookie)
             accesses = AccessParser(
                 history.store,
@@ -134,7 +142,7 @@ async def run(config: AgentConfig) -> None:
                 if timed is not None:
                     from cplane.agent.metered import meter  # what it imports costs every other agent 10 MB
 
-                    await meter(config, engine, datapath, flows, timed, clock, tasks)
+                    await meter(config, engine, datapath, flows, requests, timed, clock, tasks)
                 await engine.wait(engine.head)
                 await proxies.adopt()
                 if config.log_location:

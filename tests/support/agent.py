@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from cplane.proxy.envoy import remove_memory
 from datapath.kernel.datapath import remove
 from tests.support.cgroup import SubGroup
 from tests.support.netns import Namespace
@@ -206,6 +207,7 @@ class Agent:
                 self.process.wait()
         for kind in self.proxies():
             self.end_proxy(kind)
+        remove_memory(self.run_dir / "proxy")
         if os.geteuid() == 0:
             remove(self.bpf_root)
 

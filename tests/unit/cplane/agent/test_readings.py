@@ -2,6 +2,7 @@
 
 import json
 import logging
+from collections import Counter
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 
@@ -9,10 +10,12 @@ import anyio
 import pytest
 from prometheus_client.metrics_core import Metric
 
-from cplane.agent.readings import of_engine, of_flows, of_traffic
+from cplane.agent.readings import of_engine, of_flows, of_requests, of_traffic
+from cplane.agent.requests import Requests
 from cplane.agent.timed import TimedLog
 from cplane.deciders.config import ChangeOptions
 from cplane.deciders.policy import ApplyPolicies
+from cplane.domain.verdict import Verdict
 from cplane.engine.engine import Engine, replay
 from cplane.errors import Unavailable
 from cplane.eventlog.memory import MemoryLog
@@ -20,6 +23,7 @@ from cplane.events.envelope import Envelope, Proposed
 from cplane.projections.tables import LXC, UPSERT_ORDER
 from cplane.telemetry.logcounts import LogCounts
 from datapath.maps.metrics import MetricsDirection, MetricsKey, MetricsValue
+from tests.support.accesses import QUERY, access
 from tests.support.builders import cnp
 from tests.support.clock import TickingClock
 from tests.support.engine import JOIN
@@ -164,6 +168,22 @@ def test_packets_are_told_by_what_became_of_them() -> None:
         ("cilium_forward_bytes_total", "INGRESS"): 500,
         ("cilium_drop_count_total", "EGRESS", "Policy denied"): 2,
         ("cilium_drop_bytes_total", "EGRESS", "Policy denied"): 120,
+    }
+
+
+def test_requests_are_told_by_outcome() -> None:
+    requests = Requests(lambda: Counter(http=2, dns=1))
+    refused = access(verdict=Verdict.DROPPED)
+    requests.count([access(), access(answered=True), refused, access(QUERY, verdict=Verdict.ERROR)], 3)
+    assert samples(of_requests(requests)) == {
+        ("cilium_policy_l7_total", "envoy", "received"): 2,
+        ("cilium_policy_l7_total", "envoy", "forwarded"): 1,
+        ("cilium_policy_l7_total", "envoy", "denied"): 1,
+        ("cilium_policy_l7_total", "fqdn", "received"): 1,
+        ("cilium_policy_l7_total", "fqdn", "parse_errors"): 1,
+        ("cilium_proxy_redirects", "http"): 2,
+        ("cilium_proxy_redirects", "dns"): 1,
+        ("cplane_requests_lost_total",): 3,
     }
 
 
