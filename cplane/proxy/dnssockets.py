@@ -27,6 +27,7 @@ _SO_ATTACH_FILTER: Final = 26
 _RECEIVE_BYTES: Final = 4 << 20
 _IN4, _IN6 = struct.Struct("=H2s4s"), struct.Struct("=H2sI16s")
 _LOOPBACK: Final = {socket.AF_INET: "127.0.0.1", socket.AF_INET6: "::1"}
+LOOPBACKS: Final = frozenset(_LOOPBACK.values())
 FAMILIES: Final = (socket.AF_INET, socket.AF_INET6)
 _ABSENT: Final = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 

@@ -9,7 +9,7 @@ from typing import Final
 from cplane.domain.access import Address
 from cplane.proxy.dnsrules import Rules
 from cplane.proxy.dnsserving import Exchange, Serving
-from cplane.proxy.dnssockets import FAMILIES, listen_tcp, to_server
+from cplane.proxy.dnssockets import FAMILIES, LOOPBACKS, listen_tcp, to_server
 from cplane.proxy.dnswire import BadMessage, id_of, read_answer, read_query, refusal
 
 _ASKED_MAX: Final = 128  # questions of a connection whose answers are known; a further one ends it
@@ -42,6 +42,10 @@ class TcpPort:
         connection.setblocking(False)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         server = connection.getsockname()
+        if server[0] in LOOPBACKS:  # it was sent here, and not handed over: the server would be this proxy
+            self._serving.shared.counts["nowhere"] += 1
+            connection.close()
+            return
         self._serving.accepted(connection, self, Address(source[0], source[1]), Address(server[0], server[1]))
 
 

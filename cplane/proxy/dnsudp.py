@@ -17,7 +17,7 @@ from cplane.domain.verdict import Direction
 from cplane.proxy.dnsnames import Told
 from cplane.proxy.dnsrules import Rules
 from cplane.proxy.dnsserving import Exchange, Serving
-from cplane.proxy.dnssockets import FAMILIES, Answering, asked_at, listen_udp, to_server
+from cplane.proxy.dnssockets import FAMILIES, LOOPBACKS, Answering, asked_at, listen_udp, to_server
 from cplane.proxy.dnswire import (
     MESSAGE_MAX,
     QUERY_MAX,
@@ -74,7 +74,7 @@ class UdpPort:
             except OSError:  # of an earlier packet
                 continue
             server = asked_at(ancillary)
-            if server is None:
+            if server is None or server.ip in LOOPBACKS:  # it was sent here, and not handed over
                 self._serving.shared.counts["nowhere"] += 1
                 continue
             self._serving.asked(data, self.rules, Address(source[0], source[1]), server)

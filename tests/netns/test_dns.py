@@ -5,6 +5,7 @@ import socket
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
@@ -182,6 +183,25 @@ def test_garbage_is_dropped_and_the_proxy_goes_on(shared: DnsNet) -> None:
     assert answer is not None
     assert answer[3] & 0xF == 5
     assert shared.dig("garbled.example", server=SERVER4)
+    assert shared.dig("a.example", "+short") == "192.0.2.1"
+
+
+def test_who_asks_the_proxy_itself_gets_no_answer_and_makes_it_ask_nobody(shared: DnsNet) -> None:
+    def ask() -> list[bytes]:
+        query = bytes(DNSRecord.question("a.example").pack())
+        found = []
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            sock.settimeout(0.3)
+            sock.sendto(query, ("127.0.0.1", PORT))
+            with suppress(TimeoutError):
+                found.append(sock.recv(4096))
+        with socket.create_connection(("127.0.0.1", PORT), timeout=3) as sock, suppress(ConnectionError):
+            sock.sendall(len(query).to_bytes(2) + query)
+            if data := sock.recv(4096):
+                found.append(data)
+        return found
+
+    assert shared.node.run(ask) == []
     assert shared.dig("a.example", "+short") == "192.0.2.1"
 
 
