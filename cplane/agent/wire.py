@@ -26,6 +26,7 @@ from cplane.agent.remembering import remember_often
 from cplane.agent.requests import Requests
 from cplane.agent.retaining import retain_often
 from cplane.agent.stale import StaleSockets
+from cplane.agent.targets import TranslatedTarget
 from cplane.agent.told import Telling
 from cplane.api.cni.service import CniService
 from cplane.api.errors import refuse
@@ -101,7 +102,7 @@ async def run(config: AgentConfig) -> None:
             requests = Requests(proxies.redirects)
             engine = Engine(
                 event_log,
-                {REDIRECTS: proxies, **datapath.targets},
+                {REDIRECTS: TranslatedTarget(REDIRECTS, proxies), **datapath.targets},
                 datapath.publish,
                 started=world,
                 tables=tables,
