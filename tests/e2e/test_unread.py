@@ -73,6 +73,8 @@ ONLINE = [
     ("bpf", "policy", "list"),
     ("bpf", "ipcache", "list"),
     ("completion", "bash"),
+    ("fqdn", "cache", "list"),
+    ("fqdn", "names"),
     ("config",),
     ("diff", "1", "head"),
     ("doctor",),
