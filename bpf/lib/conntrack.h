@@ -112,6 +112,12 @@ static __always_inline bool conntrack_is_related(struct packet *p, u16 lxc_id, c
 	return conntrack_entry(p, &p->related, lxc_id);
 }
 
+/* True if the packet goes the way of the connection's first one. */
+static __always_inline bool conntrack_is_forward(const struct ct_entry *entry, const struct packet *p)
+{
+	return !!(entry->flags & CT_INITIATOR_LOW) == p->connection.source_low;
+}
+
 /* The entry to go on with; NULL also when a SYN opens a closing connection again, or one that a proxy had. */
 static __always_inline struct ct_entry *conntrack_lookup(struct packet *p, u16 lxc_id)
 {
@@ -122,18 +128,22 @@ static __always_inline struct ct_entry *conntrack_lookup(struct packet *p, u16 l
 	return entry;
 }
 
+/* Not 0 where a proxy speaks with the initiator's address from a port that the initiator itself has, too, and the
+ * packet is of the one and the entry of the other. There is one entry for both: the proxy's, as it is the proxy whom the
+ * other side answers.
+ */
+static __always_inline u8 conntrack_other(const struct ct_entry *entry, const struct packet *p, bool forward)
+{
+	/* Arithmetic, as in conntrack_proxy_port(). */
+	return ((entry->flags / (CT_FROM_PROXY / PROXY_SENT)) ^ p->proxy) & PROXY_SENT & -(u8)forward;
+}
+
 /* The proxy port that the connection has; 0: none. Without a branch, as all of these are in every packet's way, and the
  * verifier walks each of them.
  */
 static __always_inline __be16 conntrack_proxy_port(const struct ct_entry *entry)
 {
 	return entry->proxy_port & -(u16)!!(entry->flags & CT_PROXIED);
-}
-
-/* True if the packet goes the way of the connection's first one. */
-static __always_inline bool conntrack_is_forward(const struct ct_entry *entry, const struct packet *p)
-{
-	return !!(entry->flags & CT_INITIATOR_LOW) == p->connection.source_low;
 }
 
 static __always_inline u8 conntrack_flags(u8 flags, const struct packet *p, bool forward)

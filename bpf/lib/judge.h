@@ -82,11 +82,10 @@ static __always_inline struct verdict judge_lookup(const struct packet_ctx *ctx,
 /* Who reads what is let through: policy says `port`, 0 nobody; `p` has what its connection had. A stream that a proxy has
  * keeps it where none is asked for any more, as the other side knows nothing of it.
  */
-static __always_inline void judge_proxied(struct packet *p, bool known, __be16 port)
+static __always_inline void judge_proxied(struct packet *p, __be16 port)
 {
 	__be16 held = p->proxy_port;
 
-	p->proxy |= PROXY_NEW * (known & (port != held));
 	p->proxy_port = port | (held & -(u16)(!port & (p->protocol == IPPROTO_TCP)));
 }
 
@@ -118,12 +117,12 @@ static __always_inline s32 judge_policy(const struct packet_ctx *ctx, struct pac
 			policy_notify(ctx, p, &verdict);
 		p->flags &= ~RECORD_AUDITED;
 		p->cookie = cookie;
-		judge_proxied(p, !!entry, proxy_port);
+		judge_proxied(p, proxy_port);
 		return 0;
 	}
 	if (verdict.reason || (!entry && p->shape != SHAPE_FRAGMENT))
 		policy_notify(ctx, p, &verdict);
-	judge_proxied(p, !!entry, proxy_port);
+	judge_proxied(p, proxy_port);
 	return verdict.reason ? DROP_REASON(verdict.reason, FILE_LXC) : 0;
 }
 
@@ -132,9 +131,8 @@ static __always_inline void judge_renew(const struct packet *p, struct ct_entry 
 {
 	u8 flags = p->audited ? entry->flags | CT_AUDITED : entry->flags & ~CT_AUDITED;
 
-	flags = (flags & ~CT_PROXIED) | CT_PROXIED * !!p->proxy_port;
+	flags = (flags & ~(CT_PROXIED | CT_FROM_PROXY)) | CT_PROXIED * !!p->proxy_port | CT_FROM_PROXY * !!(p->proxy & PROXY_SENT);
 	entry->proxy_port = p->proxy_port;
-
 	entry->peer_identity = peer;
 	entry->cookie = p->cookie;
 	entry->epoch = epoch;
@@ -174,7 +172,8 @@ static __always_inline void judge_debug(const struct packet_ctx *ctx, u16 source
 
 /* 0 or more: let through, see JUDGE_REPORT. Less: a drop. Replies and related errors need no policy; packets
  * of the initiator need it once, and again after every change of policy (the epoch says so). `from_stack`: the node's
- * stack sends it, so it may be for a proxy that speaks with the receiver's address.
+ * stack sends it, so it may be from a proxy, or for one that speaks with the receiver's address. What a pod sends may be
+ * that, too, if conntrack has forgotten the connection; then it needs policy, as any packet does then.
  */
 static __always_inline s32 judge(struct packet_ctx *ctx, struct packet *p, const struct judged *who,
 				 bool report, const bool from_stack, const u8 direction)
@@ -183,6 +182,7 @@ static __always_inline s32 judge(struct packet_ctx *ctx, struct packet *p, const
 	bool related = false, forward = true;
 	struct ct_entry *entry = NULL;
 	u64 epoch = 0;
+	u8 other = 0;
 	s32 ret;
 
 	p->flags = (p->flags & RECORD_IPV6) | (direction == DIRECTION_EGRESS ? RECORD_EGRESS : 0);
@@ -196,11 +196,15 @@ static __always_inline s32 judge(struct packet_ctx *ctx, struct packet *p, const
 		entry = related ? NULL : conntrack_lookup(p, who->lxc_id);
 		if (entry) {
 			forward = conntrack_is_forward(entry, p);
-			p->proxy_port = conntrack_proxy_port(entry);
+			other = conntrack_other(entry, p, forward);
+			p->proxy |= other * (PROXY_OTHER / PROXY_SENT);
+			p->proxy_port = conntrack_proxy_port(entry) & (other / PROXY_SENT - 1);
 		}
 		judge_debug(ctx, who->lxc_id, entry, related, forward);
 		/* Read before the policy: a change in between leaves the older number, and so another look. */
 		epoch = forward ? state_number(STATE_EPOCH) : 0;
+		/* Neither is what was allowed for the one allowed for the other. */
+		epoch ^= (u64)other << 56;
 		if (likely(entry && (!forward || entry->epoch == epoch)))
 			return judge_known(p, entry, peer, forward, report);
 	}
@@ -223,10 +227,15 @@ static __always_inline s32 judge(struct packet_ctx *ctx, struct packet *p, const
 		if (ret < 0)
 			return ret;
 	}
-	if (p->shape == SHAPE_FRAGMENT)
+	/* The entry stays the other's, as a proxy takes what has none, too. */
+	if (p->shape == SHAPE_FRAGMENT || unlikely((p->proxy & PROXY_OTHER) && p->proxy_port))
 		return TRACE_UNKNOWN;
 	if (!entry) {
-		ret = conntrack_create(ctx, p, who->lxc_id, *peer, epoch);
+		/* By an entry of the pod's own its receiver could answer it, past the proxy. */
+		if (direction == DIRECTION_EGRESS && unlikely(proxy_expects(ctx, p)))
+			p->proxy |= PROXY_REPLY;
+		else
+			ret = conntrack_create(ctx, p, who->lxc_id, *peer, epoch);
 		return ret < 0 ? ret : TRACE_NEW | JUDGE_REPORT;
 	}
 	judge_renew(p, entry, *peer, epoch);

@@ -11,10 +11,10 @@
 #define SHAPE_FRAGMENT 1	/* a later fragment: no ports */
 #define SHAPE_ERROR 2		/* an ICMP error about another packet, whose connection is in `related` */
 
-#define PROXY_NEW 1		/* in this judgement: its connection had another proxy port, or none */
 #define PROXY_REPLY 2		/* in this judgement: it answers a proxy of this node */
 #define PROXY_SENT 4		/* a proxy of this node sent it ... */
 #define PROXY_JUDGED 8		/* ... having judged it by the receiver's policy */
+#define PROXY_OTHER 16		/* in this judgement: another conversation has its addresses and ports, see conntrack_other() */
 #define PROXY_OF_PACKET (PROXY_SENT | PROXY_JUDGED)
 
 union ct_key {
@@ -56,7 +56,10 @@ struct packet {
 	u16 judgement;		/* of a packet that a proxy takes; not passed on in a register, whose every value the
 				 * verifier would follow */
 	struct connection connection;
-	struct connection related;
+	union {
+		struct connection related;	/* SHAPE_ERROR */
+		u32 tuple[9];			/* SHAPE_WHOLE: room for union sock_tuple (socket.h) */
+	};
 };
 
 _Static_assert(sizeof(struct packet) <= sizeof(struct scratch), "scratch has no room for a packet");

@@ -13,17 +13,19 @@
 #define MARK_TO_PROXY 0x200
 #define MARK_FROM_INGRESS_PROXY 0xa00
 #define MARK_FROM_EGRESS_PROXY 0xb00
-/* Beside MARK_TO_PROXY: PROXY_* in the lowest bits, the proxy port in the upper half. */
-#define MARK_PROXY_BITS (PROXY_NEW | PROXY_REPLY)
+/* Beside MARK_TO_PROXY: PROXY_REPLY in the lowest bits, the proxy port in the upper half. Listeners of proxies have their
+ * port there, too, and so have the connections that they accept.
+ */
+#define MARK_PROXY_BITS PROXY_REPLY
 #define MARK_PORT_SHIFT 16
 
 #define LOOPBACK4 bpf_htonl(0x7f000001)
 #define LOOPBACK6 bpf_htonl(1)	/* its last word */
 
 /* The socket that takes connections, or datagrams, at the proxy port. */
-static __always_inline struct bpf_sock *proxy_at_port(struct packet_ctx *ctx, const struct packet *p)
+static __always_inline struct bpf_sock *proxy_at_port(struct packet_ctx *ctx, struct packet *p)
 {
-	union sock_tuple tuple = {};
+	union sock_tuple *tuple = (void *)p->tuple;
 	struct addr loopback = {};
 	u32 size;
 
@@ -31,10 +33,10 @@ static __always_inline struct bpf_sock *proxy_at_port(struct packet_ctx *ctx, co
 		loopback.word[3] = LOOPBACK6;
 	else
 		loopback.word[0] = LOOPBACK4;
-	size = socket_tuple(&tuple, &p->saddr, &loopback, p->sport, p->proxy_port, packet_is_v6(p));
+	size = socket_tuple(tuple, &p->saddr, &loopback, p->sport, p->proxy_port, packet_is_v6(p));
 	if (p->protocol == IPPROTO_TCP)
-		return skc_lookup_tcp(ctx, &tuple, size, BPF_F_CURRENT_NETNS, 0);
-	return sk_lookup_udp(ctx, &tuple, size, BPF_F_CURRENT_NETNS, 0);
+		return skc_lookup_tcp(ctx, tuple, size, BPF_F_CURRENT_NETNS, 0);
+	return sk_lookup_udp(ctx, tuple, size, BPF_F_CURRENT_NETNS, 0);
 }
 
 /* The socket that a proxy has for this very connection. A datagram finds sockets of any sender and address, too; but
@@ -42,19 +44,19 @@ static __always_inline struct bpf_sock *proxy_at_port(struct packet_ctx *ctx, co
  *
  * What is found is read in two places, as the verifier tells the two kinds of sockets apart.
  */
-static __always_inline struct bpf_sock *proxy_connected(struct packet_ctx *ctx, const struct packet *p)
+static __always_inline struct bpf_sock *proxy_connected(struct packet_ctx *ctx, struct packet *p)
 {
-	union sock_tuple tuple = {};
+	union sock_tuple *tuple = (void *)p->tuple;
 	struct bpf_sock *sk;
 	u32 size;
 
-	size = socket_tuple(&tuple, &p->saddr, &p->daddr, p->sport, p->dport, packet_is_v6(p));
+	size = socket_tuple(tuple, &p->saddr, &p->daddr, p->sport, p->dport, packet_is_v6(p));
 	if (p->protocol == IPPROTO_TCP) {
-		sk = skc_lookup_tcp(ctx, &tuple, size, BPF_F_CURRENT_NETNS, 0);
+		sk = skc_lookup_tcp(ctx, tuple, size, BPF_F_CURRENT_NETNS, 0);
 		if (!sk || sk->state != SOCKET_LISTEN)
 			return sk;
 	} else {
-		sk = sk_lookup_udp(ctx, &tuple, size, BPF_F_CURRENT_NETNS, 0);
+		sk = sk_lookup_udp(ctx, tuple, size, BPF_F_CURRENT_NETNS, 0);
 		if (!sk || sk->dst_port == p->sport)
 			return sk;
 	}
@@ -62,10 +64,10 @@ static __always_inline struct bpf_sock *proxy_connected(struct packet_ctx *ctx, 
 	return NULL;
 }
 
-/* True if a packet to a pod, which belongs to no connection of the pod, answers a proxy that speaks with the pod's
+/* True if a packet, which belongs to no connection that conntrack knows, answers a proxy that speaks with the receiver's
  * address. No connection begins with such a packet of TCP.
  */
-static __always_inline bool proxy_expects(struct packet_ctx *ctx, const struct packet *p)
+static __always_inline bool proxy_expects(struct packet_ctx *ctx, struct packet *p)
 {
 	struct bpf_sock *sk;
 
@@ -90,10 +92,23 @@ static __always_inline u8 proxy_sender(const struct packet_ctx *ctx)
 	return mark == MARK_FROM_INGRESS_PROXY ? PROXY_SENT | PROXY_JUDGED : PROXY_SENT;
 }
 
+/* The socket, if the proxy that has the port has accepted it (or still may); NULL if it was another, by whose rules it
+ * reads. What is closed already is nobody's.
+ */
+static __always_inline struct bpf_sock *proxy_accepted(struct bpf_sock *sk, const struct packet *p)
+{
+	struct bpf_sock *full = sk_fullsock(sk);
+
+	if (!full || full->mark == (u32)bpf_ntohs(p->proxy_port) << MARK_PORT_SHIFT)
+		return sk;
+	sk_release(sk);
+	return NULL;
+}
+
 /* The packet, which comes in, goes to the socket of the proxy that has its connection, or that is to have it. One
  * that nobody has resets the connection, as it does at any listener.
  */
-static __always_inline s32 proxy_take(struct packet_ctx *ctx, const struct packet *p)
+static __always_inline s32 proxy_take(struct packet_ctx *ctx, struct packet *p)
 {
 	const bool reply = p->proxy & PROXY_REPLY;
 	struct bpf_sock *sk = NULL;
@@ -102,8 +117,11 @@ static __always_inline s32 proxy_take(struct packet_ctx *ctx, const struct packe
 	/* Proxies have sockets, which know streams and datagrams. */
 	if (p->shape != SHAPE_WHOLE || (p->protocol != IPPROTO_TCP && p->protocol != IPPROTO_UDP))
 		return DROP(PROXY_REDIRECTION_NOT_SUPPORTED, PROXY);
-	if (reply || (p->protocol == IPPROTO_TCP && !(p->proxy & PROXY_NEW)))
+	if (reply || p->protocol == IPPROTO_TCP)
 		sk = proxy_connected(ctx, p);
+	/* Segments that bring no data may end what is left of the other. */
+	if (sk && !reply && !(p->tcp_flags & (TCP_SYN | TCP_RST)))
+		sk = proxy_accepted(sk, p);
 	if (!sk && !reply)
 		sk = proxy_at_port(ctx, p);
 	if (!sk)

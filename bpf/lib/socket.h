@@ -5,7 +5,9 @@
 
 /* As far as programs read it. */
 struct bpf_sock {
-	u32 unread[6];
+	u32 unread[4];
+	u32 mark;
+	u32 priority;
 	u32 src_ip4;
 	u32 src_ip6[4];
 	u32 src_port;
@@ -21,6 +23,7 @@ struct bpf_sock {
 HELPER(struct bpf_sock *, sk_lookup_tcp, 84, struct packet_ctx *ctx, void *tuple, u32 size, u64 netns, u64 flags);
 HELPER(struct bpf_sock *, sk_lookup_udp, 85, struct packet_ctx *ctx, void *tuple, u32 size, u64 netns, u64 flags);
 HELPER(long, sk_release, 86, struct bpf_sock *sk);
+HELPER(struct bpf_sock *, sk_fullsock, 95, struct bpf_sock *sk);
 HELPER(struct bpf_sock *, skc_lookup_tcp, 99, struct packet_ctx *ctx, void *tuple, u32 size, u64 netns, u64 flags);
 
 #define BPF_F_CURRENT_NETNS (-1L)

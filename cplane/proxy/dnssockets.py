@@ -16,6 +16,8 @@ from cplane.domain.access import Address
 
 MARKS: Final = {0: 0xA00, 1: 0xB00}
 """By direction of the policy: what is behind a proxy of that direction, so that it is not redirected again."""
+PORT_SHIFT: Final = 16
+"""Where the port is in the mark by which the datapath knows which listener has accepted a connection."""
 UDP_HEADER: Final = struct.Struct(">4H")
 
 _IP_TRANSPARENT, _IPV6_TRANSPARENT = 19, 75
@@ -59,6 +61,7 @@ def listen_tcp(family: int, port: int) -> socket.socket | None:
     try:
         _be_transparent(made, family)
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, port << PORT_SHIFT)
         if family == socket.AF_INET6:
             made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         if (bound := _bound(made, family, port)) is not None:

@@ -30,6 +30,8 @@ IPV6_TRANSPARENT: Final = 75
 IP_BIND_ADDRESS_NO_PORT: Final = 24
 MARKS: Final = {Direction.INGRESS: 0xA00, Direction.EGRESS: 0xB00}
 """What the packets of a connection to a broker carry."""
+PORT_SHIFT: Final = 16
+"""Where the port is in the mark by which the datapath knows which listener has accepted a connection."""
 HOSTS: Final = {socket.AF_INET: "127.0.0.1", socket.AF_INET6: "::1"}
 
 CONNECTIONS_MAX: Final = 4096
@@ -75,6 +77,7 @@ def _listen(family: socket.AddressFamily, port: int) -> socket.socket:
         if family == socket.AF_INET6:
             made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         _make_transparent(made)
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, port << PORT_SHIFT)
         made.bind((HOSTS[family], port))
         made.listen(BACKLOG)
     except OSError:

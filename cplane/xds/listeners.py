@@ -4,6 +4,7 @@ What stands here changes only with TLS; rules of HTTP are in route configuration
 connection. The proxy shows as little of itself as it can: no headers of its own, no other letters in theirs.
 """
 
+import socket
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -11,7 +12,14 @@ from typing import Final, TypeAlias
 
 from envoy.config.accesslog.v3 import accesslog_pb2
 from envoy.config.common.mutation_rules.v3 import mutation_rules_pb2
-from envoy.config.core.v3 import address_pb2, base_pb2, extension_pb2, protocol_pb2, substitution_format_string_pb2
+from envoy.config.core.v3 import (
+    address_pb2,
+    base_pb2,
+    extension_pb2,
+    protocol_pb2,
+    socket_option_pb2,
+    substitution_format_string_pb2,
+)
 from envoy.config.listener.v3 import listener_components_pb2, listener_pb2
 from envoy.config.rbac.v3 import rbac_pb2
 from envoy.extensions.access_loggers.grpc.v3 import als_pb2
@@ -39,6 +47,9 @@ from cplane.xds.routes import FORWARDED_PROTO, STASH
 
 MARKS: Final = {Direction.EGRESS: 0xB00, Direction.INGRESS: 0xA00}
 """What the datapath knows connections of the proxy to servers by."""
+
+PORT_SHIFT: Final = 16
+"""Where the port is in the mark that tells which listener has accepted a connection."""
 
 TAG: Final = "rule"
 """Of a record of a connection: what a route's name is for a request."""
@@ -105,6 +116,9 @@ def listener(
         additional_addresses=[listener_pb2.AdditionalAddress(address=second)],
         stat_prefix=_STATS,
         transparent=flag(True),
+        socket_options=[
+            socket_option_pb2.SocketOption(level=socket.SOL_SOCKET, name=socket.SO_MARK, int_value=port << PORT_SHIFT)
+        ],
         listener_filters=filters,
         filter_chains=chains,
         default_filter_chain=default,

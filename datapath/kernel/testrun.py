@@ -7,6 +7,7 @@ from typing import Final, NamedTuple
 from datapath.kernel.syscall import Command, TestRunAttributes, bpf
 
 _CONTEXT_BYTES: Final = 192  # sizeof(struct __sk_buff)
+_MARK_AT: Final = 8
 _INGRESS_IFINDEX_AT: Final = 36
 _IFINDEX_AT: Final = 40
 _LOOPBACK: Final = 1
@@ -22,14 +23,22 @@ class Outcome(NamedTuple):
 
 
 def run(
-    program_fd: int, packet: bytes, *, ifindex: int = _LOOPBACK, ingress_ifindex: int = 0, repeat: int = 1
+    program_fd: int,
+    packet: bytes,
+    *,
+    ifindex: int = _LOOPBACK,
+    ingress_ifindex: int = 0,
+    mark: int = 0,
+    repeat: int = 1,
 ) -> Outcome:
     """What the program does with an Ethernet frame on the device `ifindex` of the calling thread's namespace.
 
-    `ingress_ifindex` is the device by which the packet came into the node, 0 for one that was made here. Nothing is
-    sent: a redirection only shows as the action. Raises KernelRefused for a frame below 14 bytes.
+    `ingress_ifindex` is the device by which the packet came into the node, 0 for one that was made here; `mark` what
+    its socket marks it with. Nothing is sent: a redirection only shows as the action. Raises KernelRefused for a frame
+    below 14 bytes.
     """
     context = bytearray(_CONTEXT_BYTES)
+    struct.pack_into("<I", context, _MARK_AT, mark)
     struct.pack_into("<I", context, _INGRESS_IFINDEX_AT, ingress_ifindex)
     struct.pack_into("<I", context, _IFINDEX_AT, ifindex)
     return _run(program_fd, packet, bytes(context), repeat)

@@ -174,9 +174,9 @@ class Node:
         """The pod behind the test device sends a frame."""
         return testrun.run(self.datapath.program("from_container"), frame, **more)
 
-    def into(self, frame: bytes, *, came_in: int = 0) -> Outcome:
+    def into(self, frame: bytes, *, came_in: int = 0, mark: int = 0) -> Outcome:
         """The stack sends a frame to the pod behind the test device; it came into the node by device `came_in`."""
-        return testrun.run(self.datapath.program("to_container"), frame, ingress_ifindex=came_in)
+        return testrun.run(self.datapath.program("to_container"), frame, ingress_ifindex=came_in, mark=mark)
 
     def one_way(self, direction: int, own: str, peer: str, segment: bytes, protocol: int = TCP) -> Outcome:
         """A packet of pod A: to the peer, or from a peer outside of the node."""
