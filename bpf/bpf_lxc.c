@@ -24,6 +24,7 @@
 #include "lib/lifetime.h"
 #include "lib/conntrack.h"
 #include "lib/policy.h"
+#include "lib/mark.h"
 #include "lib/proxy.h"
 #include "lib/policy_log.h"
 #include "lib/icmp6.h"

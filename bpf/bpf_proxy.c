@@ -17,6 +17,7 @@
 #include "lib/l4.h"
 #include "lib/record.h"
 #include "lib/drop_notify.h"
+#include "lib/mark.h"
 #include "lib/proxy.h"
 
 /* It was parsed when it was judged. */

@@ -18,6 +18,7 @@
 #include "lib/eps.h"
 #include "lib/eth.h"
 #include "lib/lb.h"
+#include "lib/mark.h"
 #include "lib/record.h"
 #include "lib/sock_notify.h"
 
@@ -224,6 +225,14 @@ static __always_inline void sock_forget(struct sock_addr_ctx *ctx, const struct 
 		map_delete_elem(MAP(SLOT_LB_SOCKS), &key);
 }
 
+/* A proxy goes where its client has meant to go, for which the client's policy was asked. */
+static __always_inline bool sock_is_of_proxy(struct sock_addr_ctx *ctx)
+{
+	struct sock_ctx *sk = ctx->sk;
+
+	return sk && mark_is_from_proxy(sk->mark);
+}
+
 /* The frontend that the call names becomes one of its backends. */
 static __always_inline int sock_forward(struct sock_addr_ctx *ctx, const bool v6, const bool connects)
 {
@@ -231,7 +240,7 @@ static __always_inline int sock_forward(struct sock_addr_ctx *ctx, const bool v6
 	struct lb_backend *backend;
 	struct sock_place place;
 
-	if (CONFIG(sock_hostns_only) && !sock_is_of_node(ctx))
+	if ((CONFIG(sock_hostns_only) && !sock_is_of_node(ctx)) || unlikely(sock_is_of_proxy(ctx)))
 		return SOCK_PASS;
 	sock_read(ctx, &place, v6);
 	service = sock_service(ctx, &place);

@@ -24,6 +24,9 @@ struct sock_addr_ctx {
 	u32 family;
 	u32 type;
 	u32 protocol;
+	u32 msg_src_ip4;
+	u32 msg_src_ip6[4];
+	struct sock_ctx *sk;
 };
 
 /* struct bpf_sock, likewise. */

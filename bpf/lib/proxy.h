@@ -8,17 +8,6 @@
 #ifndef CPLANE_PROXY_H
 #define CPLANE_PROXY_H
 
-/* Marks of packets, in the bits of MARK_MASK. A rule of the node routes MARK_TO_PROXY to itself. */
-#define MARK_MASK 0xf00
-#define MARK_TO_PROXY 0x200
-#define MARK_FROM_INGRESS_PROXY 0xa00
-#define MARK_FROM_EGRESS_PROXY 0xb00
-/* Beside MARK_TO_PROXY: PROXY_REPLY in the lowest bits, the proxy port in the upper half. Listeners of proxies have their
- * port there, too, and so have the connections that they accept.
- */
-#define MARK_PROXY_BITS PROXY_REPLY
-#define MARK_PORT_SHIFT 16
-
 #define LOOPBACK4 bpf_htonl(0x7f000001)
 #define LOOPBACK6 bpf_htonl(1)	/* its last word */
 

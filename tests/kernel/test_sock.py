@@ -104,6 +104,16 @@ def test_protocols_and_ports_are_services_of_their_own(net: Balancer) -> None:
     assert net.pod.ask("tcp", address=VIP4, port=81)["errno"] == errno.ENETUNREACH
 
 
+@pytest.mark.parametrize(("mark", "served"), [(0, True), (0x200, True), (0xA00, False), (0x10B00, False)])
+@pytest.mark.parametrize("vip", [VIP4, VIP6])
+def test_a_proxy_of_requests_goes_where_its_client_has_meant_to(
+    net: Balancer, vip: str, mark: int, *, served: bool
+) -> None:
+    net.service(vip, 80, [8081])
+    found = net.pod.ask("tcp", address=vip, port=80, mark=mark)
+    assert found.get("answer", found.get("errno")) == ("b8081 hello" if served else errno.ENETUNREACH)
+
+
 def test_multipath_connections_are_served_like_others(net: Balancer) -> None:
     net.service(VIP4, 80, [8081])
     found = net.pod.ask("tcp", address=VIP4, port=80, protocol=262)

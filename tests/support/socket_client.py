@@ -47,9 +47,10 @@ class Client:
     def __init__(self) -> None:
         self.kept: list[socket.socket] = []
 
-    def tcp(self, address: str, port: int, mapped: bool = False, protocol: int = 0) -> dict[str, object]:
+    def tcp(self, address: str, port: int, mapped: bool = False, protocol: int = 0, mark: int = 0) -> dict[str, object]:
         """See above."""
         with made(address, socket.SOCK_STREAM, mapped, protocol) as one:
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, mark)
             one.connect(place(address, port, mapped))
             one.sendall(b"hello")
             return {"peer": shown(one.getpeername()), "answer": one.recv(2048).decode()}
