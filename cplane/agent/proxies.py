@@ -136,11 +136,15 @@ class Proxies:
             if now is not None:
                 self._rows[key] = now
                 _of(told, now)[0][key.proxy_port] = now
+        # What has left one proxy may be the port that another is to listen at.
+        await self._tell({kind: ({}, ports) for kind, (rows, ports) in told.items() if ports})
+        await self._tell({kind: (rows, ()) for kind, (rows, _) in told.items() if rows})
+
+    async def _tell(self, told: Mapping[str, tuple[Mapping[int, Redirection], Collection[int]]]) -> None:
         async with anyio.create_task_group() as tasks:
             for kind, (rows, ports) in told.items():
                 if kind:
-                    backend = await self._backend(kind)
-                    tasks.start_soon(backend.apply, rows, ports)
+                    tasks.start_soon((await self._backend(kind)).apply, rows, ports)
 
     async def _backend(self, kind: str) -> Backend:
         found = self._backends.get(kind)
