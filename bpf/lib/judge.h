@@ -142,15 +142,20 @@ static __always_inline void judge_renew(const struct packet *p, struct ct_entry 
 
 /* The rest of the life of an allowed packet of a known connection. */
 static __always_inline s32 judge_known(struct packet *p, struct ct_entry *entry, u32 *peer, bool forward,
-				       bool report)
+				       bool report, bool came_in)
 {
+	/* Where a proxy has the connection, nobody but the proxy, here, answers the initiator. What else reads so answers
+	 * the proxy, which has taken the same port.
+	 */
+	const u8 answered = entry->flags & (CT_FROM_PROXY | CT_PROXIED * came_in);
+
 	if (!*peer)
 		*peer = entry->peer_identity;
 	p->cookie = entry->cookie;
 	if (!forward)
 		p->flags |= RECORD_REPLY;
 	p->proxy_port &= -(u16)forward;
-	p->proxy |= PROXY_REPLY * (!forward & !!(entry->flags & CT_FROM_PROXY));
+	p->proxy |= PROXY_REPLY * (!forward & !!answered);
 	conntrack_update(entry, p, forward);
 	if ((report | packet_is_proxied(p)) && conntrack_report(entry, p, forward))
 		return (forward ? TRACE_ESTABLISHED : TRACE_REPLY) | JUDGE_REPORT;
@@ -206,7 +211,7 @@ static __always_inline s32 judge(struct packet_ctx *ctx, struct packet *p, const
 		/* Neither is what was allowed for the one allowed for the other. */
 		epoch ^= (u64)other << 56;
 		if (likely(entry && (!forward || entry->epoch == epoch)))
-			return judge_known(p, entry, peer, forward, report);
+			return judge_known(p, entry, peer, forward, report, from_stack && ctx_came_in(ctx));
 	}
 	ret = judge_peer(ctx, p, direction);
 	if (ret < 0)
@@ -239,7 +244,7 @@ static __always_inline s32 judge(struct packet_ctx *ctx, struct packet *p, const
 		return ret < 0 ? ret : TRACE_NEW | JUDGE_REPORT;
 	}
 	judge_renew(p, entry, *peer, epoch);
-	return judge_known(p, entry, peer, true, report);
+	return judge_known(p, entry, peer, true, report, false);
 }
 
 #endif

@@ -2,7 +2,7 @@
 
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
 import pytest
@@ -67,6 +67,18 @@ def test_where_no_proxy_is_asked_for_any_more_the_client_s_connection_is_the_cli
     proxied.rule(A, INGRESS, WORLD, TCP, 80)
     assert proxied.into(frame(peer, own, TCP, tcp(PORT, 80, SYN)), came_in=5).action == PASS
     assert not entry_of(proxied, own, peer).flags & (CtFlags.FROM_PROXY | CtFlags.PROXIED)
+
+
+@FAMILIES
+@pytest.mark.parametrize(("protocol", "sent"), [(TCP, tcp), (UDP, udp)], ids=["tcp", "udp"])
+def test_what_answers_a_proxy_that_has_the_port_of_its_client_is_the_proxy_s(
+    proxied: Node, own: str, peer: str, protocol: int, sent: Callable[[int, int], bytes]
+) -> None:
+    proxied.rule(A, EGRESS, WORLD, protocol, 80, proxy_port=15_001)
+    proxied.out(frame(own, peer, protocol, sent(PORT, 80)))
+    answer = frame(peer, own, protocol, tcp(80, PORT, SYN | ACK) if protocol == TCP else udp(80, PORT))
+    assert proxied.into(answer, came_in=5).action == REDIRECT
+    assert proxied.into(answer).action == PASS, "what the proxy itself answers"
 
 
 @contextmanager
