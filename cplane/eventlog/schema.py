@@ -72,4 +72,4 @@ DELETE_UNTIL: Final = "DELETE FROM events WHERE position <= ?"
 OVERWRITE: Final = "PRAGMA user_version = 0"  # changes nothing, and is written like a change
 
 # Every revision in migrations/versions, oldest first; a file at the last one starts without loading Alembic.
-REVISIONS: Final = ("0001", "0002", "0003")
+REVISIONS: Final = ("0001", "0002", "0003", "0004")

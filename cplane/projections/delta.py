@@ -224,7 +224,9 @@ def _asked(rows: Mapping[PolicyKey, PolicyEntry]) -> dict[tuple[int, int], int]:
 
 
 def _by_strictness(rows: Mapping[PolicyKey, PolicyEntry], *, strict_first: bool) -> Mapping[PolicyKey, PolicyEntry]:
-    found = {id(row): _strictness(row) for row in {id(row): row for row in rows.values()}.values()}
+    different = {id(row): row for row in rows.values()}
+    proving = any(row.auth_type for row in different.values())
+    found = {key: _strictness(row, proving=proving) for key, row in different.items()}
     if not any(key.policy_id & AUDIT_PLANE for key in rows):
         if len(set(found.values())) < 2:
             return rows
@@ -238,9 +240,12 @@ def _by_strictness(rows: Mapping[PolicyKey, PolicyEntry], *, strict_first: bool)
     return dict(sorted(rows.items(), key=of_plane, reverse=strict_first))
 
 
-def _strictness(row: PolicyEntry) -> tuple[int, int, bool]:
-    """What drops at once (2) goes in before an audit plane (1), what passes after it (0): nobody is told too early."""
-    drops = row.deny or row.auth_type  # there is no authentication
+def _strictness(row: PolicyEntry, *, proving: bool) -> tuple[int, int, bool]:
+    """What drops at once (2) goes in before an audit plane (1), what passes after it (0): nobody is told too early.
+
+    What a proxy is to have passes; but where others are to be proven it must hide what hides those.
+    """
+    drops = row.deny or row.auth_type or (proving and row.proxy_port)  # there is no authentication
     return 2 if drops else 0, row.precedence, bool(row.auth_type)
 
 

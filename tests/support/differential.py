@@ -18,6 +18,7 @@ from cplane.domain.verdict import Direction, DropReason
 from cplane.events.catalog import Event
 from cplane.events.config import OptionsChanged
 from cplane.events.endpoint import EndpointConfigured, EndpointCreated
+from cplane.events.fqdn import AddressesIdentified
 from cplane.projections.addresses import prefix_key
 from cplane.projections.delta import plan
 from cplane.projections.tables import DEVICES, IPCACHE, LXC, POLICY, Tables
@@ -61,6 +62,7 @@ REMOTE_PODS: Final = tuple(
     for number in (300, 302, 303, 304)
     for address in (f"10.244.7.{number - 200}", f"fd00:244:7::{number}")
 )
+NAMED_ADDRESS: Final = "198.51.100.1"
 PEERS: Final = (
     *REMOTE_PODS,
     *(
@@ -70,7 +72,7 @@ PEERS: Final = (
             *("2001:4860::8888", "2001:db8::7", "2001:db8::1"),
         )
     ),
-    Peer("198.51.100.1", NAMED),
+    Peer(NAMED_ADDRESS, NAMED),
     *(Peer(router, int(Reserved.HOST)) for router in (DUAL_STACK.ipv4_router, DUAL_STACK.ipv6_router)),
 )
 
@@ -127,6 +129,7 @@ def scene(chance: Random) -> Scene:
         DUAL_STACK,
         OptionsChanged(policy_enforcement=str(mode), policy_audit=agent_audit),
         *(allocated(number, labels) for number, labels in local),
+        AddressesIdentified(identity=NAMED, addresses=(NAMED_ADDRESS,)),
         _endpoint(A.lxc_id, subject, 1, A.ipv4, A.ipv6, named),
         _endpoint(B.lxc_id, neighbour, B.device, B.ipv4, B.ipv6, chance.choice(NAMED_PORTS)),
         EndpointConfigured(endpoint=A.lxc_id, audit=own_audit),

@@ -92,7 +92,7 @@ class Proxy:
 async def proxied(*rules, limits=None, everything=False, broker=True):
     """A broker, a proxy before it, and where the proxy listens."""
     here, proxy = Broker(), Proxy(limits or Limits(), *rules, everything=everything)
-    async with await asyncio.start_server(here.serve, "127.0.0.1", 0, limit=1 << 26) as upstream:
+    async with await asyncio.start_server(here.serve, "127.0.0.1", 0, limit=1 << 20) as upstream:
         proxy.broker_port = upstream.sockets[0].getsockname()[1]
         if not broker:
             upstream.close()
