@@ -42,7 +42,8 @@ def named(shared: Site) -> Site:
 @pytest.fixture(scope="module")
 def shared(programs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """A pod that may ask the world for names under `example`, and reach two of them."""
-    with site(tmp_path_factory.mktemp("names") / "site", programs, ["client", "free"]) as made:
+    waiting = ("--dns-max-delay-ms", "1000")  # on a busy machine, too, the kernel has an address before the client
+    with site(tmp_path_factory.mktemp("names") / "site", programs, ["client", "free"], options=waiting) as made:
         made.serve()
         for address in (OTHER, BRIEF):
             made.world.netns.ip("address", "add", f"{address}/24", "dev", "eth0")
