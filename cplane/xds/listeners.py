@@ -28,6 +28,7 @@ from envoy.extensions.filters.http.router.v3 import router_pb2
 from envoy.extensions.filters.listener.original_dst.v3 import original_dst_pb2
 from envoy.extensions.filters.listener.original_src.v3 import original_src_pb2
 from envoy.extensions.filters.listener.tls_inspector.v3 import tls_inspector_pb2
+from envoy.extensions.filters.network.direct_response.v3 import config_pb2 as direct_response_pb2
 from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2 as hcm_pb2
 from envoy.extensions.filters.network.rbac.v3 import rbac_pb2 as network_rbac_pb2
 from envoy.extensions.filters.network.set_filter_state.v3 import set_filter_state_pb2
@@ -68,6 +69,7 @@ RESPONSE_HEADERS: Final = (
 )
 
 _LOCAL: Final = ("127.0.0.1", "::1")
+_LOOPBACKS: Final = (("127.0.0.0", 8), ("::1", 128))
 _HEADERS_KB: Final = 60
 _HEADERS_TIMEOUT_S: Final = 10.0
 _IDLE_S: Final = 3600.0
@@ -102,7 +104,10 @@ def listener(
     chains: Sequence[_FilterChain],
     default: _FilterChain | None,
 ) -> listener_pb2.Listener:
-    """Connections that come to the port, over IPv4 or IPv6, meet the chain that is for their server name."""
+    """Connections that come to the port, over IPv4 or IPv6, meet the chain that is for their server name.
+
+    Whoever on the node connects to the port itself is turned away: the server would be this listener, again and again.
+    """
     filters = [
         _filter("original_dst", original_dst_pb2.OriginalDst()),
         _filter("original_src", original_src_pb2.OriginalSrc(mark=MARKS[direction])),
@@ -120,7 +125,7 @@ def listener(
             socket_option_pb2.SocketOption(level=socket.SOL_SOCKET, name=socket.SO_MARK, int_value=port << PORT_SHIFT)
         ],
         listener_filters=filters,
-        filter_chains=chains,
+        filter_chains=[*chains, _to_itself()],
         default_filter_chain=default,
         per_connection_buffer_limit_bytes=number(_BUFFER_BYTES),
         max_connections_to_accept_per_socket_event=number(64),
@@ -181,6 +186,16 @@ def refusing_chain(port: int, direction: Direction) -> _FilterChain:
     nowhere = _tcp_proxy(cluster_name(None), direction, denying(port))
     _wait_for_data(nowhere)
     return _FilterChain(name="refused", filters=[_network("rbac", nobody), _network("tcp_proxy", nowhere)])
+
+
+@lru_cache(maxsize=1)
+def _to_itself() -> _FilterChain:
+    ours = [address_pb2.CidrRange(address_prefix=host, prefix_len=number(bits)) for host, bits in _LOOPBACKS]
+    return _FilterChain(
+        name="itself",
+        filter_chain_match=listener_components_pb2.FilterChainMatch(prefix_ranges=ours),
+        filters=[_network("direct_response", direct_response_pb2.Config())],
+    )
 
 
 @lru_cache(maxsize=4096)

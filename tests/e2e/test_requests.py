@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -244,3 +245,15 @@ def test_without_the_agent_requests_are_judged_and_a_new_agent_finds_the_proxy(r
     requests.site.apply(ingress(PUBLIC.replace("/public/.*", "/private")))
     assert (requests.status("/public/a"), requests.status("/private")) == ("403", "200")
     assert agent.proxies()["envoy"] == proxy
+
+
+@FAMILIES
+def test_who_connects_to_a_proxy_itself_is_turned_away_at_once(requests: Web, family: int) -> None:
+    requests.site.apply(ingress(PUBLIC))
+    listed = requests.site.agent.cplane("bpf", "policy", "list").stdout
+    port = next(int(one) for one in listed.split() if re.fullmatch(r"1[0-9]{4}", one))
+    itself = Pod("itself", requests.site.node, {}, "127.0.0.1", "::1")
+    assert requests.status("/public/a", "-m", "3", family=family, client=itself, server=itself, port=port) == "000"
+    tracked = requests.site.node.run(lambda: Path("/proc/thread-self/net/sockstat").read_text())
+    assert int(re.search(r"TCP: inuse (\d+)", tracked)[1]) < 100
+    assert requests.status("/public/a", family=family) == "200"

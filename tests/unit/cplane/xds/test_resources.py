@@ -194,6 +194,7 @@ def chains(rendered: Rendered) -> list[tuple[str, list[str], list[str]]]:
     return [
         (one.name, list(one.filter_chain_match.server_names), [f.name.rpartition(".")[2] for f in one.filters])
         for one in listener(rendered).filter_chains
+        if one.name != "itself"  # which every listener has
     ]
 
 
