@@ -3,7 +3,6 @@
 A proxy is started with the first redirect that is for it. It goes on without the agent, and the next agent finds it.
 """
 
-import sys
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from pathlib import Path
@@ -15,11 +14,12 @@ from anyio.abc import TaskGroup, TaskStatus
 
 from cplane.config.model import AgentConfig
 from cplane.domain.access import Access
-from cplane.domain.policy.redirection import Redirection
+from cplane.domain.policy.redirection import PARSERS, Redirection
 from cplane.projections.redirects import RedirectKey
 from cplane.proxy.channel import Learned
 from cplane.proxy.channel_server import ProxyServer
-from cplane.proxy.process import Process, Program, is_alive, read_identity
+from cplane.proxy.process import Process, is_alive, read_identity
+from cplane.proxy.programs import own
 from cplane.telemetry.log import line, logger
 from cplane.transport.address import UnixAddress
 
@@ -27,7 +27,8 @@ _ENVOY: Final = "envoy"
 _KAFKA: Final = "kafka"
 _DNS: Final = "dns"
 _KINDS: Final[Mapping[str, str]] = {"http": _ENVOY, "tls": _ENVOY, "kafka": _KAFKA, "dns": _DNS}
-"""Parser → the proxy that is one. What no proxy reads goes nowhere."""
+"""Parser → the proxy that is one."""
+assert _KINDS.keys() == PARSERS, "whoever says that there is no proxy for something says so of the same"
 
 log = logger("proxy")
 
@@ -117,11 +118,9 @@ class Proxies:
 
     def problems(self) -> Mapping[int, str]:
         """By proxy port: why what is redirected there is dropped, or not judged as it should be."""
-        found = {
-            key.proxy_port: f"there is no proxy for {row.parser}: this traffic is dropped (178)"
-            for key, row in self._rows.items()
-            if row.parser not in _KINDS or self._prepare is None
-        }
+        if self._prepare is None:
+            return {key.proxy_port: "no proxy is run here: this traffic is dropped (178)" for key in self._rows}
+        found: dict[int, str] = {}
         for backend in self._backends.values():
             found.update(backend.problems())
         return found
@@ -163,12 +162,7 @@ class Proxies:
             self._served = True
             await tasks.start(self._channel.run)
         arguments = _kafka_arguments(self._config) if kind == _KAFKA else _dns_arguments(self._config)
-        command = (
-            *(sys.executable, "-P", "-m", f"cplane.proxy.{kind}"),
-            *("--channel", str(self._folder / "channel.sock"), "--rules", str(self._folder / f"{kind}.rules")),
-            *arguments,
-        )
-        return self._channel.backend(kind, Process(Program(kind, self._folder, command)).run)
+        return self._channel.backend(kind, Process(own(kind, self._folder, *arguments)).run)
 
     def _envoy(self) -> Backend:
         from cplane.agent.envoy import Envoy, Settings  # its messages cost all others 100 ms and 40 MB

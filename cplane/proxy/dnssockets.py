@@ -1,11 +1,6 @@
-"""Sockets of a transparent proxy: they have addresses of others, and need CAP_NET_ADMIN.
-
-Clients' packets come with the server's address as their destination, by the datapath's choice of socket; what goes to
-the server has the client's address; and answers have the server's.
-"""
+"""Sockets for datagrams, beside those of `sockets`: clients' come with the server's address, and answers go with it."""
 
 import ctypes
-import errno
 import resource
 import socket
 import struct
@@ -13,25 +8,17 @@ from contextlib import suppress
 from typing import Final
 
 from cplane.domain.access import Address
+from cplane.proxy.sockets import ABSENT, FAMILIES, LOOPBACK, be_transparent
+from datapath.maps import marks
 
-MARKS: Final = {0: 0xA00, 1: 0xB00}
-"""By direction of the policy: what is behind a proxy of that direction, so that it is not redirected again."""
-PORT_SHIFT: Final = 16
-"""Where the port is in the mark by which the datapath knows which listener has accepted a connection."""
 UDP_HEADER: Final = struct.Struct(">4H")
 
-_IP_TRANSPARENT, _IPV6_TRANSPARENT = 19, 75
 _IP_RECVORIGDSTADDR, _IPV6_RECVORIGDSTADDR = 20, 74
-_IP_BIND_ADDRESS_NO_PORT: Final = 24
 _IP_PKTINFO: Final = 8
 _IPV6_CHECKSUM: Final = 7
 _SO_ATTACH_FILTER: Final = 26
 _RECEIVE_BYTES: Final = 4 << 20
 _IN4, _IN6 = struct.Struct("=H2s4s"), struct.Struct("=H2sI16s")
-_LOOPBACK: Final = {socket.AF_INET: "127.0.0.1", socket.AF_INET6: "::1"}
-LOOPBACKS: Final = frozenset(_LOOPBACK.values())
-FAMILIES: Final = (socket.AF_INET, socket.AF_INET6)
-_ABSENT: Final = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 
 
 def listen_udp(family: int, port: int) -> socket.socket | None:
@@ -40,7 +27,7 @@ def listen_udp(family: int, port: int) -> socket.socket | None:
     if made is None:
         return None
     try:
-        _be_transparent(made, family)
+        be_transparent(made)
         if family == socket.AF_INET:
             made.setsockopt(socket.IPPROTO_IP, _IP_RECVORIGDSTADDR, 1)
         else:
@@ -51,42 +38,6 @@ def listen_udp(family: int, port: int) -> socket.socket | None:
     except BaseException:
         made.close()
         raise
-
-
-def listen_tcp(family: int, port: int) -> socket.socket | None:
-    """As `listen_udp`, for connections."""
-    made = _open(family, socket.SOCK_STREAM)
-    if made is None:
-        return None
-    try:
-        _be_transparent(made, family)
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, port << PORT_SHIFT)
-        if family == socket.AF_INET6:
-            made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        if (bound := _bound(made, family, port)) is not None:
-            bound.listen(128)
-        return bound
-    except BaseException:
-        made.close()
-        raise
-
-
-def to_server(kind: int, client: str, direction: int) -> socket.socket:
-    """A socket that has the client's address, and a port by chance; to be connected. Raises OSError."""
-    family = socket.AF_INET6 if ":" in client else socket.AF_INET
-    made = socket.socket(family, kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
-    try:
-        _be_transparent(made, family)
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, MARKS[direction])
-        if kind == socket.SOCK_STREAM:
-            made.setsockopt(socket.IPPROTO_IP, _IP_BIND_ADDRESS_NO_PORT, 1)
-            made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        made.bind((client, 0))
-    except BaseException:
-        made.close()
-        raise
-    return made
 
 
 def asked_at(ancillary: list[tuple[int, int, bytes]]) -> Address | None:
@@ -111,8 +62,8 @@ class Answering:
             if made is None:
                 continue
             _hear_nothing(made)
-            _be_transparent(made, family)
-            made.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, MARKS[direction])
+            be_transparent(made)
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, marks.from_proxy(direction))
             made.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _RECEIVE_BYTES)
             if family == socket.AF_INET6:
                 made.setsockopt(socket.IPPROTO_IPV6, _IPV6_CHECKSUM, 6)  # where it is in a UDP header
@@ -140,27 +91,20 @@ def _open(family: int, kind: int, protocol: int = 0) -> socket.socket | None:
     try:
         return socket.socket(family, kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, protocol)
     except OSError as error:
-        if error.errno in _ABSENT:
+        if error.errno in ABSENT:
             return None
         raise
 
 
 def _bound(made: socket.socket, family: int, port: int) -> socket.socket | None:
     try:
-        made.bind((_LOOPBACK[socket.AddressFamily(family)], port))
+        made.bind((LOOPBACK[socket.AddressFamily(family)], port))
     except OSError as error:
-        if family == socket.AF_INET6 and error.errno in _ABSENT:  # switched off: nobody can come by it
+        if family == socket.AF_INET6 and error.errno in ABSENT:  # switched off: nobody can come by it
             made.close()
             return None
         raise
     return made
-
-
-def _be_transparent(made: socket.socket, family: int) -> None:
-    if family == socket.AF_INET6:
-        made.setsockopt(socket.IPPROTO_IPV6, _IPV6_TRANSPARENT, 1)
-    else:
-        made.setsockopt(socket.IPPROTO_IP, _IP_TRANSPARENT, 1)
 
 
 def _hear_nothing(made: socket.socket) -> None:

@@ -9,9 +9,10 @@ from typing import Final
 from cplane.domain.access import Address
 from cplane.proxy.dnsrules import Rules
 from cplane.proxy.dnsserving import Exchange, Serving
-from cplane.proxy.dnssockets import FAMILIES, LOOPBACKS, listen_tcp, to_server
 from cplane.proxy.dnswire import BadMessage, id_of, read_answer, read_query, refusal
+from cplane.proxy.sockets import FAMILIES, LOOPBACKS, listen_tcp, to_server
 
+_BACKLOG: Final = 128
 _ASKED_MAX: Final = 128  # questions of a connection whose answers are known; a further one ends it
 _IDLE_S: Final = 30.0
 _LENGTH: Final = 2
@@ -24,7 +25,7 @@ class TcpPort:
 
     def __init__(self, rules: Rules, serving: "TcpServing") -> None:
         self.rules, self._serving = rules, serving
-        self.sockets = [one for family in FAMILIES if (one := listen_tcp(family, rules.port)) is not None]
+        self.sockets = [one for family in FAMILIES if (one := listen_tcp(family, rules.port, _BACKLOG)) is not None]
         for one in self.sockets:
             asyncio.get_running_loop().add_reader(one, self._readable, one)
 

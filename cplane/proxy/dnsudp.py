@@ -17,7 +17,7 @@ from cplane.domain.verdict import Direction
 from cplane.proxy.dnsnames import Told
 from cplane.proxy.dnsrules import Rules
 from cplane.proxy.dnsserving import Exchange, Serving
-from cplane.proxy.dnssockets import FAMILIES, LOOPBACKS, Answering, asked_at, listen_udp, to_server
+from cplane.proxy.dnssockets import Answering, asked_at, listen_udp
 from cplane.proxy.dnswire import (
     MESSAGE_MAX,
     QUERY_MAX,
@@ -31,6 +31,7 @@ from cplane.proxy.dnswire import (
     refusal,
     with_id,
 )
+from cplane.proxy.sockets import FAMILIES, LOOPBACKS, to_server
 
 _AT_ONCE: Final = 64  # datagrams of one socket, before others have their turn
 _ANCILLARY: Final = 128

@@ -23,16 +23,8 @@ from cplane.proxy.channel_client import ProxyClient
 from cplane.proxy.kafka_connection import Connection, Limits
 from cplane.proxy.kafka_policy import Policy
 from cplane.proxy.kafka_session import TopicIds
+from cplane.proxy.sockets import FAMILIES, LOOPBACKS, listen_tcp, to_server
 from cplane.telemetry.log import line, logger
-
-IP_TRANSPARENT: Final = 19
-IPV6_TRANSPARENT: Final = 75
-IP_BIND_ADDRESS_NO_PORT: Final = 24
-MARKS: Final = {Direction.INGRESS: 0xA00, Direction.EGRESS: 0xB00}
-"""What the packets of a connection to a broker carry."""
-PORT_SHIFT: Final = 16
-"""Where the port is in the mark by which the datapath knows which listener has accepted a connection."""
-HOSTS: Final = {socket.AF_INET: "127.0.0.1", socket.AF_INET6: "::1"}
 
 CONNECTIONS_MAX: Final = 4096
 CONNECTIONS_OF_ONE_MAX: Final = 1024
@@ -45,45 +37,9 @@ Dial = Callable[[Address, Address, Direction], socket.socket]
 log = logger("kafka")
 
 
-def transparent(client: Address, broker: Address, direction: Direction) -> socket.socket:
+def transparent(client: Address, _broker: Address, direction: Direction) -> socket.socket:
     """A socket whose connections come from the client's address, whoever has that."""
-    made = socket.socket(_family(broker), socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-    try:
-        _make_transparent(made)
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, MARKS[direction])
-        made.setsockopt(socket.SOL_IP, IP_BIND_ADDRESS_NO_PORT, 1)
-        made.bind((client.ip, 0))
-    except OSError:
-        made.close()
-        raise
-    return made
-
-
-def _family(address: Address) -> socket.AddressFamily:
-    return socket.AF_INET6 if ":" in address.ip else socket.AF_INET
-
-
-def _make_transparent(made: socket.socket) -> None:
-    if made.family == socket.AF_INET6:
-        made.setsockopt(socket.IPPROTO_IPV6, IPV6_TRANSPARENT, 1)
-    else:
-        made.setsockopt(socket.SOL_IP, IP_TRANSPARENT, 1)
-
-
-def _listen(family: socket.AddressFamily, port: int) -> socket.socket:
-    made = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-    try:
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if family == socket.AF_INET6:
-            made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        _make_transparent(made)
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, port << PORT_SHIFT)
-        made.bind((HOSTS[family], port))
-        made.listen(BACKLOG)
-    except OSError:
-        made.close()
-        raise
-    return made
+    return to_server(socket.SOCK_STREAM, client.ip, direction)
 
 
 class ServedPort:
@@ -156,13 +112,10 @@ class KafkaProxy:
         loop = asyncio.get_running_loop()
         listeners = []
         try:
-            for family in HOSTS:
-                try:
-                    listeners.append(_listen(family, port.number))
-                except OSError as error:
-                    if family == socket.AF_INET6 and error.errno in {errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL}:
-                        continue  # a machine without IPv6
-                    raise
+            for family in FAMILIES:
+                listener = listen_tcp(family, port.number, BACKLOG)
+                if listener is not None:
+                    listeners.append(listener)
             for listener in listeners:
                 made = await loop.create_server(lambda: self._connection(port).client, sock=listener, backlog=BACKLOG)
                 port.servers.append(made)
@@ -185,7 +138,7 @@ class KafkaProxy:
             raise OSError(errno.EMFILE, "too many connections")
         if not ends.client.ip or port.number not in self._ports:
             raise OSError(errno.ENOTCONN, "it has gone already")
-        if ends.broker.port == port.number and ends.broker.ip in HOSTS.values():
+        if ends.broker.port == port.number and ends.broker.ip in LOOPBACKS:
             raise OSError(errno.ELOOP, "a connection to the proxy itself")
         made = self._dial(ends.client, ends.broker, port.direction)
         port.connections.add(connection)

@@ -45,12 +45,7 @@ from cplane.xds.clusters import MAX_HEADERS, cluster_name, downstream_tls, http1
 from cplane.xds.messages import access_log, by_ads, flag, number, packed, seconds
 from cplane.xds.names import allowing, denying
 from cplane.xds.routes import FORWARDED_PROTO, STASH
-
-MARKS: Final = {Direction.EGRESS: 0xB00, Direction.INGRESS: 0xA00}
-"""What the datapath knows connections of the proxy to servers by."""
-
-PORT_SHIFT: Final = 16
-"""Where the port is in the mark that tells which listener has accepted a connection."""
+from datapath.maps import marks
 
 TAG: Final = "rule"
 """Of a record of a connection: what a route's name is for a request."""
@@ -110,7 +105,7 @@ def listener(
     """
     filters = [
         _filter("original_dst", original_dst_pb2.OriginalDst()),
-        _filter("original_src", original_src_pb2.OriginalSrc(mark=MARKS[direction])),
+        _filter("original_src", original_src_pb2.OriginalSrc(mark=marks.from_proxy(direction))),
     ]
     if chains:
         filters.append(_filter("tls_inspector", tls_inspector_pb2.TlsInspector()))
@@ -122,7 +117,9 @@ def listener(
         stat_prefix=_STATS,
         transparent=flag(True),
         socket_options=[
-            socket_option_pb2.SocketOption(level=socket.SOL_SOCKET, name=socket.SO_MARK, int_value=port << PORT_SHIFT)
+            socket_option_pb2.SocketOption(
+                level=socket.SOL_SOCKET, name=socket.SO_MARK, int_value=marks.of_listener(port)
+            )
         ],
         listener_filters=filters,
         filter_chains=[*chains, _to_itself()],

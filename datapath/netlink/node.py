@@ -4,6 +4,7 @@ import os
 from collections.abc import Sequence
 from typing import Final
 
+from datapath.maps import marks
 from datapath.netlink import addresses, links, routes, rtnl, rules
 from datapath.netlink.families import family_of
 from datapath.netlink.rtnl import Rtnl
@@ -11,7 +12,7 @@ from datapath.netlink.rtnl import Rtnl
 HOST: Final = "cplane_host"
 PEER: Final = "cplane_net"
 _LOOPBACK: Final = "lo"
-_TO_PROXY: Final = rules.Marked(priority=9, mark=0x200, mask=0xF00, table=2004)  # as bpf/lib/proxy.h marks them
+_TO_PROXY: Final = rules.Marked(priority=9, mark=marks.TO_PROXY, mask=marks.MASK, table=2004)
 FAMILIES: Final = (family_of("0.0.0.0"), family_of("::"))  # noqa: S104  # families, not sockets
 
 

@@ -3,7 +3,6 @@
 import json
 import os
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,7 +16,7 @@ from stage import KernelStage
 from tests.support.agent import BIN
 from tests.support.kafka_clients import consume, produce
 from tests.support.kafka_site import broker_at
-from tests.support.tree import ROOT
+from tests.support.web import started
 
 POLICIES: Final = Path(__file__).with_name("l7.yaml")
 PODS: Final = ("client", "api", "vault", "service1", "service2", "broker")
@@ -25,7 +24,6 @@ ROOT_IS_FOR: Final = (
     "You are not root. Root is needed to make pods, to load eBPF programs, and for proxies that speak with the pods' "
     "own addresses. So nothing is sent here: `cplane policy eval` says what would become of the same requests."
 )
-_ORIGIN: Final = ROOT / "tests" / "support" / "http_origin.py"
 _TOPICS: Final = ("topic1", "topic2")
 _PATIENT_S: Final = 5.0
 _TOKEN: Final = {"x-token": "123"}
@@ -74,7 +72,8 @@ class Requests:
         for name in PODS:
             self.stage.pods.add(name, serve=False)
         for name in ("api", "vault"):
-            self._serve(name)
+            pod = self.stage.pods[name]
+            pod.server = started(pod.netns, 80)
         broker = self.stage.pods["broker"]
         self._held.enter_context(broker_at(broker.netns, broker.ipv4, self.stage.folder))
         self.screen.command("cplane endpoint list", self.agent.cplane("endpoint", "list").stdout)
@@ -166,13 +165,6 @@ class Requests:
     @property
     def _broker(self) -> str:
         return f"{self.stage.pods['broker'].ipv4}:9092"
-
-    def _serve(self, name: str) -> None:
-        pod = self.stage.pods[name]
-        command = ["nsenter", f"--net={pod.netns.path}", "--", sys.executable, str(_ORIGIN), "80"]
-        pod.server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
-        assert pod.server.stdout is not None
-        assert pod.server.stdout.readline() == "ready\n", f"{name} does not serve"
 
     def _curl(self, target: str, method: str, path: str, headers: Mapping[str, str], family: int) -> list[str]:
         address = self.stage.pods[target].address(family)

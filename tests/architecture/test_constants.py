@@ -12,7 +12,7 @@ from cplane.pb.flow import flow_pb2
 from datapath.kernel import load
 from datapath.kernel.compile import source_root
 from datapath.kernel.programs import PROGRAMS
-from datapath.maps import catalog, conntrack, endpoints, ipcache, lb, metrics, policy
+from datapath.maps import catalog, conntrack, endpoints, ipcache, lb, marks, metrics, policy
 from datapath.maps.conntrack import CtFlags
 from datapath.maps.metrics import MetricsDirection
 from datapath.maps.state import MonitorFlags, StateSlot
@@ -61,6 +61,12 @@ def test_debug_records_have_the_numbers_of_the_original() -> None:
     numbers = {f"DBG_{name}": number for name, number in named("DBG_").items()}
     assert len(numbers) > 15
     assert numbers == {name: flow_pb2.DebugEventType.Value(name) for name in numbers}
+
+
+def test_marks_are_the_same() -> None:
+    names = ("MASK", "TO_PROXY", "FROM_INGRESS_PROXY", "FROM_EGRESS_PROXY", "PORT_SHIFT")
+    assert named("MARK_") == {name: getattr(marks, name) for name in names}
+    assert [marks.from_proxy(one) for one in Direction] == [marks.FROM_INGRESS_PROXY, marks.FROM_EGRESS_PROXY]
 
 
 def test_monitor_and_conntrack_flags_are_the_same() -> None:

@@ -3,9 +3,6 @@
 import json
 import os
 import re
-import socket
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -14,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.pods import Pod
-from tests.support.site import Site, policy, site
+from tests.support.site import policy, site
+from tests.support.web import Web, origin
 
 pytestmark = [
     pytest.mark.root,
@@ -22,7 +20,6 @@ pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="making network namespaces needs root"),
 ]
 
-ORIGIN = Path(__file__).parents[1] / "support" / "http_origin.py"
 FAMILIES = pytest.mark.parametrize("family", [4, 6], ids=["v4", "v6"])
 CLIENT = "fromEndpoints: [{matchLabels: {app: client}}]"
 PUBLIC = """
@@ -47,71 +44,9 @@ def egress(rules: str, name: str = "out") -> str:
     return policy(name, "client", "egress:" + rules.replace("from", "to").replace("app: client", "app: server"))
 
 
-class Web:
-    """A client with curl and a server that says what it was asked."""
-
-    def __init__(self, made: Site) -> None:
-        self.site, self.client, self.server = made, made["client"], made["server"]
-
-    def status(
-        self,
-        path: str,
-        *arguments: str,
-        family: int = 4,
-        client: Pod | None = None,
-        server: Pod | None = None,
-        port: int = 80,
-    ) -> str:
-        """The status code of an answer; 000: there is none."""
-        wanted = ("-o", "/dev/null", "-w", "%{http_code}")
-        return self.curl(path, *wanted, *arguments, family=family, client=client, server=server, port=port)
-
-    def curl(
-        self,
-        path: str,
-        *arguments: str,
-        family: int = 4,
-        client: Pod | None = None,
-        server: Pod | None = None,
-        port: int = 80,
-    ) -> str:
-        """What curl prints, in the client's place."""
-        address = (server or self.server).address(family)
-        host = f"[{address}]" if family == 6 else address
-        command = ["curl", "-s", "-g", "--path-as-is", "-m", "5", *arguments, f"http://{host}:{port}{path}"]
-        enter = ["nsenter", f"--net={(client or self.client).netns.path}", "--"]
-        return subprocess.run([*enter, *command], capture_output=True, check=False).stdout.decode()
-
-    def talk(self, family: int) -> "Talk":
-        """An open connection of the client to the server."""
-        return Talk(self.client.netns.run(lambda: socket.create_connection((self.server.address(family), 80), 5)))
-
-
-class Talk:
-    """Requests over one connection."""
-
-    def __init__(self, connection: socket.socket) -> None:
-        self._connection = connection
-
-    def __call__(self, path: str) -> str:
-        """The status of the answer. Raises OSError."""
-        self._connection.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
-        return self._connection.recv(65536).decode("latin-1").split(" ")[1]
-
-    def close(self) -> None:
-        """It is over."""
-        self._connection.close()
-
-
 @pytest.fixture(scope="module")
 def web(programs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Web]:
     with site(tmp_path_factory.mktemp("site"), programs, ("client", "other")) as made:
-        made.pods.add("server", serve=False)
-        server = made["server"]
-        command = ["nsenter", f"--net={server.netns.path}", "--", sys.executable, str(ORIGIN), "80"]
-        server.server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
-        assert server.server.stdout is not None
-        assert server.server.stdout.readline() == "ready\n"
         yield Web(made)
 
 
@@ -171,19 +106,11 @@ def test_the_world_and_the_node_come_through_a_proxy_too(requests: Web, family: 
 @FAMILIES
 def test_what_a_pod_asks_of_the_world_is_read(requests: Web, family: int) -> None:
     world = requests.site.world
-    command = ["nsenter", f"--net={world.netns.path}", "--", sys.executable, str(ORIGIN), "8000"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as server:
-        try:
-            assert server.stdout is not None
-            assert server.stdout.readline() == "ready\n"
-            rule = PUBLIC.replace(CLIENT, "toEntities: [world]")
-            requests.site.apply(policy("out", "client", "egress:" + rule.replace('"80"', '"8000"')))
-            found = [
-                requests.status(path, family=family, server=world, port=8000) for path in ("/public/a", "/private")
-            ]
-            assert found == ["200", "403"]
-        finally:
-            server.kill()
+    with origin(world.netns, 8000):
+        rule = PUBLIC.replace(CLIENT, "toEntities: [world]")
+        requests.site.apply(policy("out", "client", "egress:" + rule.replace('"80"', '"8000"')))
+        found = [requests.status(path, family=family, server=world, port=8000) for path in ("/public/a", "/private")]
+        assert found == ["200", "403"]
 
 
 @FAMILIES

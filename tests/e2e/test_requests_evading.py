@@ -2,16 +2,16 @@
 
 import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
 
-from tests.e2e.test_requests import FAMILIES, ORIGIN, PUBLIC, Web, ingress
+from tests.e2e.test_requests import FAMILIES, PUBLIC, ingress
 from tests.support.pods import Pod
 from tests.support.site import site
+from tests.support.web import Web
 
 pytestmark = [
     pytest.mark.root,
@@ -25,12 +25,6 @@ PRIVATE = PUBLIC.replace("/public/.*", "/private")
 @pytest.fixture(scope="module")
 def web(programs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Web]:
     with site(tmp_path_factory.mktemp("site"), programs, ("other", "client")) as made:
-        made.pods.add("server", serve=False)
-        server = made["server"]
-        command = ["nsenter", f"--net={server.netns.path}", "--", sys.executable, str(ORIGIN), "80"]
-        server.server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
-        assert server.server.stdout is not None
-        assert server.server.stdout.readline() == "ready\n"
         yield Web(made)
 
 

@@ -18,8 +18,8 @@ from cplane.domain.policy.redirection import Redirection, RedirectRule
 from cplane.domain.verdict import Direction, Verdict
 from cplane.proxy.channel import KafkaTerm, PutKafka
 from cplane.proxy.channel_server import ProxyServer
-from cplane.proxy.kafka_program import program
 from cplane.proxy.process import Process
+from cplane.proxy.programs import own
 from cplane.transport.address import UnixAddress
 from tests.support.kafka_clients import CLIENTS, consume, produce
 from tests.support.kafka_messages import ask, make, replied
@@ -224,7 +224,7 @@ def test_a_proxy_that_is_killed_serves_its_ports_again_at_once_and_goes_on_witho
     async def work():
         with anyio.fail_after(30):
             server = ProxyServer(UnixAddress(str(tmp_path / "channel.sock")), lambda *_: None)
-            process = Process(program(tmp_path))
+            process = Process(own("kafka", tmp_path))
             backend = server.backend("kafka", process.run)
             async with anyio.create_task_group() as tasks:
                 await tasks.start(server.run)
@@ -282,7 +282,7 @@ def test_the_mock_cluster_of_librdkafka_is_guarded_like_a_broker(tmp_path):
         mock = stack.enter_context(subprocess.Popen([*there, sys.executable, "-c", MOCK], **pipes))
         port = int(mock.stdout.readline())
         subprocess.run([*there, "nft", "-f", "-"], input=LOOPED % port, text=True, check=True)
-        proxy = stack.enter_context(subprocess.Popen([*there, *program(tmp_path).command]))
+        proxy = stack.enter_context(subprocess.Popen([*there, *own("kafka", tmp_path).command]))
         stack.callback(proxy.terminate)
         listening(netns, "127.0.0.1", port)
         server = f"127.0.0.1:{port}"

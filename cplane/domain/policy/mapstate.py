@@ -156,20 +156,22 @@ class MapState:
 
     def put(self, one: Contribution, numbers: Collection[int]) -> None:
         """The contribution holds for these peers."""
-        self._touch_read(one.direction, numbers)
+        if ANYONE in numbers:
+            self._touch_read(one.direction, numbers)
         self._put(one, numbers)
         self._touch_read(one.direction, numbers)
 
     def take(self, one: Contribution, numbers: Collection[int]) -> None:
         """The contribution, which was put, no longer holds for these peers, whose ports are still the same."""
-        self._touch_read(one.direction, numbers)
+        if ANYONE in numbers:
+            self._touch_read(one.direction, numbers)
         self._take(one, numbers)
         self._touch_read(one.direction, numbers)
 
     def _touch_read(self, direction: int, numbers: Collection[int]) -> None:
         """What a proxy heeds of these peers may be something else, at every key of theirs.
 
-        It is called before and after a change, as the keys at which requests are read may become more, or fewer.
+        Where they are anyone it is called before a change, too: keys at which requests are read may become fewer.
         """
         if not self._reading[direction]:
             return
