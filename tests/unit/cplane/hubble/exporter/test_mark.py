@@ -187,10 +187,9 @@ class TestExports:
             come(store, {"sport": 1})
             await until(lambda: ports(first) == ports(second) == [1])
             flow_logs(config, two=str(second))
-            await until(lambda: len(exports._running) == 1)
+            await until(lambda: [path.name for path in Path(marks).iterdir()] == [mark_name("two")])
             come(store, {"sport": 2})
             await until(lambda: ports(second) == [1, 2])
-        await until(lambda: [path.name for path in Path(marks).iterdir()] == [mark_name("two")])
         flow_logs(config, one=str(first), two=str(second))
         come(store, {"sport": 3})
         async with running(store, watched=str(config), marks=marks) as exports:
