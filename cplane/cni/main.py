@@ -1,12 +1,12 @@
 """ADD, DEL, CHECK, GC, STATUS, VERSION: what the runtime says goes to the agent, what the agent says comes back.
 
 A pod waits for this process, so it reads no JSON while the agent answers (`json` costs 10 ms, for `re` and
-`enum`), and takes `_socket`, which `socket` wraps at the price of 7 ms, with the same errors. There is no
-argparse, logging or typing for the same reason. Only without the agent it looks at what it was given.
+`enum`), and takes `_socket` and `posix`, which `socket` and `os` wrap at the price of 7 and 3 ms, with the same errors.
+There is no argparse, logging or typing for the same reason. Only without the agent it looks at what it was given.
 """
 
 import _socket
-import os
+import posix
 import sys
 import time
 
@@ -31,22 +31,21 @@ def command() -> None:
     """`main`, and the process ends at once: a pod would wait 3 ms more until the interpreter has cleaned up."""
     status = main()
     sys.stderr.flush()
-    os._exit(status)
+    posix._exit(status)  # noqa: SLF001  # os._exit is the same
 
 
 def main() -> int:
     """The verb in CNI_COMMAND has been done, and its document printed; 0 or, for an error document, 1."""
-    verb = os.environ.get("CNI_COMMAND", "")
+    verb = _variable("CNI_COMMAND")
     if not verb:
-        sys.stderr.write(f"cplane-cni {__version__}, CNI protocol versions {', '.join(wire.VERSIONS)}\n")
-        return 0
+        return _by_hand(sys.argv[1:])
     try:
         raw = _read_config()
     except CniError as error:
         return _print_error(error, None)
     if verb == "VERSION":
         return _version(raw)
-    environment = {name: os.environ.get(name, "") for name in wire.ENVIRONMENT}
+    environment = {name: _variable(name) for name in wire.ENVIRONMENT}
     try:
         status, document = _ask(_socket_path(raw), _request(verb, environment, raw))
     except AgentAwayError as away:
@@ -55,6 +54,24 @@ def main() -> int:
         sys.stdout.buffer.write(document + b"\n")
         sys.stdout.buffer.flush()
     return status
+
+
+def _by_hand(arguments: list[str]) -> int:
+    """No runtime has called, but somebody who wants to know what this is, or to have it where runtimes look."""
+    if arguments[:1] == ["install"] and len(arguments) < 3:
+        from cplane.cni.install import FOLDER, install
+
+        return install(*arguments[1:] or (FOLDER,))
+    sys.stderr.write(f"cplane-cni {__version__}, CNI protocol versions {', '.join(wire.VERSIONS)}\n")
+    if arguments:
+        sys.stderr.write("usage: cplane-cni install [FOLDER]; runtimes say what they want by CNI_COMMAND\n")
+        return 2
+    return 0
+
+
+def _variable(name: str) -> str:
+    """Of the environment; empty: it is not set."""
+    return posix.environ.get(name.encode(), b"").decode(errors="surrogateescape")
 
 
 def _request(verb: str, environment: dict[str, str], raw: bytes) -> bytes:
@@ -158,7 +175,7 @@ def _decode(data: bytes) -> object:
 
 def _socket_path(raw: bytes) -> str:
     """Where the agent listens: environment, then configuration, then the default."""
-    path = os.environ.get("CPLANE_CNI_SOCKET", "")
+    path = _variable("CPLANE_CNI_SOCKET")
     if path or b'"socket"' not in raw:
         return path or wire.DEFAULT_SOCKET
     try:

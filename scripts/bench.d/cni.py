@@ -11,7 +11,7 @@ from typing import NamedTuple
 from report import CILIUM, Result, WrongError, at_most, spread
 from rig import Bed, Place, Rig
 
-from tests.support.pods import PLUGIN
+from tests.support.pods import installed
 
 REPETITIONS = 25
 
@@ -26,10 +26,11 @@ class Durations(NamedTuple):
 def measure(rig: Rig, bed: Bed) -> Iterator[Result]:
     """Pods come and go beside those that the bed has. Raises WrongError."""
     found = Durations([], [])
+    plugin = installed(bed.agent.folder / "bin")
     for index in range(REPETITIONS):
         with rig.place(f"pod{index}") as place:
-            added, document = _run(bed, "ADD", place)
-            deleted, _ = _run(bed, "DEL", place)
+            added, document = _run(bed, plugin, "ADD", place)
+            deleted, _ = _run(bed, plugin, "DEL", place)
         if not document["ips"]:
             raise WrongError(f"ADD gave no address: {document}")
         found.add_ms.append(added)
@@ -42,7 +43,7 @@ def measure(rig: Rig, bed: Bed) -> Iterator[Result]:
         yield Result(name=name, value=median(values), unit="ms", peer=CILIUM, peer_value=theirs, aim=aim)
 
 
-def _run(bed: Bed, verb: str, place: Place) -> tuple[float, dict[str, list[object]]]:
+def _run(bed: Bed, plugin: tuple[str, ...], verb: str, place: Place) -> tuple[float, dict[str, list[object]]]:
     """Milliseconds from the start of the process to its end, and what it printed."""
     config = {
         "cniVersion": "1.0.0",
@@ -61,7 +62,7 @@ def _run(bed: Bed, verb: str, place: Place) -> tuple[float, dict[str, list[objec
     }
     given = json.dumps(config).encode()
     began = time.perf_counter()
-    done = subprocess.run(PLUGIN, input=given, env=environment, capture_output=True, timeout=30, check=False)
+    done = subprocess.run(plugin, input=given, env=environment, capture_output=True, timeout=30, check=False)
     took_ms = (time.perf_counter() - began) * 1000
     if done.returncode:
         raise WrongError(f"{verb} {place.name}: {done.stdout.decode()} {done.stderr.decode()}")

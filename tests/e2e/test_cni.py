@@ -6,6 +6,7 @@ import random
 import signal
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Final
 
 import pytest
@@ -14,7 +15,7 @@ from cplane.api.cni import wire
 from tests.support import asking
 from tests.support.cni_client import CniClient
 from tests.support.netns import Namespace
-from tests.support.pods import PLUGIN, Pod
+from tests.support.pods import PLUGIN, Pod, installed
 from tests.support.site import Site, policy
 
 pytestmark = [
@@ -41,9 +42,9 @@ def box(place: Site) -> Iterator[Namespace]:
     assert sorted(place.left()) == before
 
 
-def client(place: Site, version: str = "1.1.0") -> CniClient:
+def client(place: Site, version: str = "1.1.0", plugin: tuple[str, ...] = PLUGIN) -> CniClient:
     """A runtime of that version."""
-    return CniClient(f"{place.agent.run_dir}/cni.sock", version, "cplane", PLUGIN, by_environment=True)
+    return CniClient(f"{place.agent.run_dir}/cni.sock", version, "cplane", plugin, by_environment=True)
 
 
 def addresses(document: Any) -> list[str]:  # Any: JSON
@@ -70,6 +71,16 @@ def test_a_pod_of_every_version_is_added_checked_reached_and_deleted(place: Site
     assert checked.ok is (version >= "0.4.0"), checked
     gone = runtime.delete("box", box.path)
     assert (gone.ok, gone.document) == (True, None)
+    assert box.interfaces() == set()
+
+
+def test_the_plugin_does_the_same_where_it_is_installed(place: Site, box: Namespace, tmp_path: Path) -> None:
+    runtime = client(place, plugin=installed(tmp_path / "bin"))
+    added = runtime.add("box", box.path)
+    assert added.ok, added
+    assert reaches_backend(place, box, added.document)
+    assert runtime.check("box", box.path).ok
+    assert runtime.delete("box", box.path).ok
     assert box.interfaces() == set()
 
 

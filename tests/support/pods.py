@@ -23,6 +23,12 @@ PLUGIN: Final = (str(BIN / "cplane-cni"),)
 _SERVER: Final = Path(__file__).with_name("pod_server.py")
 
 
+def installed(folder: Path) -> tuple[str, ...]:
+    """The plugin where a runtime would look for it."""
+    done = subprocess.run([*PLUGIN, "install", str(folder)], env={}, capture_output=True, text=True, check=True)
+    return (done.stdout.strip(),)
+
+
 class Asked(NamedTuple):
     """A question: does `source` reach `target` by `protocol` (tcp, udp or icmp) over IP `family` (4 or 6)?"""
 

@@ -167,6 +167,37 @@ def test_a_deletion_whose_answer_is_lost_is_written_down(client):
     assert len(queued(client)) == 1
 
 
+def by_hand(*arguments):
+    return subprocess.run([*PLUGIN, *arguments], env={}, capture_output=True, text=True, check=False)
+
+
+def test_it_is_installed_as_a_file_that_needs_no_packages(client, tmp_path):
+    folder = tmp_path / "opt" / "bin"
+    for _ in range(2):
+        done = by_hand("install", str(folder))
+        assert (done.returncode, done.stdout) == (0, f"{folder}/cplane-cni\n")
+    assert [path.name for path in folder.iterdir()] == ["cplane-cni"]
+    client.plugin = (str(folder / "cplane-cni"),)
+    assert client.run("VERSION", {"cniVersion": "1.1.0"}).document["cniVersion"] == "1.1.0"
+    assert client.add("c", NETNS).code == wire.TRY_AGAIN_LATER
+    assert client.delete("c").ok
+    assert len(queued(client)) == 1
+
+
+def test_where_it_cannot_be_installed_it_says_why(tmp_path):
+    (tmp_path / "file").touch()
+    done = by_hand("install", str(tmp_path / "file"))
+    assert done.returncode == 1
+    assert f"cannot write {tmp_path}/file/cplane-cni" in done.stderr
+
+
+@pytest.mark.parametrize("arguments", [["instal"], ["install", "a", "b"]])
+def test_other_arguments_are_wrong_usage(arguments):
+    done = by_hand(*arguments)
+    assert done.returncode == 2
+    assert "usage: cplane-cni install" in done.stderr
+
+
 def test_it_imports_the_standard_library_and_two_modules_of_ours():
     code = "import sys; before = set(sys.modules); import cplane.cni.main; print(*(set(sys.modules) - before))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
