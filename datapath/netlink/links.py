@@ -12,6 +12,7 @@ from datapath.netlink.errors import InterfaceExists, KernelRefused, NameTaken
 from datapath.netlink.rtnl import Message, Request, Rtnl
 
 _UP: Final = 1  # IFF_UP
+_NO_LINK_LOCAL: Final = 1  # IN6_ADDR_GEN_MODE_NONE
 _SKIP_STATISTICS: Final = 1 << 3  # RTEXT_FILTER_SKIP_STATS
 
 
@@ -86,6 +87,16 @@ def is_up(message: Message) -> bool:
 def set_up(index: int, name: str) -> Request:
     """The link is up."""
     return Request(f"set {name} up", rtnl.NEW_LINK, rtnl.SET, _link(index, up=True))
+
+
+def without_link_local(index: int, name: str) -> Request:
+    """IPv6 gives the link no address of its own.
+
+    There is a sysctl for it, too: while somebody holds the kernel's lock of all devices, as an attachment of a program
+    does for a grace period, it keeps a processor busy with trying again.
+    """
+    family = {"attrs": [("AF_INET6", {"attrs": [("IFLA_INET6_ADDR_GEN_MODE", _NO_LINK_LOCAL)]})]}
+    return _change(index, name, attrs=[("IFLA_AF_SPEC", family)])
 
 
 def deletion(index: int, name: str) -> Request:

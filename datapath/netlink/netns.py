@@ -55,28 +55,41 @@ def run_in(descriptor: int, work: Callable[[], T]) -> T:
     It runs in a thread of its own, which ends afterwards: there is nothing to restore and no pool that
     could get a thread back which is still somewhere else. A thread costs 60 µs.
     """
-    task = _Inside(descriptor, work)
-    thread = threading.Thread(target=task.run, name="netns", daemon=True)
-    thread.start()
-    thread.join()
-    if task.error is not None:
-        raise task.error
-    return task.result[0]
+    inside = begin_in(descriptor, work)
+    inside.join()
+    return inside.result()
 
 
-class _Inside(Generic[T]):
+def begin_in(descriptor: int, work: Callable[[], T]) -> "Inside[T]":
+    """The same, but it is only begun; whoever does so waits for its end before the descriptor is closed."""
+    begun = Inside(descriptor, work)
+    begun.start()
+    return begun
+
+
+class Inside(threading.Thread, Generic[T]):
+    """Work inside a namespace; it has a `result` when it has ended."""
+
     def __init__(self, descriptor: int, work: Callable[[], T]) -> None:
+        super().__init__(name="netns", daemon=True)
         self._descriptor, self._work = descriptor, work
-        self.result: list[T] = []
-        self.error: BaseException | None = None
+        self._results: list[T] = []
+        self._error: BaseException | None = None
 
     def run(self) -> None:
+        """In the thread."""
         try:
             if _libc.setns(self._descriptor, _CLONE_NEWNET) != 0:
                 raise KernelRefused("enter the container's network namespace", ctypes.get_errno())
-            self.result.append(self._work())
+            self._results.append(self._work())
         except BaseException as error:  # noqa: BLE001  # it is raised again in the thread that waits
-            self.error = error
+            self._error = error
+
+    def result(self) -> T:
+        """What the work returned; what it raised is raised."""
+        if self._error is not None:
+            raise self._error
+        return self._results[0]
 
 
 def _is_namespace(descriptor: int) -> bool:

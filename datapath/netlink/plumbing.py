@@ -47,11 +47,20 @@ class VethPlumbing:
             return replace(made, netns_cookie=netns.run_in(namespace, netns.own_cookie))
 
     def configure(self, wiring: Wiring) -> tuple[str, ...]:
-        """Both sides carry packets; the destinations that the pod routes through the link."""
+        """Both sides carry packets; the destinations that the pod routes through the link.
+
+        Both at a time: the kernel's lock of all devices, which others hold for long, is waited for once.
+        """
         interface = wiring.attachment.interface
         with netns.opened(wiring.netns) as namespace, Rtnl() as kernel:
-            pods.host_configure(kernel, wiring)
-            return netns.run_in(namespace, lambda: pods.inside_configure(interface, wiring.addresses, wiring.gateways))
+            inside = netns.begin_in(
+                namespace, lambda: pods.inside_configure(interface, wiring.addresses, wiring.gateways)
+            )
+            try:
+                pods.host_configure(kernel, wiring)
+            finally:
+                inside.join()
+            return inside.result()
 
     def problems(self, wiring: Wiring, routed: Sequence[str]) -> tuple[str, ...]:
         """What is missing, in words; nothing when all is well. `routed`: destinations the pod must route there."""

@@ -23,15 +23,24 @@ def inside_configure(interface: str, given: Sequence[str], gateways: Sequence[st
         # pod.
         rtnl.write_sysctl(f"ipv6/conf/{interface}/disable_ipv6", "0")
         rtnl.write_sysctl(f"ipv6/conf/{interface}/accept_ra", "0")
+    made = [links.set_up(_LOOPBACK, "lo"), links.set_up(index, interface)]
+    made += [addresses.add(index, interface, address) for address in given]
+    near = [routes.to_gateway(gateway, index, interface) for gateway in gateways]
+    far = [routes.default(gateway, index) for gateway in gateways]
     with Rtnl() as kernel:
-        kernel.do(
-            links.set_up(_LOOPBACK, "lo"),
-            links.set_up(index, interface),
-            *(addresses.add(index, interface, address) for address in given),
-        )
-        near = _where_free(kernel, gateways, [routes.to_gateway(g, index, interface) for g in gateways])
-        far = _where_free(kernel, near, [routes.default(gateway, index) for gateway in near])
-    return tuple(everything(gateway) for gateway in far)
+        # All in one: between two requests others may take the kernel's lock of all devices, for a grace period each.
+        answers = iter(kernel.attempt([*made, *near, *far]))
+        for request in made:
+            _must_be(request, next(answers), 0)
+        to_gateways = [_must_be(request, next(answers), 0, errno.EEXIST) for request in near]
+        routed = []
+        for gateway, request, there in zip(gateways, far, to_gateways, strict=True):
+            number = next(answers)
+            if there:  # through another interface, and so must be what is beyond
+                kernel.do(*(() if number else (routes.not_default(gateway, index),)))
+            elif not _must_be(request, number, 0, errno.EEXIST):
+                routed.append(everything(gateway))
+    return tuple(routed)
 
 
 def inside_problems(interface: str, mac: str, given: Sequence[str], routed: Sequence[str]) -> list[str]:
@@ -59,8 +68,10 @@ def host_configure(kernel: Rtnl, wiring: Wiring) -> None:
     """The node's side is up and the node reaches the pod. Idempotent."""
     link = wiring.link
     name = link.host_interface
-    _host_sysctls(name, ipv6=any(":" in address for address in wiring.addresses))
+    ipv6 = any(":" in address for address in wiring.addresses)
+    _host_sysctls(name, ipv6=ipv6)
     kernel.do(
+        *((links.without_link_local(link.ifindex, name),) if ipv6 else ()),
         links.set_up(link.ifindex, name),
         *(routes.neighbour(address, link.ifindex, name, link.mac) for address in wiring.addresses),
         *(
@@ -85,17 +96,15 @@ def host_problems(kernel: Rtnl, link: Link, given: Sequence[str]) -> list[str]:
     return problems
 
 
-def _where_free(kernel: Rtnl, gateways: Sequence[str], requests: Sequence[Request]) -> list[str]:
-    """The gateways whose request was done, and not refused because there is such a route."""
-    answers = kernel.attempt(requests)
-    for request, number in zip(requests, answers, strict=True):
-        if number not in {0, errno.EEXIST}:
-            raise KernelRefused(request.what, number)
-    return [gateway for gateway, number in zip(gateways, answers, strict=True) if number == 0]
+def _must_be(request: Request, number: int, *numbers: int) -> int:
+    """The errno that the request got, which is one of these. Raises KernelRefused."""
+    if number not in numbers:
+        raise KernelRefused(request.what, number)
+    return number
 
 
 def _host_sysctls(name: str, *, ipv6: bool) -> None:
-    """The node's side takes packets that come back another way, and has no address and no opinion of its own.
+    """The node's side takes packets that come back another way, and has no opinion of its own.
 
     The reverse path filter is what is stricter of the device's and `all`'s; `all` is the machine's and is
     left alone, which is fine because routes to pods are symmetrical.
@@ -104,4 +113,3 @@ def _host_sysctls(name: str, *, ipv6: bool) -> None:
     if ipv6:
         rtnl.write_sysctl(f"ipv6/conf/{name}/disable_ipv6", "0")
         rtnl.write_sysctl(f"ipv6/conf/{name}/accept_ra", "0")
-        rtnl.write_sysctl(f"ipv6/conf/{name}/addr_gen_mode", "1")  # IN6_ADDR_GEN_MODE_NONE: no link-local

@@ -57,9 +57,14 @@ def to_gateway(gateway: str, index: int, name: str) -> Request:
 
 def default(gateway: str, index: int) -> Request:
     """Everything of the gateway's family goes to the gateway."""
-    attrs = [("RTA_GATEWAY", gateway), ("RTA_OIF", index)]
-    message = _route(family_of(gateway), 0, attrs, scope=0, protocol=_BOOT)
+    message = _through(gateway, index)
     return Request(f"route everything through {gateway}", rtnl.NEW_ROUTE, rtnl.CREATE, message)
+
+
+def not_default(gateway: str, index: int) -> Request:
+    """It does not any more."""
+    message = _through(gateway, index)
+    return Request(f"route nothing else through {gateway}", rtnl.DELETE_ROUTE, rtnl.SET, message)
 
 
 def nowhere(prefix: str) -> Request:
@@ -115,6 +120,11 @@ def _deletion(route: Route, family: int) -> Request:
         attrs.append(("RTA_OIF", route.ifindex))
     message = _route(family, int(length), attrs, scope=_NOWHERE, protocol=ROUTE_PROTOCOL, kind=0)
     return Request(f"delete the route {route.destination}", rtnl.DELETE_ROUTE, rtnl.SET, message)
+
+
+def _through(gateway: str, index: int) -> Message:
+    attrs = [("RTA_GATEWAY", gateway), ("RTA_OIF", index)]
+    return _route(family_of(gateway), 0, attrs, scope=0, protocol=_BOOT)
 
 
 def _route(

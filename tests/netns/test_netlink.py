@@ -239,6 +239,16 @@ def test_a_default_route_of_another_network_stays(spaces):
     assert "default via 192.0.2.1 dev net1" in one.ip("route")
 
 
+def test_through_a_gateway_of_another_interface_nothing_goes_through_ours(spaces):
+    host, one, _ = spaces
+    one.ip("link", "add", "net1", "type", "veth", "peer", "other")
+    one.ip("link", "set", "net1", "up")
+    one.ip("route", "add", ROUTERS[0], "dev", "net1")
+    wiring = wire(host, one, 2)
+    assert host.run(lambda: PLUMBING.configure(wiring)) == ("::/0",)
+    assert "default" not in one.ip("route")
+
+
 def test_the_node_addresses_are_its_own_only(spaces):
     host, one, _ = spaces
     plumbed(host, one, 2)
