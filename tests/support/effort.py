@@ -8,13 +8,13 @@ from collections.abc import Iterable
 from typing import Final, TypeVar
 
 QUICK: Final = os.environ.get("CPLANE_TEST_EFFORT") == "quick"
-_SHARE: Final = 10 if QUICK else 1
+_SHARE: Final = 20 if QUICK else 1
 
 T = TypeVar("T")
 
 
 def examples(count: int, *, least: int = 5) -> int:
-    """So many examples, rounds, kills, bytes or things; or a tenth of them, and at least so many."""
+    """So many examples, rounds, kills, bytes or things; or a twentieth of them, and at least so many."""
     return max(count // _SHARE, min(count, least))
 
 

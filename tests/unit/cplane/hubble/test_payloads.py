@@ -28,6 +28,7 @@ from cplane.hubble.tablefile import SUFFIX as TABLES_SUFFIX
 from cplane.pb.flow import flow_pb2
 from tests.support import accesses
 from tests.support.accesses import GET, QUERY, access
+from tests.support.effort import examples
 from tests.support.filesystems import small
 from tests.support.flows import SEED, records, store_of
 from tests.support.tree import ROOT
@@ -98,7 +99,7 @@ while True:
 
 
 def test_a_kill_tears_no_request(path: Path) -> None:
-    for _ in range(3):
+    for _ in range(examples(3, least=1)):
         script = [sys.executable, "-c", _WRITER, str(path)]
         with subprocess.Popen(script, cwd=ROOT, stdout=subprocess.PIPE, text=True) as writer:
             assert writer.stdout is not None

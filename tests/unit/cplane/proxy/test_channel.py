@@ -98,7 +98,6 @@ async def running(start):
     async with anyio.create_task_group() as tasks:
         await start(tasks)
         yield
-        await anyio.sleep(0.01)  # anyio's sockets complain when they are cancelled and become readable at once
         tasks.cancel_scope.cancel()
 
 

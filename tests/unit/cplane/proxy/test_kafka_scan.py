@@ -11,6 +11,7 @@ from kio.index import load_request_schema, load_response_schema
 
 from cplane.proxy.kafka_scan import Found, Garbage, scanner
 from cplane.proxy.kafka_wire import codec_of, fill, read_header, read_request, read_response, write_response
+from tests.support.effort import sample
 from tests.support.kafka_messages import VERSIONS, ask, encoded, entities, framed, head, make, reply
 
 MANY = b"\x7f\xff\xff\xff"
@@ -19,7 +20,7 @@ MANY_COMPACT = b"\xff\xff\xff\xff\x0f"
 
 @pytest.mark.parametrize("load", [load_request_schema, load_response_schema])
 def test_every_message_that_kio_writes_ends_where_it_ends(load):
-    for version in VERSIONS:
+    for version in sample(VERSIONS):
         made = encoded(fill(load(*version), {}))
         assert scanner(load(*version))(made, 0, Found(100)) == len(made), version
 
