@@ -19,7 +19,7 @@ from cplane.domain.policy.lookup import lookup
 from cplane.domain.policy.mapstate import MapKey
 from cplane.domain.service import ServiceOptions
 from cplane.domain.verdict import Direction, DropReason
-from cplane.engine.reconcile import AnyTarget
+from cplane.engine.reconcile import AnyTarget, nobody
 from cplane.errors import Unavailable
 from cplane.projections import services
 from cplane.projections.tables import CAPACITY, DEVICES, IPCACHE, LXC, MAPS, POLICY, PROGRAMS
@@ -100,6 +100,7 @@ class Datapath:
     targets: dict[str, AnyTarget]
     capacity: Mapping[str, int]  # entries that each table has room for
     publish: Callable[[int], None]
+    rejudge: Callable[[], None]  # every connection, at its next packet
     position: Callable[[], int]  # what was published last, also by an earlier agent; 0: nothing
     drain: Callable[[int], npt.NDArray[np.void]]
     lost: Callable[[], int]
@@ -180,6 +181,7 @@ def _kernel(config: AgentConfig, options: ServiceOptions, name_of: Callable[[int
         targets={name: TranslatedTarget(name, target) for name, target in targets.items()},
         capacity={name: maps[spec.name].spec.max_entries for name, spec in MAPS.items()},
         publish=opened.publish,
+        rejudge=opened.bump_epoch,
         position=lambda: opened.position,
         drain=opened.ring.drain,
         lost=lambda: opened.lost,
@@ -254,6 +256,7 @@ def _memory(clock: SystemClock) -> Datapath:
         },
         capacity=CAPACITY,
         publish=opened.publish,
+        rejudge=nobody,  # it judges every packet
         position=lambda: 0,  # nothing is left of an earlier one
         drain=opened.drain,
         lost=lambda: opened.lost,

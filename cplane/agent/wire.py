@@ -109,6 +109,7 @@ async def run(config: AgentConfig) -> None:
                 capacity=datapath.capacity,
                 told=told,
                 refused=keeping(refusals, clock),
+                rejudge=datapath.rejudge,
             )
             telling.started(world)
 

@@ -12,7 +12,7 @@ from cplane.deciders.decider import Decision
 from cplane.deciders.naming import called, objects_of
 from cplane.deciders.world import Command, World, evolve, facts
 from cplane.engine.ports import EventLog
-from cplane.engine.reconcile import AnyDelta, AnyTable, AnyTarget, Reconciler, Round
+from cplane.engine.reconcile import AnyDelta, AnyTable, AnyTarget, Reconciler, Round, nobody
 from cplane.errors import CplaneError, Unavailable
 from cplane.events.catalog import Event
 from cplane.events.envelope import Proposed
@@ -90,6 +90,7 @@ class Engine:
         capacity: Mapping[str, int] = CAPACITY,
         told: Callable[[Turn], None] = tell_nobody,
         refused: Callable[[Refusal], None] = tell_nobody,
+        rejudge: Callable[[], None] = nobody,
     ) -> None:
         self.log = event_log
         self._told, self._refused = told, refused
@@ -101,7 +102,7 @@ class Engine:
         self._ahead = anyio.Lock(fast_acquire=True)
         self._turn = anyio.Lock(fast_acquire=True)  # of whoever makes the world another one
         self._unsure = anyio.Event()  # an append failed, and the log may find out that its events are there
-        self._reconciler = Reconciler(targets, publish, self._all_tables)
+        self._reconciler = Reconciler(targets, publish, self._all_tables, rejudge=rejudge)
         self._send: MemoryObjectSendStream[_Request]
         self._receive: MemoryObjectReceiveStream[_Request]
         self._send, self._receive = anyio.create_memory_object_stream[_Request](COMMANDS_MAX)

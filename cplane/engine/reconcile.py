@@ -11,7 +11,7 @@ from anyio import to_thread
 from cplane.engine.ports import Comparing, Target
 from cplane.errors import Unavailable
 from cplane.projections.delta import Delta, plan
-from cplane.projections.tables import DELETE_ORDER, PROGRAMS, REDIRECTS, UPSERT_ORDER
+from cplane.projections.tables import DELETE_ORDER, POLICY, PROGRAMS, REDIRECTS, UPSERT_ORDER
 from cplane.telemetry.log import line, logger
 
 AnyTarget = Target[Any, Any]  # each table has row types of its own, paired by name
@@ -50,17 +50,27 @@ class _Waiter:
     reached: anyio.Event = field(default_factory=anyio.Event)
 
 
+def nobody() -> None:
+    """There are no connections that would have to be judged again."""
+
+
 class Reconciler:
-    """Drives the targets. Rounds are written one after another, never merged: each is ordered in itself."""
+    """Drives the targets. Rounds are written one after another, never merged: each is ordered in itself.
+
+    `publish` says which position is reached, for records and for connections, which are judged again; `rejudge` is for
+    these alone.
+    """
 
     def __init__(
         self,
         targets: Mapping[str, AnyTarget],
         publish: Callable[[int], None],
         desired: Callable[[], Awaitable[tuple[int, Mapping[str, AnyTable]]]],
+        *,
+        rejudge: Callable[[], None] = nobody,
     ) -> None:
         self._targets = targets
-        self._publish = publish
+        self._publish, self._rejudge = publish, rejudge
         self._desired = desired
         self._pending: deque[Round] = deque()
         self._compare_all = True
@@ -168,6 +178,14 @@ class Reconciler:
         self._publish(position)
 
     def _write(self, deltas: Mapping[str, AnyDelta]) -> None:
+        if deltas.keys() == {POLICY}:  # and so no address changes hands
+            target = self._targets[POLICY]
+            for number, (upserts, deletes) in enumerate(deltas[POLICY].parts()):
+                if number:  # the last part is followed by all that is left to be said
+                    self._rejudge()
+                target.upsert(upserts)
+                target.delete(deletes)
+            return
         for name in UPSERT_ORDER:
             if name in deltas and deltas[name].upserts:
                 self._targets[name].upsert(deltas[name].upserts)

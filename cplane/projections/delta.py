@@ -14,6 +14,7 @@ from datapath.maps.spread import Groups, Spread
 K = TypeVar("K")
 V = TypeVar("V")
 
+PART_ROWS: Final = 4096  # so many rows of policies, and all of the last one's, are written before others
 _PROTOCOL_BITS: Final = 8  # of an L4 prefix; those behind them belong to the port
 _PORT_BITS: Final = 16
 
@@ -46,6 +47,27 @@ class Delta(Generic[K, V]):
     def deletes(self) -> Collection[K]:
         """Keys to delete after that, in this order."""
         return self._ordered()[1]
+
+    def parts(self) -> Iterator[tuple[Mapping[K, V], Collection[K]]]:
+        """Upserts and deletes again, some policies at a time: with each pair these have their rows, before the next.
+
+        For a change of nothing but policies, which are judged each by itself. One that has many rows need not wait for
+        those of all others. Other tables are one part.
+        """
+        upserts, deletes = self._ordered()
+        if not isinstance(upserts, Spread) or not isinstance(deletes, Spread):
+            yield upserts, deletes
+            return
+        part: set[int] = set()
+        rows, gone = 0, deletes.counts()
+        for policy, count in upserts.counts().items():
+            part.add(policy)
+            rows += count + gone[policy]
+            if rows >= PART_ROWS:
+                yield cast("Any", upserts.of(part)), cast("Any", deletes.of(part))
+                part, rows = set(), 0
+        if part:
+            yield cast("Any", upserts.of(part)), cast("Any", deletes.of(part))
 
     def _ordered(self) -> tuple[Mapping[K, V], Collection[K]]:
         if self._order is None:

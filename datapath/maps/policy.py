@@ -100,9 +100,3 @@ class PolicyEntry(NamedTuple):
         proxy_port, flags, auth_type, precedence, cookie = (int(v) for v in VALUE.unpack(data))
         deny, audited, said = (bool(flags & flag) for flag in (FLAG_DENY, FLAG_AUDITED, FLAG_AUTH_SAID))
         return cls(deny, precedence, flags >> 3, cookie, proxy_port, auth_type, audited, said)
-
-
-def split(key: PolicyKey) -> tuple[bytes, bytes]:
-    """The bytes of a key before the four of `policy_id`, and those after it."""
-    packed = key.pack()
-    return packed[:4], packed[8:]

@@ -8,8 +8,11 @@ import pytest
 
 from cplane.engine.reconcile import ROWS_AT_ONCE, Reconciler, Round
 from cplane.errors import Unavailable
+from cplane.projections import delta
 from cplane.projections.delta import Delta
 from cplane.projections.tables import DEVICES, IPCACHE, LXC, POLICY, PROGRAMS, UPSERT_ORDER
+from datapath.maps.policy import PolicyEntry, PolicyKey
+from datapath.maps.spread import Spread
 
 pytestmark = pytest.mark.anyio
 
@@ -50,8 +53,13 @@ class Rig:
     def __init__(self) -> None:
         self.targets = {name: ThreadTarget() for name in UPSERT_ORDER}
         self.published: list[int] = []
+        self.seen: list[tuple[int, set[int]]] = []  # whose rows were there when connections were to be judged again
         self.desired = (1, {name: {} for name in UPSERT_ORDER})
-        self.reconciler = Reconciler(self.targets, self.published.append, self._desired)
+        self.reconciler = Reconciler(self.targets, self.published.append, self._desired, rejudge=self._rejudge)
+
+    def _rejudge(self):
+        policies = {key.policy_id for key in self.targets[POLICY].rows}
+        self.seen.append((len(self.published), policies))
 
     async def _desired(self):
         return self.desired
@@ -100,6 +108,22 @@ async def test_what_takes_its_time_is_written_by_another_thread(deltas):
         await rig.reconciler.wait(2)
         written = {thread for name in deltas for thread in rig.targets[name].threads}
         assert threading.get_ident() not in written
+
+
+async def test_connections_are_judged_again_as_soon_as_some_policies_are_as_a_whole_in_force(monkeypatch):
+    monkeypatch.setattr(delta, "PART_ROWS", 2)
+    key, row = PolicyKey(1, 7, 0, 6, 80, 24), PolicyEntry(False, 1, 24)
+    groups = {1: (1, 2, 3)}
+    async with driven() as rig:
+        before = len(rig.published)
+        change = Delta(Spread({}, groups), Spread({key: row, key._replace(port=81): row}, groups))
+        rig.reconciler.enqueue(Round(2, {POLICY: change}))
+        await rig.reconciler.wait(2)
+        assert rig.seen == [(before, {1}), (before, {1, 2})]
+        assert rig.published[-1] == 2
+        rig.reconciler.enqueue(Round(3, {POLICY: change, IPCACHE: rows(1)}))
+        await rig.reconciler.wait(3)
+        assert len(rig.seen) == 2, "addresses change hands when all policies are there"
 
 
 async def test_a_small_round_does_not_overtake_a_large_one():

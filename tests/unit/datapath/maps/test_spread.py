@@ -42,3 +42,19 @@ def test_the_bytes_are_those_of_the_rows_in_order_however_many_come_at_once(most
 def test_nothing_is_nothing():
     assert not Spread({}, {})
     assert list(Spread({}, {}).packed(10)) == []
+
+
+@pytest.mark.parametrize("policies", [(1,), (2, 9), (3, 20), (4,), ()])
+def test_those_of_some_policies_are_what_they_are_among_all(policies):
+    part = SPREAD.of(policies)
+    there = {key: row for key, row in APART.items() if key.policy_id in policies}
+    assert part == there
+    assert list(part) == list(there)
+    assert policies_of(part) == {key.policy_id for key in there}
+    assert b"".join(keys for keys, _, _ in part.packed(2)) == b"".join(key.pack() for key in there)
+    assert b"".join(values for _, values, _ in part.packed(2)) == b"".join(row.pack() for row in there.values())
+    assert all(key not in part for key in APART if key not in there)
+
+
+def test_the_rows_of_each_policy_are_counted():
+    assert SPREAD.counts() == {1: 2, 2: 2, 3: 2, 9: 1, 20: 0, 21: 0}
