@@ -54,6 +54,9 @@ class Spread(Mapping[PolicyKey, PolicyEntry]):
         groups = self.groups
         return (PolicyKey(number, *key[1:]) for key in self.rows for number in groups.get(key.policy_id, none))
 
+    def __bool__(self) -> bool:
+        return any(self.groups.get(key.policy_id) for key in self.rows)  # the first row says so, as a rule
+
     def __len__(self) -> int:
         return sum(
             len(self.groups.get(first, ())) * count
