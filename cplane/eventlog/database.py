@@ -27,6 +27,7 @@ _CONNECT_S: Final = 5  # for one attempt
 _START_S: Final = 30.0  # in which a database that is down may come
 _PAUSE_S: Final = (0.05, 1.0)  # between two attempts: at first, and at most
 _LOCK_S: Final = 10.0  # in which the session that a lost connection left ends
+_CLOSED_S: Final = 1.0  # in which a session that its client has closed has ended
 _MIGRATION_LOCK: Final = 0x63706C616E65  # of all agents of one database that start at once; no node's, which are hashes
 _PASSES: Final = re.compile("starting up|shutting down|recovery mode|not yet accepting|too many (clients|connections)")
 
@@ -149,21 +150,23 @@ def take(connection: Connection, place: Place, former: int | None) -> None:
     """The log is this session's. `former` is the server's process of a session of ours that was lost.
 
     The server may not have noticed yet that it was: it is ended then, because what it was about to commit must be
-    known before anything else is written. Raises LogLocked, psycopg.Error.
+    known before anything else is written. A session that was closed properly lasts a moment longer, too, at the server.
+    Raises LogLocked, psycopg.Error.
     """
-    waits = pauses(_LOCK_S)
+    waits = pauses(_CLOSED_S if former is None else _LOCK_S)
     while True:
         (taken,) = _one(connection, "SELECT pg_try_advisory_lock(%s)", (_key(place.node),))
         if taken:
             return
         holder = _holder(connection, place.node)
-        if former is None or holder[0] not in {former, None}:
+        if former is not None and holder[0] not in {former, None}:
             raise LogLocked(place.shown, holder[1])
         pause_s = next(waits, None)
         if pause_s is None:
             raise LogLocked(place.shown, holder[1])
-        with suppress(psycopg.errors.InsufficientPrivilege):  # then it ends by itself, when it notices
-            connection.execute("SELECT pg_terminate_backend(%s)", (former,))
+        if former is not None:
+            with suppress(psycopg.errors.InsufficientPrivilege):  # then it ends by itself, when it notices
+                connection.execute("SELECT pg_terminate_backend(%s)", (former,))
         time.sleep(pause_s)
 
 
