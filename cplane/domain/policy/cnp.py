@@ -31,7 +31,11 @@ _RULE_FIELDS: Final = Fields(
             "enableDefaultDeny",
             "log",
         }
-    )
+    ),
+    misplaced={
+        "podSelector": "write endpointSelector",
+        "policyTypes": "remove it: a direction is under policy as soon as it has an element",
+    },
 )
 _DEFAULT_DENY_FIELDS: Final = Fields(frozenset({"ingress", "egress"}))
 _LOG_FIELDS: Final = Fields(frozenset({"value"}))
@@ -70,7 +74,13 @@ def _section(direction: Direction, *members: str, deny: bool = False) -> _Sectio
         refused.update({"toFQDNs": _NOT_IN_DENY, "authentication": _NOT_IN_DENY})
     named = tuple(f"{side}{member}" for member in members)
     known = {*named, "toPorts", "icmps", f"{side}Requires", *(() if deny else ("authentication",))}
-    return _Section(direction, deny, named, Fields(frozenset(known), refused))
+    misplaced = {
+        **dict.fromkeys(("from", "to"), f"write {side}Endpoints, {side}CIDRSet or {side}Entities"),
+        **dict.fromkeys(("podSelector", "namespaceSelector"), f"write {side}Endpoints"),
+        "ipBlock": f"write {side}CIDRSet",
+        "ports": "write toPorts",
+    }
+    return _Section(direction, deny, named, Fields(frozenset(known), refused, misplaced))
 
 
 _COMMON: Final = ("Endpoints", "Entities", "CIDR", "CIDRSet", "Groups")

@@ -40,10 +40,14 @@ class InvalidPolicy(Rejected):
 
 
 class Fields(NamedTuple):
-    """What may stand in an object: `known` is read; `unsupported` maps a field to why it is refused."""
+    """What may stand in an object: `known` is read; `unsupported` maps a field to why it is refused.
+
+    `misplaced` maps a field of somewhere else to what to do about it.
+    """
 
     known: frozenset[str]
     unsupported: Mapping[str, str] = {}
+    misplaced: Mapping[str, str] = {}
 
 
 class Place:
@@ -99,7 +103,7 @@ class Place:
                 if value is not None:
                     self.child(name, value).refuse(fields.unsupported[name])
             else:
-                self.child(name, value).refuse(_unknown(name, (*fields.known, *fields.unsupported)))
+                self.child(name, value).refuse(_unknown(name, fields))
         return found
 
     def items(self) -> Iterator["Place"]:
@@ -202,8 +206,10 @@ def did_you_mean(name: str, candidates: Collection[str]) -> str:
     return f"; did you mean {by_lower[near[0]]!r}?" if near else ""
 
 
-def _unknown(name: str, candidates: Collection[str]) -> str:
-    return f"unknown field{did_you_mean(name, candidates)}"
+def _unknown(name: str, fields: Fields) -> str:
+    advice = fields.misplaced.get(name, "")
+    told = f"; {advice}" if advice else did_you_mean(name, (*fields.known, *fields.unsupported))
+    return f"unknown field{told}"
 
 
 def _kind(value: object) -> str:

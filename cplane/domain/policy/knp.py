@@ -16,17 +16,35 @@ from cplane.domain.ports import PORT_MAX, NamedPort, Protocol
 from cplane.domain.selectors import CidrSelector, LabelSelector, Operator, Requirement
 from cplane.domain.verdict import Direction
 
-_SPEC_FIELDS: Final = Fields(frozenset({"podSelector", "policyTypes", "ingress", "egress"}))
-_RULE_FIELDS: Final = {
-    Direction.INGRESS: Fields(frozenset({"from", "ports"})),
-    Direction.EGRESS: Fields(frozenset({"to", "ports"})),
-}
+_SPEC_FIELDS: Final = Fields(
+    frozenset({"podSelector", "policyTypes", "ingress", "egress"}),
+    misplaced={
+        "endpointSelector": "write podSelector",
+        **dict.fromkeys(("ingressDeny", "egressDeny"), "write a CiliumNetworkPolicy: a NetworkPolicy only allows"),
+    },
+)
+
+
+def _rule_fields(side: str) -> Fields:
+    """`side`: from or to."""
+    return Fields(
+        frozenset({side, "ports"}),
+        misplaced={
+            f"{side}Endpoints": f"write {side}, with podSelector and namespaceSelector",
+            **dict.fromkeys((f"{side}CIDR", f"{side}CIDRSet"), f"write {side}, with ipBlock"),
+            **dict.fromkeys(("podSelector", "namespaceSelector", "ipBlock"), f"put it into an element of {side}"),
+            "toPorts": "write ports",
+        },
+    )
+
+
+_RULE_FIELDS: Final = {Direction.INGRESS: _rule_fields("from"), Direction.EGRESS: _rule_fields("to")}
 _PEER_FIELDS: Final = Fields(frozenset({"podSelector", "namespaceSelector", "ipBlock"}))
 _BLOCK_FIELDS: Final = Fields(frozenset({"cidr", "except"}))
 _PORT_FIELDS: Final = Fields(frozenset({"protocol", "port", "endPort"}))
 _TYPES: Final = ("Ingress", "Egress")
 _PROTOCOLS: Final = {one.name: one for one in (Protocol.TCP, Protocol.UDP, Protocol.SCTP)}
-_NUMBER: Final = re.compile(r"[1-9][0-9]{0,4}")
+_PORT_NAME: Final = re.compile(r"(?=.{1,15}$)(?=.*[a-z])[a-z0-9]+(-[a-z0-9]+)*")
 _EVERYONE: Final = LabelSelector()
 
 
@@ -66,7 +84,10 @@ def read_rules(root: Place, fields: dict[str, Place], ref: PolicyRef, labels: La
 
 def _types(spec: dict[str, Place]) -> frozenset[str]:
     found = set()
-    for one in spec["policyTypes"].items() if "policyTypes" in spec else ():
+    places = list(spec["policyTypes"].items()) if "policyTypes" in spec else []
+    if len(places) > len(_TYPES):
+        spec["policyTypes"].refuse(f"{len(places)} types: name each of {', '.join(_TYPES)} at most once")
+    for one in places:
         text = one.text()
         if text is not None and text not in _TYPES:
             one.refuse(f"unknown type {shown(text)}{did_you_mean(text, _TYPES)}; types are {', '.join(_TYPES)}")
@@ -159,13 +180,18 @@ def _port(place: Place) -> PortMatch | NamedPort | None:
     return PortMatch(protocol, first, last or first)
 
 
-def _named(place: Place, protocol: Protocol, text: str) -> PortMatch | NamedPort | None:
-    if _NUMBER.fullmatch(text) and int(text) <= PORT_MAX:
-        return PortMatch(protocol, int(text), int(text))
-    if not l4.is_port_name(text):
-        place.refuse(f"{shown(text)} is neither a port from 1 to {PORT_MAX} nor a container port's name")
-        return None
-    return NamedPort(protocol, text.lower())
+def _named(place: Place, protocol: Protocol, text: str) -> NamedPort | None:
+    """A container port's name as Kubernetes has them: a number in quotes is none, and capitals are not in any."""
+    if _PORT_NAME.fullmatch(text):
+        return NamedPort(protocol, text)
+    if text.isascii() and text.isdecimal():
+        place.refuse(f"{shown(text)} is text: write the number without quotes")
+    else:
+        place.refuse(
+            f"{shown(text)} is not a container port's name: write at most {l4.PORT_NAME_MAX} small letters, digits and "
+            f"single inner '-' with a letter among them, or a number without quotes"
+        )
+    return None
 
 
 def _namespace(name: str) -> Requirement:

@@ -27,7 +27,16 @@ KINDS: Final = tuple(_API_VERSIONS)
 CLUSTER_WIDE: Final = frozenset({CCNP, CIDR_GROUP})
 _NAME_ANNOTATIONS: Final = ("policy.cilium.io/name", "io.cilium.name")
 
-_DOCUMENT_FIELDS: Final = Fields(frozenset({"apiVersion", "kind", "metadata", "spec", "specs", "status"}))
+_DOCUMENT_FIELDS: Final = Fields(
+    frozenset({"apiVersion", "kind", "metadata", "spec", "specs", "status"}),
+    misplaced={
+        **dict.fromkeys(("name", "namespace", "labels", "annotations"), "put it under metadata"),
+        **dict.fromkeys(
+            ("endpointSelector", "nodeSelector", "podSelector", "policyTypes", "ingress", "egress"), "put it under spec"
+        ),
+        **dict.fromkeys(("ingressDeny", "egressDeny", "description", "enableDefaultDeny"), "put it under spec"),
+    },
+)
 METADATA_FIELDS: Final = Fields(
     frozenset(
         {

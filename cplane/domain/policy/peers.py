@@ -163,8 +163,17 @@ def _prefix_rule(place: Place) -> Peer | None:
             return None
         return GroupRef(name, None, tuple(holes))
     if "cidrGroupSelector" in fields:
-        return GroupRef("", plain_selector(fields["cidrGroupSelector"]), tuple(holes))
+        return GroupRef("", _group_selector(fields["cidrGroupSelector"]), tuple(holes))
     return CidrSelector(found, tuple(holes)) if found is not None else None
+
+
+def _group_selector(place: Place) -> LabelSelector:
+    """Labels of a CiliumCIDRGroup are those of a Kubernetes object: they come from nowhere else."""
+    selector = plain_selector(place)
+    for one in selector.requirements:
+        if one.source != ANY:
+            place.refuse(f"{one.source}:{one.key} selects no group, whose labels have no source: write {one.key}")
+    return selector
 
 
 def _service(place: Place, scope: Scope) -> Peer | None:

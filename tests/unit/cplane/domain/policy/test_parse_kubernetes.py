@@ -112,11 +112,10 @@ def test_without_ports_all_traffic_is_meant(term, l4):
         ({}, PortMatch(Protocol.TCP)),
         ({"protocol": "UDP"}, PortMatch(Protocol.UDP)),
         ({"port": 80}, PortMatch(Protocol.TCP, 80, 80)),
-        ({"port": "80"}, PortMatch(Protocol.TCP, 80, 80)),
         ({"port": 80, "protocol": "SCTP"}, PortMatch(Protocol.SCTP, 80, 80)),
         ({"port": 80, "endPort": 89}, PortMatch(Protocol.TCP, 80, 89)),
         ({"port": 80, "endPort": 80}, PortMatch(Protocol.TCP, 80, 80)),
-        ({"port": "HTTP"}, NamedPort(Protocol.TCP, "http")),
+        ({"port": "web-1"}, NamedPort(Protocol.TCP, "web-1")),
         ({"port": "http", "protocol": "UDP"}, NamedPort(Protocol.UDP, "http")),
     ],
 )
