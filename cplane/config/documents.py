@@ -4,11 +4,13 @@ import json
 from collections.abc import Iterator
 from typing import Final, NamedTuple, Protocol
 
-from cplane.config.problems import Document, Problem, join
+from cplane.config.lists import listed, other_form
+from cplane.config.problems import Document, Problem
 from cplane.config.text import read
 from cplane.errors import Rejected
 
 _ITSELF: Final = "document"  # what the policy language calls a document as a whole
+_WANTED: Final = "an object (a mapping with kind and metadata) is wanted"
 
 
 class Invalid(Protocol):
@@ -86,21 +88,11 @@ def located(invalid: Invalid, objects: tuple[Object, ...]) -> BadDocuments:
 
 
 def _objects(document: Document, problems: list[Problem]) -> Iterator[Object]:
-    value = document.value
-    if not isinstance(value, dict):
-        problems.append(Problem(document.number, "", "an object (a mapping with kind and metadata) is wanted"))
-        return
-    items = value.get("items")
-    kind = value.get("kind")
-    if not (isinstance(kind, str) and kind.endswith("List") and isinstance(items, list)):
-        yield _object(value, document.number, "")
-        return
-    for index, item in enumerate(items):
-        path = join("items", index)
-        if isinstance(item, dict):
-            yield _object(item, document.number, path)
+    for path, value in listed(document.value):
+        if isinstance(value, dict):
+            yield _object(value, document.number, path)
         else:
-            problems.append(Problem(document.number, path, "an object is wanted"))
+            problems.append(Problem(document.number, path, other_form(value) or _WANTED))
 
 
 def _object(value: dict[str, object], document: int, path: str) -> Object:

@@ -7,22 +7,35 @@ numbers such as `12:30`, which YAML 1.1 would turn into 750.
 
 import json
 import math
+import re
 from typing import Final, NamedTuple, NoReturn
 
 from cplane.config.plain import read_plain
 from cplane.config.problems import Audit, BadText, Bounds, Document, Problem, Value, distinct, join
+from cplane.config.template import template_problem
 from cplane.config.yaml import read_yaml
 
 
 def read(data: bytes, bounds: Bounds = Bounds()) -> tuple[Document, ...]:  # noqa: B008  # frozen
-    """The documents of a text; those without content are left out, and counted. Raises BadText."""
+    """The documents of a text; those without content are left out, and counted. Raises BadText.
+
+    What begins as JSON may be several values, one after the other, as `kubectl get -o json` and jq write them.
+    """
     text = _decode(data, bounds)
     if text.lstrip()[:1] in {"{", "["}:
-        document = _read_json(text, bounds)
-        if document is not None:
-            return (document,)
+        found = _read_json(text, bounds)
+        if found is not None:
+            return found
     documents = read_plain(text, bounds)
-    return read_yaml(text, bounds) if documents is None else documents
+    if documents is not None:
+        return documents
+    try:
+        return read_yaml(text, bounds)
+    except BadText as bad:
+        template = template_problem(text, bad.errors)
+        if template is None:
+            raise
+        raise BadText((template, *bad.errors)) from None
 
 
 def _decode(data: bytes, bounds: Bounds) -> str:
@@ -36,6 +49,7 @@ def _decode(data: bytes, bounds: Bounds) -> str:
 
 
 _SURROGATE: Final = "\\ud"  # begins the escape of half of a pair
+_SPACE: Final = re.compile(r"[ \t\n\r]*")  # of JSON
 
 
 class _Pairs(NamedTuple):
@@ -44,21 +58,38 @@ class _Pairs(NamedTuple):
     pairs: list[tuple[str, Value]]
 
 
-def _read_json(text: str, bounds: Bounds) -> Document | None:
-    """The one document that the text is as JSON; None: it is none."""
+def _read_json(text: str, bounds: Bounds) -> tuple[Document, ...] | None:
+    """The values that the text is as JSON, in order; None: it is none."""
     if (sound := _Sound(bounds).read(text)) is not None:
-        return Document(1, sound)
-    try:
-        raw = json.loads(text, object_pairs_hook=_Pairs, parse_constant=_no_constant)
-    except ValueError:
-        return None
-    except RecursionError:
-        raise BadText((Problem(1, "", f"nested deeper than {bounds.depth} levels"),)) from None
+        return (Document(1, sound),)
     audit = Audit(bounds)
-    value = _from_json(raw, "", 1, audit)
+    decoder = json.JSONDecoder(object_pairs_hook=_Pairs, parse_constant=_no_constant)
+    documents = []
+    at = _after_space(text, 0)
+    while at < len(text):
+        if audit.document > bounds.documents:
+            audit.stop("", f"more than {bounds.documents} documents: split the text")
+        try:
+            raw, end = decoder.raw_decode(text, at)
+        except ValueError:
+            return None
+        except RecursionError:
+            problem = Problem(audit.document, "", f"nested deeper than {bounds.depth} levels")
+            raise BadText((problem,)) from None
+        value = _from_json(raw, "", 1, audit)
+        if value is not None:
+            documents.append(Document(audit.document, value))
+        audit.document += 1
+        at = _after_space(text, end)
     if audit.problems:
         raise BadText(tuple(audit.problems))
-    return Document(1, value)
+    return tuple(documents)
+
+
+def _after_space(text: str, at: int) -> int:
+    found = _SPACE.match(text, at)
+    assert found is not None, "it may be empty"
+    return found.end()
 
 
 class _Sound:

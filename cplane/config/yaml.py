@@ -165,7 +165,8 @@ class _Builder:
             return
         if not isinstance(key, str):
             shown = json.dumps(key) if not isinstance(key, list | dict) else "a collection"
-            self._audit.add(self._path(), f"the key {shown} is not text: write it in quotes")
+            told = f"the key {shown}" if shown != "a collection" else "a key that is a collection"
+            self._audit.add(self._path(), f"{told} is not text: write it in quotes")
             key = f"<{shown}>"
         parent.key = key
         if key in mapping:

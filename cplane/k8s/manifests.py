@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
+from cplane.config.template import template_marks
 from cplane.domain.policy import CidrGroup, InvalidPolicy, Policy, parse
 from cplane.domain.policy.document import Place
 from cplane.domain.policy.parse import KINDS
@@ -15,6 +16,8 @@ from cplane.k8s.pods import WORKLOADS, Pod, pod_of, workload_pod
 from cplane.k8s.services import EndpointSlice, Service, endpoint_slice_of, service_of
 
 Key = tuple[str, str]  # namespace and name
+_FREE_TEXTS: Final = frozenset({"annotations", "description", "http", "l7", "managedFields", "status"})
+"""Fields of policies in which anything may stand, also what looks like a template's."""
 
 _GROUPS: Final[Mapping[str, frozenset[str]]] = {
     **dict.fromkeys(
@@ -84,6 +87,10 @@ def _is_known(one: Object) -> bool:
 
 
 def _read_policy(one: Object, found: Manifests, cluster: str) -> None:
+    marks = [one.finding(path, message) for path, message in template_marks(one.value, _FREE_TEXTS)]
+    if marks:
+        found.errors.extend(marks)
+        return
     try:
         read = parse(one.value, cluster=cluster)
     except InvalidPolicy as invalid:

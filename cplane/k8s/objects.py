@@ -7,7 +7,8 @@ from functools import lru_cache
 from ipaddress import ip_address
 from typing import Final, NamedTuple
 
-from cplane.config.problems import BadText, Bounds, Document, join
+from cplane.config.lists import listed, other_form
+from cplane.config.problems import BadText, Bounds, Document
 from cplane.config.text import read
 from cplane.domain.policy.document import OBJECTS, FieldError, Place, Reader, shown
 
@@ -20,7 +21,7 @@ _TYPING_ERROR: Final = 0.9
 _KUBERNETES_FIELDS: Final = frozenset({"apiVersion", "kind", "metadata", "spec", "specs"})
 _WANTED: Final = "an object is wanted: write a mapping with apiVersion, kind and metadata"
 _ADVICE: Final = re.compile(
-    r"(?:;|:) (?=did you mean|write |use |keep |remove |split |name |list |put |leave |change |set |give |add )"
+    r"(?:;|:) (?=did you mean|write |use |keep |remove |render |split |name |list |put |leave |change |set |give |add )"
 )
 
 
@@ -154,24 +155,14 @@ def stands_twice(one: Object, seen: dict[str, Object]) -> Finding | None:
 
 
 def _flatten(file: str, document: Document, objects: list[Object], wrong: list[Finding]) -> None:
-    value = document.value
-    if isinstance(value, list) and not any(isinstance(one, Mapping) and "kind" in one for one in value):
-        value = {}  # such as a file of tests: nothing of Kubernetes, as is an object without its fields
-    if not isinstance(value, Mapping):
-        wrong.append(Finding(file, document.number, "", _WANTED))
-        return
-    kind, items = value.get("kind"), value.get("items")
-    if not (isinstance(kind, str) and kind.endswith("List") and isinstance(items, list)):
-        objects.append(Object(file, document.number, "", value))
-        return
-    for index, item in enumerate(items):
-        path = join("items", index)
-        if not isinstance(item, Mapping):
-            wrong.append(Finding(file, document.number, path, _WANTED))
-            continue
-        # Items of a list of one kind need not repeat it.
-        own = {} if kind == "List" else {"kind": kind.removesuffix("List"), "apiVersion": value.get("apiVersion")}
-        objects.append(Object(file, document.number, path, {**own, **item}))
+    for path, value in listed(document.value):
+        other = other_form(value)
+        if not other and isinstance(value, list) and not path:
+            value = {}  # such as a file of tests: nothing of Kubernetes, as is an object without its fields
+        if isinstance(value, Mapping) and not other:
+            objects.append(Object(file, document.number, path, value))
+        else:
+            wrong.append(Finding(file, document.number, path, other or _WANTED))
 
 
 def field(place: Place | None, *steps: str) -> Place | None:

@@ -38,15 +38,38 @@ def test_lists_are_taken_apart_and_places_are_remembered():
     assert str(found[0].problem("spec.x", "no")) == "document 1, spec.x: no"
 
 
+def test_a_list_may_hold_lists_and_one_of_a_kind_says_the_kind_of_its_items_once():
+    inner = "{kind: CiliumNetworkPolicyList, apiVersion: cilium.io/v2, items: [{metadata: {name: a}}]}"
+    (found,) = read_objects(f"{{kind: List, items: [{inner}, {{kind: List, items: []}}]}}".encode())
+    assert (found.name(), found.path) == (("CiliumNetworkPolicy", "", "a"), "items[0].items[0]")
+    assert found.value["apiVersion"] == "cilium.io/v2"
+
+
+def test_a_kind_that_only_ends_like_a_list_is_an_object():
+    (found,) = read_objects(b"{kind: AllowList, spec: {}, metadata: {name: a}}")
+    assert found.name() == ("AllowList", "", "a")
+
+
+RULE = "{endpointSelector: {}, ingress: [{}]}"
+LISTED = "an object is wanted, not a list of them: write `---` between them, or an object of kind List with items"
+ALONE = "rules without an object around them: write each under spec of a CiliumNetworkPolicy, with apiVersion, "
+
+
 @pytest.mark.parametrize(
     ("text", "told"),
     [
         ("", ["the text has no object"]),
+        (f"[{RULE}]", [f"document 1: {ALONE}kind and metadata"]),
+        (
+            f"[{policy('a').strip()}]",
+            [f"document 1: {LISTED}"],
+        ),
+        ("kind: List\nitems:", ["the text has no object"]),
         ("---\n# nothing\n", ["the text has no object"]),
         ("kind: List\nitems: []", ["the text has no object"]),
         ("text", ["document 1: an object (a mapping with kind and metadata) is wanted"]),
         ("[1]", ["document 1: an object (a mapping with kind and metadata) is wanted"]),
-        ("kind: List\nitems: [1]", ["document 1, items[0]: an object is wanted"]),
+        ("kind: List\nitems: [1]", ["document 1, items[0]: an object (a mapping with kind and metadata) is wanted"]),
         (
             f"{policy('a')}---\n{policy('a')}---\n{policy('b', 'x')}---\n{policy('b', 'x')}",
             [

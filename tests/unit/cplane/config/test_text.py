@@ -59,6 +59,47 @@ def test_a_text_without_content_has_no_documents(text: str):
 def test_documents_without_content_count_but_are_left_out():
     assert read(b"a: 1\n---\n# nothing\n---\nb: 2\n") == (Document(1, {"a": 1}), Document(3, {"b": 2}))
     assert read(b'{"a": 1}\n---\n{"b": 2}') == (Document(1, {"a": 1}), Document(2, {"b": 2}))
+    assert read(b'{"a": 1} null\n[2]') == (Document(1, {"a": 1}), Document(3, [2]))
+
+
+@pytest.mark.parametrize("between", ["", "\n", "\r\n\t ", "\n\n"])
+def test_values_of_json_may_follow_one_another(between: str):
+    written = [{"a": 1}, {"b": [2, {}]}, [], {"a": "}{"}]
+    text = between.join(json.dumps(one) for one in written) + between
+    assert read(text.encode()) == tuple(Document(n, one) for n, one in enumerate(written, 1))
+
+
+def test_what_is_wrong_with_one_of_several_values_of_json_is_told_with_its_number():
+    assert errors('{"a": 1}\n{"a": 1, "a": 2}{"b": {"c": 1, "c": 1}}') == [
+        "document 2, a: the key stands there twice",
+        "document 3, b.c: the key stands there twice",
+    ]
+    assert errors("{}" * 3, Bounds(documents=2)) == ["document 3: more than 2 documents: split the text"]
+    assert errors('{"a":[1]}' * 3, Bounds(values=7)) == [
+        "document 3, a: more than 7 values, aliases counted as often as they are used"
+    ]
+    assert errors('{"a": 1} {"a": }')[0].startswith("document 2, line 1 column 10")
+    assert errors("{}" + "[" * 9999) == ["document 2: nested deeper than 64 levels"]
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "mark"),
+    [
+        ("{{- if .Values.on }}\na: 1\n{{- end }}\n", 1, "{{- if .Values.on }}"),
+        ("# {{ .Values.note }}\na: {{ .Values.a }}\n", 2, "{{ .Values.a }}"),
+        ("a:\n  {{- toYaml .Values.a | nindent 2 }}\n", 2, "{{- toYaml .Values.a | nindent 2 }}"),
+        ("a:\n{% for b in c %}\n- {{ b }}\n{% endfor %}\n", 2, "{% for b in c %}"),
+    ],
+)
+def test_a_template_that_nobody_has_rendered_is_told_to_be_one(text: str, line: int, mark: str):
+    told = f"line {line}: {mark} looks like part of a template: render it first, for example with `helm template`"
+    assert errors(text)[0] == told
+
+
+def test_a_template_within_a_value_is_a_value():
+    text = "a: |\n  {{ .Alert }}\nb: '{{ .Name }}'\n"
+    assert read(text.encode()) == (Document(1, {"a": "{{ .Alert }}\n", "b": "{{ .Name }}"}),)
+    assert errors(f"{text}a: 1") == ["document 1, a: the key stands there twice"]
 
 
 @pytest.mark.parametrize(
@@ -77,7 +118,7 @@ def test_every_duplicate_key_is_told_with_its_path(text: str, told: list[str] | 
     [
         ("80: x", "document 1: the key 80 is not text: write it in quotes"),
         ("a: {yes: x}", "document 1, a: the key true is not text: write it in quotes"),
-        ("? [1]\n: 2", "document 1: the key a collection is not text: write it in quotes"),
+        ("? [1]\n: 2", "document 1: a key that is a collection is not text: write it in quotes"),
         (
             "a: !!python/object:os.system x",
             "document 1, a: the tag 'tag:yaml.org,2002:python/object:os.system' is not allowed",

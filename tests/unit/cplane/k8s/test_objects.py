@@ -43,7 +43,7 @@ def test_a_place_in_an_item_is_one_in_the_text():
     ("text", "place"),
     [
         ("just text", "a.yaml, document 1: an object is wanted"),
-        ("[{kind: Pod}]", "a.yaml, document 1: an object is wanted"),
+        ("[{kind: Pod}]", "a.yaml, document 1: an object is wanted, not a list of them: write `---`"),
         ("{kind: List, items: [1]}", "a.yaml, document 1, items[0]: an object is wanted"),
         ("a: [", "a.yaml, document 1"),
     ],
@@ -51,6 +51,53 @@ def test_a_place_in_an_item_is_one_in_the_text():
 def test_what_holds_no_object_is_told(text, place):
     _, (wrong,) = read(text)
     assert str(wrong).startswith(place)
+
+
+@pytest.mark.parametrize("text", ["{endpointSelector: {}, egress: []}", "- {nodeSelector: {}, ingressDeny: [{}]}"])
+def test_rules_without_an_object_are_not_passed_over(text):
+    objects, (wrong,) = read(text)
+    assert objects == ()
+    assert wrong.parts() == (
+        "rules without an object around them",
+        "write each under spec of a CiliumNetworkPolicy, with apiVersion, kind and metadata",
+    )
+
+
+@pytest.mark.parametrize("text", ["{nodeSelector: {}, ingress: {enabled: true}}", "{endpointSelector: {}}", "[1, {}]"])
+def test_values_for_a_chart_are_no_rules(text):
+    objects, wrong = read(text)
+    assert ([one.kind_text for one in objects], wrong) == (["not of Kubernetes"], ())
+
+
+def test_lists_within_lists_are_read_and_an_empty_one_is_nothing():
+    objects, wrong = read("{kind: List, items: [{kind: List, items: null}, {kind: PodList, items: [{}, 1]}]}")
+    assert [(one.path, one.kind) for one in objects] == [("items[1].items[0]", "Pod")]
+    assert [one.path for one in wrong] == ["items[1].items[1]"]
+
+
+@pytest.mark.parametrize(
+    ("field", "path", "mark"),
+    [
+        ({"metadata": {"name": "{{ .Release.Name }}-x"}}, "metadata.name", "{{ .Release.Name }}"),
+        ({"metadata": {"name": "a", "namespace": "${NS}"}}, "metadata.namespace", "${NS}"),
+        ({"kind": "CiliumNetworkPolicy", "spec": {"egress": ["{% x %}"]}}, "spec.egress[0]", "{% x %}"),
+        ({"spec": {"{{ .key }}": 1}}, 'spec."{{ .key }}"', "{{ .key }}"),
+    ],
+)
+def test_what_is_left_of_a_template_is_the_one_thing_that_is_wrong_with_a_policy(field, path, mark):
+    (wrong,) = manifests({**cnp(ingress=[{}]), **field}).errors
+    assert (wrong.path, wrong.parts()) == (
+        f"items[0].{path}",
+        (f"{mark} looks like part of a template", "render it first, for example with `helm template`"),
+    )
+
+
+def test_texts_of_policies_in_which_anything_may_stand_may_look_like_a_template():
+    document = cnp(ingress=[], egress=[{}], description="{{ a }}")
+    document["metadata"]["annotations"] = {"a": "${B}"}
+    http = {"ports": [{"port": "80", "protocol": "TCP"}], "rules": {"http": [{"path": "/{{id}}"}]}}
+    document["spec"]["ingress"] = [{"toPorts": [http]}]
+    assert manifests(document).errors == []
 
 
 def test_one_bad_text_does_not_hide_the_others():
