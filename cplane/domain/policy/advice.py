@@ -1,5 +1,6 @@
 """What is legal in a policy and was surely meant otherwise."""
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Final, NamedTuple
 
@@ -8,6 +9,7 @@ from cplane.domain.policy.dns import DnsRule
 from cplane.domain.policy.document import shown
 from cplane.domain.policy.overlap import RuleIndex, denying, shadowing
 from cplane.domain.policy.rule import CNP, KNP, Policy, Rule, Term
+from cplane.domain.selectors import LabelSelector
 from cplane.domain.verdict import Direction
 
 _SECTIONS: Final[Mapping[str, str]] = {
@@ -21,6 +23,9 @@ _NAMESPACE_KEYS: Final[Mapping[str, str]] = {
     f"{ANY}:{NAMESPACE_KEY}": "selects nothing",
     NAMESPACE_KEY: "selects nothing",
 }
+_TRAFFIC: Final = ("toPorts", "icmps")
+_DOTTED: Final = re.compile(rf"({K8S}|{ANY})\.(io\.(?:kubernetes\.pod|cilium\.k8s)\..+)")
+"""A label of Cilium's own after a source and a dot: that is how Cilium keeps keys, and not how they are written."""
 _SAMPLE: Final = "x"  # what a star of a pattern may stand for
 
 
@@ -38,8 +43,12 @@ def advice(document: Mapping[str, object], policy: Policy, index: RuleIndex) -> 
             yield from _written(path, spec, policy)
     for rule in policy.rules:
         yield from _asked_names(rule, index)
+        yield from _dotted(f"{rule.path}.{'nodeSelector' if rule.about_nodes else 'endpointSelector'}", rule.subject)
         for term in rule.terms:
             yield from _void_names(term)
+            for peer in term.peers or ():
+                if isinstance(peer, LabelSelector):
+                    yield from _dotted(term.path, peer)
             beaten = denying(term, rule, index)
             if beaten is not None:
                 held, other = beaten
@@ -61,8 +70,11 @@ def _specs(document: Mapping[str, object]) -> Iterator[tuple[str, Mapping[str, o
 def _written(path: str, spec: Mapping[str, object], policy: Policy) -> Iterator[Advice]:
     """What only the text shows: the rule has lost it."""
     for name, remedy in _SECTIONS.items():
-        if spec.get(name) == []:
+        if name in spec and not spec[name]:
             yield Advice(f"{path}.{name}", f"an empty list changes nothing: {remedy}")
+        for index, one in enumerate(_list(spec.get(name))):
+            if isinstance(one, Mapping):
+                yield from _element(f"{path}.{name}[{index}]", one)
     subject = spec.get("endpointSelector")
     labels = subject.get("matchLabels") if isinstance(subject, Mapping) else None
     if not isinstance(labels, Mapping) or policy.ref.kind != CNP:
@@ -71,6 +83,43 @@ def _written(path: str, spec: Mapping[str, object], policy: Policy) -> Iterator[
         if labels.get(key, policy.ref.namespace) != policy.ref.namespace:
             message = f"namespace {shown(labels[key])} {effect}: a policy is about endpoints of its own namespace"
             yield Advice(f'{path}.endpointSelector.matchLabels."{key}"', message)
+
+
+def _element(path: str, element: Mapping[str, object]) -> Iterator[Advice]:
+    """What is odd about an element of a section as it is written."""
+    peers = [name for name in element if name.startswith(("from", "to")) and name not in _TRAFFIC]
+    named = any(element[name] is not None for name in peers)
+    narrowed = any(element.get(name) for name in _TRAFFIC)
+    for name in (*peers, *_TRAFFIC):
+        if name in element and element[name] is None:
+            meant = _meant(is_peer=name in peers, named=named, narrowed=narrowed)
+            yield Advice(f"{path}.{name}", f"empty, as good as left out: {meant} is meant; write a list, or remove it")
+    for index, rule in enumerate(_list(element.get("toPorts"))):
+        for place, port in enumerate(_list(rule.get("ports")) if isinstance(rule, Mapping) else ()):
+            protocol = port.get("protocol") if isinstance(port, Mapping) else None
+            if isinstance(protocol, str) and protocol != protocol.upper():
+                inner = f"{path}.toPorts[{index}].ports[{place}].protocol"
+                yield Advice(inner, f"an API server refuses {shown(protocol)}: write {protocol.upper()}")
+
+
+def _meant(*, is_peer: bool, named: bool, narrowed: bool) -> str:
+    """Whom or what an element is about where a list of peers, or one of traffic, is left out."""
+    if is_peer and named:
+        return "what the other peers say"
+    if not named and not narrowed:
+        return "nobody"
+    return "everyone" if is_peer else "all traffic"
+
+
+def _list(value: object) -> list[object]:
+    return value if isinstance(value, list) else []
+
+
+def _dotted(path: str, selector: LabelSelector) -> Iterator[Advice]:
+    for one in selector.requirements:
+        found = _DOTTED.fullmatch(one.key) if one.source == ANY else None
+        if found is not None:
+            yield Advice(path, f"nothing has the label {one.key}: write {found[1]}:{found[2]}")
 
 
 def _void_names(term: Term) -> Iterator[Advice]:

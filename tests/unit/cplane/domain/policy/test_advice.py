@@ -52,6 +52,47 @@ def test_an_empty_list_of_a_network_policy_is_how_it_denies():
     assert told(knp(ingress=[], policyTypes=["Ingress"])) == []
 
 
+@pytest.mark.parametrize(
+    ("element", "field", "meant"),
+    [
+        ({"fromEndpoints": None, "toPorts": ports("80/TCP")}, "fromEndpoints", "everyone"),
+        ({"fromEndpoints": None, "icmps": [{"fields": [{"type": 8}]}]}, "fromEndpoints", "everyone"),
+        ({"fromCIDR": None}, "fromCIDR", "nobody"),
+        ({"fromCIDR": None, "toPorts": []}, "fromCIDR", "nobody"),
+        ({**FROM_WEB, "fromCIDR": None}, "fromCIDR", "what the other peers say"),
+        ({**FROM_WEB, "toPorts": None}, "toPorts", "all traffic"),
+        ({"icmps": None}, "icmps", "nobody"),
+    ],
+)
+def test_a_field_that_is_there_and_empty_is_told_for_what_it_means(element, field, meant):
+    ((path, message),) = told(cnp(ingress=[{"fromEntities": ["health"]}, element]))
+    assert path == f"spec.ingress[1].{field}"
+    assert message == f"empty, as good as left out: {meant} is meant; write a list, or remove it"
+
+
+def test_a_section_that_is_there_and_empty_is_told():
+    assert paths(cnp(ingress=None, egress=[{}])) == ["spec.ingress"]
+
+
+@pytest.mark.parametrize("key", ["k8s.io.kubernetes.pod.namespace", "any.io.cilium.k8s.policy.cluster"])
+def test_a_source_and_a_dot_before_a_key_are_told(key):
+    source, _, plain = key.partition(".")
+    remedy = f"nothing has the label {key}: write {source}:{plain}"
+    expression = {"matchExpressions": [{"key": key, "operator": "Exists"}]}
+    assert told(cnp(subject={"matchLabels": {key: "shop"}}, ingress=[{}])) == [("spec.endpointSelector", remedy)]
+    assert told(cnp(ingress=[{"fromEndpoints": [expression]}])) == [("spec.ingress[0]", remedy)]
+    written = f"{source}:{plain}"
+    assert told(cnp(ingress=[{"fromEndpoints": [{"matchLabels": {written: "shop"}}]}])) == []
+    assert told(cnp(ingress=[{"fromEndpoints": [selector("k8s.io/cluster=a")]}])) == []
+
+
+def test_a_protocol_in_small_letters_is_told():
+    egress = {"toPorts": [{"ports": [{"port": "1"}, {"port": "53", "protocol": "udp"}]}]}
+    assert told(cnp(egress=[egress])) == [
+        ("spec.egress[0].toPorts[0].ports[1].protocol", "an API server refuses 'udp': write UDP")
+    ]
+
+
 @pytest.mark.parametrize(("key", "effect"), [(f"k8s:{NAMESPACE}", "is overwritten"), (NAMESPACE, "selects nothing")])
 def test_a_foreign_namespace_of_the_subject_is_told(key, effect):
     ((path, message),) = told(cnp(subject={"matchLabels": {key: "other", "app": "api"}}, ingress=[{}]))
