@@ -63,6 +63,8 @@ def _findings(manifests: "Manifests", cluster: str) -> "Iterator[tuple[str, Find
 
     for error in manifests.errors:
         yield ERROR, error
+    for policy in manifests.foreign:
+        yield WARNING, policy
     index = RuleIndex(written.policy for written in manifests.policies)
     try:
         coverage = Coverage(Scene(manifests, cluster=cluster))

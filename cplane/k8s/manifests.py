@@ -19,6 +19,11 @@ Key = tuple[str, str]  # namespace and name
 _FREE_TEXTS: Final = frozenset({"annotations", "description", "http", "l7", "managedFields", "status"})
 """Fields of policies in which anything may stand, also what looks like a template's."""
 
+_NETWORK_POLICY: Final = "NetworkPolicy"
+_FOREIGN_GROUPS: Final = ("projectcalico.org", "antrea.io", "antrea.tanzu.vmware.com")
+"""Where others keep what they call NetworkPolicy too."""
+
+_FOREIGN: Final = "{} is not among the policies that are read here, and nothing is judged or enforced of it"
 _GROUPS: Final[Mapping[str, frozenset[str]]] = {
     **dict.fromkeys(
         ("Pod", "Namespace", "Node", "Service", "ServiceAccount", "ReplicationController"), frozenset({""})
@@ -38,7 +43,10 @@ class Written(NamedTuple):
 
 @dataclass(slots=True)
 class Manifests:
-    """What the objects say, and what is wrong with them. `ignored`: kinds that mean nothing here, with their number."""
+    """What the objects say, and what is wrong with them.
+
+    `ignored`: kinds that mean nothing here, with their number. `foreign`: which of those are policies all the same.
+    """
 
     namespaces: dict[str, Namespace] = field(default_factory=dict)
     nodes: dict[str, Node] = field(default_factory=dict)
@@ -50,6 +58,7 @@ class Manifests:
     groups: list[CidrGroup] = field(default_factory=list)
     errors: list[Finding] = field(default_factory=list)
     ignored: Counter[str] = field(default_factory=Counter)
+    foreign: list[Finding] = field(default_factory=list)
     documents: int = 0
 
     def namespace(self, name: str) -> Namespace:
@@ -67,6 +76,8 @@ def read_manifests(objects: Iterable[Object], *, cluster: str) -> Manifests:
             _read_policy(one, found, cluster)
         elif not _is_known(one):
             found.ignored[one.kind_text] += 1
+            if one.kind.endswith(_NETWORK_POLICY):
+                found.foreign.append(one.finding("kind", _FOREIGN.format(one.kind_text)))
             continue
         else:
             _read(one, found)
@@ -79,6 +90,8 @@ def read_manifests(objects: Iterable[Object], *, cluster: str) -> Manifests:
 
 def _is_policy(one: Object) -> bool:
     """Whether it is read as a policy; so is what has no kind, or one with a slip in it, and then refused."""
+    if one.kind == _NETWORK_POLICY and one.group.endswith(_FOREIGN_GROUPS):
+        return False
     return one.kind in KINDS or (one.is_kubernetes and not one.kind) or is_slip(one.kind, KINDS)
 
 

@@ -141,8 +141,12 @@ def read_objects(
 
 @lru_cache(maxsize=256)
 def is_slip(kind: str, kinds: tuple[str, ...]) -> bool:
-    """Whether a kind is so much like one of these that it is meant to be it."""
-    return any(SequenceMatcher(None, kind.lower(), one.lower()).ratio() > _TYPING_ERROR for one in kinds)
+    """Whether a kind is so much like one of these, or like several of one, that it is meant to be it."""
+    written = kind.lower()
+    single = f"{written[:-3]}y" if written.endswith("ies") else written.removesuffix("s")
+    return any(
+        SequenceMatcher(None, form, one.lower()).ratio() > _TYPING_ERROR for one in kinds for form in (written, single)
+    )
 
 
 def stands_twice(one: Object, seen: dict[str, Object]) -> Finding | None:

@@ -127,6 +127,8 @@ def _void_names(term: Term) -> Iterator[Advice]:
     for one in rules.rules if rules is not None else ():
         if isinstance(one, DnsRule) and not one.name and not one.pattern:
             yield Advice(term.path, 'a DNS rule without a name selects none: write matchPattern: "*" for every name')
+    if DnsRule() in (term.peers or ()):
+        yield Advice(term.path, "an element of toFQDNs without a name selects nothing: write matchName or matchPattern")
 
 
 def _asked_names(rule: Rule, index: RuleIndex) -> Iterator[Advice]:
@@ -136,7 +138,7 @@ def _asked_names(rule: Rule, index: RuleIndex) -> Iterator[Advice]:
         for term in rule.terms
         if term.direction is Direction.EGRESS
         for peer in term.peers or ()
-        if isinstance(peer, DnsRule)
+        if isinstance(peer, DnsRule) and (peer.name or peer.pattern)
     ]
     rules = [one for held in index.naming(rule) for one in _dns_rules(held.rule)] if wanted else []
     for term, peer in wanted:

@@ -49,6 +49,16 @@ def test_all_errors_of_all_files_come_at_once_with_places_and_advice(folder):
     assert ran.code == 1
 
 
+def test_policies_of_other_apis_are_warned_of(tmp_path):
+    foreign = "apiVersion: projectcalico.org/v3\nkind: GlobalNetworkPolicy\nmetadata: {name: x}\n"
+    (tmp_path / "a.yaml").write_text(f"{GOOD}---\n{foreign}")
+    ran = policy("validate", "-f", tmp_path)
+    assert ran.out.startswith(
+        f"warning  {tmp_path}/a.yaml, document 2, kind: GlobalNetworkPolicy (projectcalico.org/v3)"
+    )
+    assert (ran.code, policy("validate", "-f", tmp_path, "--strict").code) == (0, 1)
+
+
 def test_findings_are_objects_for_programs(folder):
     ran = policy("validate", "-f", folder, "-o", "json")
     answer = json.loads(ran.out)

@@ -242,6 +242,37 @@ def test_kinds_that_mean_nothing_are_counted():
     assert not manifests(account).ignored
 
 
+@pytest.mark.parametrize(
+    ("version", "kind"),
+    [
+        ("policy.networking.k8s.io/v1alpha1", "AdminNetworkPolicy"),
+        ("policy.networking.k8s.io/v1alpha2", "ClusterNetworkPolicy"),
+        ("crd.projectcalico.org/v1", "GlobalNetworkPolicy"),
+        ("projectcalico.org/v3", "NetworkPolicy"),
+        ("crd.antrea.io/v1beta1", "NetworkPolicy"),
+    ],
+)
+def test_policies_of_other_apis_are_left_out_and_named(version, kind):
+    found = manifests({"apiVersion": version, "kind": kind, "metadata": {"name": "a"}})
+    assert found.ignored == {f"{kind} ({version})": 1}
+    (one,) = found.foreign
+    assert one.path == "items[0].kind"
+    assert one.message.startswith(f"{kind} ({version}) is not among the policies that are read here")
+
+
+@pytest.mark.parametrize("version", ["", "v1", "extensions/v1beta1", "networking.k8s/v1", "cilium.io/v2"])
+def test_a_network_policy_of_an_unknown_version_is_refused(version):
+    found = manifests({"apiVersion": version, "kind": "NetworkPolicy", "metadata": {"name": "a"}})
+    assert (found.errors[0].path, found.foreign) == ("items[0].apiVersion", [])
+
+
+@pytest.mark.parametrize("kind", ["CiliumNetworkPolicies", "NetworkPolicies", "networkpolicy", "CiliumCIDRGroups"])
+def test_kinds_with_a_slip_in_them_are_refused(kind):
+    found = manifests({"apiVersion": "cilium.io/v2", "kind": kind, "metadata": {"name": "a"}})
+    assert found.errors[0].path == "items[0].kind"
+    assert "did you mean" in found.errors[0].message
+
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-9, 70_000) | st.text(max_size=4),
     lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=4), inner, max_size=2),

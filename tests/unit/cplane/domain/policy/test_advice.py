@@ -107,6 +107,12 @@ def test_a_dns_rule_without_a_name_is_told():
     assert paths(cnp(egress=[term])) == ["spec.egress[0].toPorts[0]"]
 
 
+def test_a_peer_without_a_name_is_told_once():
+    ((path, message),) = told(cnp(egress=[{"toFQDNs": [{}]}]))
+    assert path == "spec.egress[0]"
+    assert message.startswith("an element of toFQDNs without a name selects nothing: write ")
+
+
 @pytest.mark.parametrize(
     ("wanted", "covered"),
     [
