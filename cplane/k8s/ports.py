@@ -1,11 +1,9 @@
 """Traffic as people write it: `80/TCP`, `http/TCP`, `8/ICMP`."""
 
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from cplane.domain.policy.document import did_you_mean
 from cplane.k8s.probes import ICMP_PROTOCOLS, PROTOCOLS, BadProbe
-
-_NAMES: Final = {number.name: number for number in PROTOCOLS.values()}
 
 
 class Asked(NamedTuple):
@@ -23,12 +21,12 @@ class Asked(NamedTuple):
 def parse_port(text: str) -> Asked:
     """The traffic that a text names; without a protocol it is TCP. Raises BadProbe."""
     head, slash, name = text.partition("/")
-    if not slash and head.upper() in _NAMES:  # `ICMP`, or the only port of a service that has this protocol
+    if not slash and head.upper() in PROTOCOLS:  # `ICMP`, or the only port of a service that has this protocol
         head, name = "", head
     name = (name or "TCP").upper()
-    protocol = _NAMES.get(name)
+    protocol = PROTOCOLS.get(name)
     if protocol is None:
-        advice = did_you_mean(name, _NAMES)
+        advice = did_you_mean(name, PROTOCOLS)
         raise BadProbe(f"{text!r}: unknown protocol {name!r}{advice}; write 80/TCP, http/TCP or 8/ICMP")
     plain = head.isascii() and head.isdecimal() and len(head) <= 5
     if protocol in ICMP_PROTOCOLS:

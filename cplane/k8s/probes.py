@@ -13,7 +13,7 @@ from cplane.domain.ports import PORT_MAX, PORT_PROTOCOLS, Protocol
 from cplane.errors import Rejected
 
 ICMP_PROTOCOLS: Final = {Protocol.ICMP: 8, Protocol.ICMPV6: 128}  # and the type of an echo request
-PROTOCOLS: Final = {one.name: one for one in (*PORT_PROTOCOLS, *ICMP_PROTOCOLS)}
+PROTOCOLS: Final = {one.name: one for one in (*PORT_PROTOCOLS, *ICMP_PROTOCOLS)} | {"ICMPV4": Protocol.ICMP}
 _ROLES: Final = {"produce": "produce", "consume": "fetch"}  # what a client of the role does above all
 
 

@@ -19,7 +19,7 @@ from cplane.timetravel.asked import text_of
 NODE: Final = "node"
 _IDENTITY: Final = "identity:"
 _ICMP_PROTOCOLS: Final = {Protocol.ICMP: 8, Protocol.ICMPV6: 128}  # and the type of an echo request
-_PROTOCOLS: Final = {one.name: one for one in (*PORT_PROTOCOLS, *_ICMP_PROTOCOLS)}
+_PROTOCOLS: Final = {one.name: one for one in (*PORT_PROTOCOLS, *_ICMP_PROTOCOLS)} | {"ICMPV4": Protocol.ICMP}
 _PORT: Final = re.compile(r"([^/:]+)/([A-Za-z0-9]+)|([A-Za-z0-9]+)(?::(\d{1,3}))?")
 _PORT_NAME: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
 _ICMP_TYPE_MAX: Final = 255

@@ -8,8 +8,9 @@ from cplane.domain.labels import ANY, K8S, NAMESPACE_KEY
 from cplane.domain.policy.dns import DnsRule
 from cplane.domain.policy.document import shown
 from cplane.domain.policy.overlap import RuleIndex, denying, shadowing
-from cplane.domain.policy.rule import CNP, KNP, Policy, Rule, Term
-from cplane.domain.selectors import LabelSelector
+from cplane.domain.policy.rule import CNP, KNP, CloudRef, GroupRef, Policy, Rule, Term
+from cplane.domain.ports import NamedPort
+from cplane.domain.selectors import CidrSelector, LabelSelector
 from cplane.domain.verdict import Direction
 
 _SECTIONS: Final[Mapping[str, str]] = {
@@ -26,6 +27,7 @@ _NAMESPACE_KEYS: Final[Mapping[str, str]] = {
 _TRAFFIC: Final = ("toPorts", "icmps")
 _DOTTED: Final = re.compile(rf"({K8S}|{ANY})\.(io\.(?:kubernetes\.pod|cilium\.k8s)\..+)")
 """A label of Cilium's own after a source and a dot: that is how Cilium keeps keys, and not how they are written."""
+_OUTSIDE: Final = (CidrSelector, GroupRef, DnsRule, CloudRef)  # peers without containers
 _SAMPLE: Final = "x"  # what a star of a pattern may stand for
 
 
@@ -46,6 +48,7 @@ def advice(document: Mapping[str, object], policy: Policy, index: RuleIndex) -> 
         yield from _dotted(f"{rule.path}.{'nodeSelector' if rule.about_nodes else 'endpointSelector'}", rule.subject)
         for term in rule.terms:
             yield from _void_names(term)
+            yield from _nameless_ports(term)
             for peer in term.peers or ():
                 if isinstance(peer, LabelSelector):
                     yield from _dotted(term.path, peer)
@@ -129,6 +132,13 @@ def _void_names(term: Term) -> Iterator[Advice]:
             yield Advice(term.path, 'a DNS rule without a name selects none: write matchPattern: "*" for every name')
     if DnsRule() in (term.peers or ()):
         yield Advice(term.path, "an element of toFQDNs without a name selects nothing: write matchName or matchPattern")
+
+
+def _nameless_ports(term: Term) -> Iterator[Advice]:
+    """At egress the name of a port is one of the peer's, and what is outside the cluster has none."""
+    if term.direction is Direction.EGRESS and term.peers and all(isinstance(one, _OUTSIDE) for one in term.peers):
+        for name in (one.name for one in term.l4 or () if isinstance(one, NamedPort)):
+            yield Advice(term.path, f"no peer of this element has named ports, such as {name!r}: write its number")
 
 
 def _asked_names(rule: Rule, index: RuleIndex) -> Iterator[Advice]:

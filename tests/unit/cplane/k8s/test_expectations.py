@@ -42,6 +42,7 @@ def problems(text, *documents):
         ("http/tcp", Asked("TCP", "http")),
         ("8/ICMP", Asked("ICMP", icmp_type=8)),
         ("ICMPv6", Asked("ICMPV6")),
+        ("8/ICMPv4", Asked("ICMPV4", icmp_type=8)),
         ("UDP", Asked("UDP")),
     ],
 )

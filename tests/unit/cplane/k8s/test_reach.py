@@ -254,7 +254,8 @@ def test_kafka_requests_are_judged(kafka, verdict):
 def test_messages_have_a_type_and_an_echo_request_where_it_is_not_said():
     rule = cnp(ingress=[{"icmps": [{"fields": [{"type": 8}, {"type": 128, "family": "IPv6"}]}]}])
     world = reach(WEB, API, rule)
-    for protocol, number, verdict in (("ICMP", None, ALLOWED), ("icmpv6", None, ALLOWED), ("ICMP", 0, DENIED)):
+    asked = [("ICMP", None, ALLOWED), ("ICMPv4", 8, ALLOWED), ("icmpv6", None, ALLOWED), ("ICMP", 0, DENIED)]
+    for protocol, number, verdict in asked:
         fields = {} if number is None else {"icmp_type": number}
         assert ask(world, "shop/web", "shop/api", None, protocol=protocol, **fields).verdict is verdict
 

@@ -37,6 +37,7 @@ PORTS = {
     "HTTP/TCP": (Protocol.TCP, "http"),
     "ICMP:8": (Protocol.ICMP, 8),
     "icmp": (Protocol.ICMP, 8),
+    "ICMPv4:3": (Protocol.ICMP, 3),
     "ICMPv6:129": (Protocol.ICMPV6, 129),
 }
 BAD_PORTS = {

@@ -114,6 +114,27 @@ def test_a_peer_without_a_name_is_told_once():
 
 
 @pytest.mark.parametrize(
+    ("element", "odd"),
+    [
+        ({"toCIDR": ["192.0.2.0/24"]}, True),
+        ({"toCIDRSet": [{"cidrGroupRef": "g"}, {"cidr": "192.0.2.0/24"}]}, True),
+        ({"toEndpoints": [selector("app=api")]}, False),
+        ({"toEntities": ["cluster"]}, False),
+        ({}, False),
+    ],
+)
+def test_what_is_outside_has_no_named_ports(element, odd):
+    found = told(cnp(egress=[{**element, "toPorts": ports("https/TCP")}]))
+    assert [path for path, _ in found] == (["spec.egress[0]"] if odd else [])
+    assert all("has named ports, such as 'https': write its number" in message for _, message in found)
+    assert told(cnp(egress=[{**element, "toPorts": ports("443/TCP")}])) == []
+
+
+def test_the_name_of_a_port_at_ingress_is_that_of_the_subject():
+    assert told(cnp(ingress=[{"fromCIDR": ["192.0.2.0/24"], "toPorts": ports("https/TCP")}])) == []
+
+
+@pytest.mark.parametrize(
     ("wanted", "covered"),
     [
         ({"matchName": "a.example"}, True),
