@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 from cplane.domain.labels import ANY, K8S, NAMESPACE_KEY
 from cplane.domain.policy.dns import DnsRule
 from cplane.domain.policy.document import shown
-from cplane.domain.policy.overlap import RuleIndex, denying, shadowing
+from cplane.domain.policy.overlap import RuleIndex, denies_some, denying, shadowing
 from cplane.domain.policy.rule import CNP, KNP, CloudRef, GroupRef, Policy, Rule, Term
 from cplane.domain.ports import NamedPort
 from cplane.domain.selectors import CidrSelector, LabelSelector
@@ -40,10 +40,12 @@ class Advice(NamedTuple):
 
 def advice(document: Mapping[str, object], policy: Policy, index: RuleIndex) -> Iterator[Advice]:
     """Everything odd about a policy among others; `document` is what it was read from, `index` has them all."""
-    if policy.ref.kind != KNP:
-        for path, spec in _specs(document):
-            yield from _written(path, spec, policy)
+    specs = dict(_specs(document)) if policy.ref.kind != KNP else {}
+    for path, spec in specs.items():
+        yield from _written(path, spec, policy)
     for rule in policy.rules:
+        if not policy.audit:
+            yield from _only_denying(specs.get(rule.path, {}), rule, index)
         yield from _asked_names(rule, index)
         yield from _dotted(f"{rule.path}.{'nodeSelector' if rule.about_nodes else 'endpointSelector'}", rule.subject)
         for term in rule.terms:
@@ -112,6 +114,19 @@ def _meant(*, is_peer: bool, named: bool, narrowed: bool) -> str:
     if not named and not narrowed:
         return "nobody"
     return "everyone" if is_peer else "all traffic"
+
+
+def _only_denying(spec: Mapping[str, object], rule: Rule, index: RuleIndex) -> Iterator[Advice]:
+    """A rule that denies something puts the direction under policy: what nobody allows is denied with it."""
+    asked = spec.get("enableDefaultDeny")
+    for direction, name in ((Direction.INGRESS, "ingress"), (Direction.EGRESS, "egress")):
+        said = isinstance(asked, Mapping) and asked.get(name) is not None
+        if not said and denies_some(rule, direction) and not index.allows(rule, direction):
+            yield Advice(
+                f"{rule.path}.{name}Deny",
+                f"denies all {name}, not only this, since no rule allows any: write `enableDefaultDeny: "
+                f"{{{name}: false}}`, or rules under {name} for what may pass",
+            )
 
 
 def _list(value: object) -> list[object]:

@@ -9,6 +9,7 @@ from cplane.domain.cidr import contains
 from cplane.domain.policy.rule import L4Match, Peer, Policy, PolicyRef, PortMatch, Rule, Term
 from cplane.domain.ports import PORT_PROTOCOLS, Protocol
 from cplane.domain.selectors import CidrSelector, LabelSelector, Requirement
+from cplane.domain.verdict import Direction
 
 _REQUIREMENTS_MAX: Final = 6  # of a subject; of one with more only equal and wholly general subjects are looked for
 
@@ -36,6 +37,7 @@ class RuleIndex:
         self._all: _BySubject = defaultdict(list)
         self._denying: _BySubject = defaultdict(list)
         self._naming: _BySubject = defaultdict(list)
+        self._allowing: set[tuple[bool, Direction]] = set()
         for policy in policies:
             for rule in policy.rules if not policy.audit else ():
                 self._add(Held(policy.ref, rule))
@@ -55,9 +57,16 @@ class RuleIndex:
         """Of those rules the ones with DNS rules."""
         return _found(self._naming, rule)
 
+    def allows(self, rule: Rule, direction: Direction) -> bool:
+        """Whether any rule allows something in that direction, to endpoints or to nodes as this one is about."""
+        return (rule.about_nodes, direction) in self._allowing
+
     def _add(self, held: Held) -> None:
         key = (held.rule.about_nodes, held.rule.subject.requirements)
         self._all[key].append(held)
+        self._allowing.update(
+            (held.rule.about_nodes, term.direction) for term in held.rule.terms if not term.deny and not _is_void(term)
+        )
         if any(term.deny for term in held.rule.terms):
             self._denying[key].append(held)
         redirects = [term.redirect for term in held.rule.terms if term.redirect is not None]
@@ -103,6 +112,12 @@ def denying(term: Term, rule: Rule, index: RuleIndex) -> tuple[Held, Term] | Non
             if other.deny and other.direction is term.direction and _covers(other, term):
                 return held, other
     return None
+
+
+def denies_some(rule: Rule, direction: Direction) -> bool:
+    """Whether it denies something in that direction, by its words, and not all that there is."""
+    denied = [term for term in rule.terms if term.deny and term.direction is direction and not _is_void(term)]
+    return bool(denied) and not any(term.l4 is None and LabelSelector() in (term.peers or ()) for term in denied)
 
 
 def _says_all(rule: Rule, other: Rule) -> bool:

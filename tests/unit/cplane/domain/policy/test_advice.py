@@ -42,6 +42,38 @@ def test_an_empty_section_is_told(section):
     assert "changes nothing" in found[0][1]
 
 
+METADATA = {"toCIDR": ["169.254.169.254/32"]}
+
+
+def test_a_rule_that_only_denies_is_told_to_deny_everything():
+    ((path, message),) = told(ccnp(egressDeny=[METADATA]))
+    assert path == "spec.egressDeny"
+    assert message.startswith("denies all egress, not only this")
+    assert "`enableDefaultDeny: {egress: false}`" in message
+    assert paths(cnp(ingressDeny=[FROM_WEB])) == ["spec.ingressDeny"]
+    assert paths(cnp(ingressDeny=[{"fromEntities": ["all"], "toPorts": ports("22/TCP")}])) == ["spec.ingressDeny"]
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        {"egressDeny": [METADATA], "enableDefaultDeny": {"egress": False}},
+        {"egressDeny": [METADATA], "enableDefaultDeny": {"egress": True}},
+        {"egressDeny": [METADATA], "egress": [{"toEntities": ["all"]}]},
+        {"egressDeny": [METADATA, {"toEntities": ["all"]}]},
+        {"egress": [{}], "ingress": [{}]},
+    ],
+)
+def test_a_rule_that_denies_as_it_seems_to_is_not_told(rule):
+    assert told(ccnp(**rule)) == []
+
+
+def test_what_any_other_rule_allows_is_enough_for_one_that_only_denies():
+    assert told(ccnp(egressDeny=[METADATA]), cnp("b", egress=[DNS])) == []
+    assert paths(ccnp(egressDeny=[METADATA]), cnp("b", ingress=[FROM_WEB])) == ["spec.egressDeny"]
+    assert paths(ccnp(egressDeny=[METADATA]), cnp("b", egress=[{}])) == ["spec.egressDeny"]
+
+
 def test_sections_of_every_rule_are_looked_at():
     document = cnp(ingress=[{}])
     document["specs"] = [cnp(ingress=[], egress=[{}])["spec"]]
