@@ -75,7 +75,7 @@ class Place:
 
     def refuse_type(self, wanted: str) -> None:
         """The value is of a wrong type."""
-        self.refuse(f"expected {wanted}, got {_kind(self.value)} {shown(self.value)}")
+        self.refuse(f"expected {wanted}, got {_described(self.value)}")
 
     def child(self, step: str | int, value: object) -> "Place":
         """A value inside this one."""
@@ -129,8 +129,8 @@ class Place:
         """A string; None where it is none, which is refused."""
         if isinstance(self.value, str):
             return self.value
-        advice = f'; write "{shown(self.value).lower()}"' if isinstance(self.value, int | float) else ""
-        self.refuse(f"expected a string, got {_kind(self.value)} {shown(self.value)}{advice}")
+        advice = f'; write "{shown(self.value)}"' if isinstance(self.value, int | float) else ""
+        self.refuse(f"expected a string, got {_described(self.value)}{advice}")
         return None
 
     def boolean(self) -> bool | None:
@@ -192,7 +192,9 @@ def shown(value: object) -> str:
     """The value as an error quotes it: short, and on one line."""
     if isinstance(value, Mapping | list | tuple):
         return f"with {len(value)} entries"
-    if isinstance(value, int) and value.bit_length() > _DECIMAL_BITS_MAX:
+    if isinstance(value, bool):
+        text = "true" if value else "false"
+    elif isinstance(value, int) and value.bit_length() > _DECIMAL_BITS_MAX:
         text = hex(value)  # Python refuses to write the decimal digits of a number without bound
     else:
         text = repr(value[: SHOWN_MAX + 1] if isinstance(value, str) else value)
@@ -210,6 +212,11 @@ def _unknown(name: str, fields: Fields) -> str:
     advice = fields.misplaced.get(name, "")
     told = f"; {advice}" if advice else did_you_mean(name, (*fields.known, *fields.unsupported))
     return f"unknown field{told}"
+
+
+def _described(value: object) -> str:
+    """What kind of value it is, and which; of null there is no more to say."""
+    return _kind(value) if value is None else f"{_kind(value)} {shown(value)}"
 
 
 def _kind(value: object) -> str:

@@ -99,7 +99,7 @@ REFUSED = [
     (cnp(ingress=[]), "spec", "no ingress, ingressDeny, egress or egressDeny"),
     (cnp(ingress={}), "spec.ingress", "expected a list, got object with 0 entries"),
     (cnp(ingress=["x"]), "spec.ingress[0]", "expected an object, got string 'x'"),
-    (cnp(ingress=[None]), "spec.ingress[0]", "expected an object, got null None"),
+    (cnp(ingress=[None]), "spec.ingress[0]", "expected an object, got null"),
     (cnp(ingres=[WEB], ingress=[WEB]), "spec.ingres", "unknown field; did you mean 'ingress'?"),
     (cnp(ingress=[WEB], podSelector={}), "spec.podSelector", "unknown field; write endpointSelector"),
     (cnp(ingress=[WEB], policyTypes=["Ingress"]), "spec.policyTypes", "unknown field; remove it: a direction is"),
@@ -140,7 +140,7 @@ REFUSED = [
     (
         with_field(GOOD, ["metadata", "annotations"], {"policy.cplane.io/audit": True}),
         'metadata.annotations."policy.cplane.io/audit"',
-        'expected a string, got boolean True; write "true"',
+        'expected a string, got boolean true; write "true"',
     ),
     # selectors
     (cnp(subject={"matchLabel": {}}, ingress=[WEB]), "spec.endpointSelector.matchLabel", "did you mean 'matchLabels'?"),
@@ -180,7 +180,7 @@ REFUSED = [
         f"spec.ingress[0].fromEndpoints[0].matchLabels.{'x' * 64}",
         "63",
     ),
-    (ingress(fromEndpoints=[None]), "spec.ingress[0].fromEndpoints[0]", "expected an object, got null None"),
+    (ingress(fromEndpoints=[None]), "spec.ingress[0].fromEndpoints[0]", "expected an object, got null"),
     (ingress(fromEndpoints={}), "spec.ingress[0].fromEndpoints", "expected a list"),
     (
         ingress(fromEndpoints=[{"matchExpressions": [{"key": "app", "operator": "In", "values": ["a", 1]}]}]),
