@@ -29,6 +29,7 @@
 #include "lib/nat_error.h"
 #include "lib/answer.h"
 #include "lib/fib.h"
+#include "lib/geneve.h"
 #include "lib/dsr.h"
 #include "lib/nodeport.h"
 #include "lib/dsr_receive.h"

@@ -30,6 +30,7 @@
 #include "lib/nat_error.h"
 #include "lib/answer.h"
 #include "lib/fib.h"
+#include "lib/geneve.h"
 #include "lib/dsr.h"
 #include "lib/nodeport.h"
 #include "lib/netdev.h"

@@ -102,8 +102,12 @@ static __always_inline unsigned long ctx_offset(u32 offset)
 #define BPF_ADJ_ROOM_NET 0	/* behind the network header */
 #define BPF_ADJ_ROOM_MAC 1	/* before it */
 /* What a tunnel header is to the kernel, which cuts large packets to pieces behind it. */
+#define BPF_F_FIXED_GSO (1ULL << 0)	/* pieces of a large packet stay as large as they were */
 #define BPF_F_ENCAP_L3_IPV4 (1ULL << 1)
 #define BPF_F_ENCAP_L3_IPV6 (1ULL << 2)
+#define BPF_F_ENCAP_L4_UDP (1ULL << 4)
+#define BPF_F_ENCAP_L2_ETH (1ULL << 6)
+#define BPF_F_ENCAP_L2(size) ((u64)(size) << 56)	/* of the header before the inner network header */
 #define BPF_F_DECAP_L3_IPV4 (1ULL << 7)
 #define BPF_F_DECAP_L3_IPV6 (1ULL << 8)
 

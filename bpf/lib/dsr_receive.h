@@ -6,8 +6,6 @@
 #ifndef CPLANE_DSR_RECEIVE_H
 #define CPLANE_DSR_RECEIVE_H
 
-#define BPF_F_FIXED_GSO 1	/* pieces of a large packet stay as large as they were */
-
 /* The service that the packet's sender names; NULL if there is no such, or its backends do not answer by themselves.
  * A node port may be any node's, whose addresses are not all known here.
  */
@@ -25,6 +23,7 @@ static __always_inline struct lb_service *dsr_service(const struct packet *p, co
 static __always_inline void dsr_remember(const struct packet *p, struct nat *nat, u16 service_id)
 {
 	struct lb_flow *to = &nat->to;
+	struct lb_flow *held;
 
 	to->saddr = nat->key.saddr;
 	to->sport = nat->key.sport;
@@ -33,6 +32,10 @@ static __always_inline void dsr_remember(const struct packet *p, struct nat *nat
 	to->backend_id = 0;
 	to->service_id = service_id;
 	nat_turn(nat, to);
+	held = lb_flows_map(&nat->twin_key);
+	/* Answered just now: it is known, as well as its route. */
+	if (held && nat_is_fresh(held, p, nat_tick()) && nat_is_twin(nat, held) && held->service_id == service_id)
+		return;
 	nat_twin(nat, to);
 	lb_flows_set(&nat->twin_key, &nat->twin, BPF_ANY);
 }
@@ -111,20 +114,20 @@ static __always_inline s32 dsr_take_option6(struct packet_ctx *ctx, struct packe
 	return CTX_ACT_OK;
 }
 
-/* What a packet in a packet is: enough to find its service. */
+/* What a packet in a packet is: enough to find its service, or its connection. */
 struct dsr_inner {
 	struct addr saddr;
 	struct addr daddr;
 	__be16 sport;
 	__be16 dport;
 	u8 protocol;
+	bool later;		/* a later fragment: no ports */
 };
 
-/* The packet at `offset`, which is whole and has its transport header right behind its network header; false for any
- * other.
- */
+/* The packet at `offset`; false if it is none that services are about. */
 static __always_inline bool dsr_inner(struct packet_ctx *ctx, u32 offset, struct dsr_inner *inner, const bool v6)
 {
+	struct ipv6_fragment fragment = {};
 	struct ipv6hdr ip6;
 	struct iphdr ip4;
 	__be16 ports[2];
@@ -137,16 +140,23 @@ static __always_inline bool dsr_inner(struct packet_ctx *ctx, u32 offset, struct
 		inner->daddr = ip6.daddr;
 		inner->protocol = ip6.nexthdr;
 		offset += sizeof(ip6);
-	} else {
-		if (ctx_load(ctx, offset, &ip4, sizeof(ip4)) || !ipv4_is_sound(&ip4) || ipv4_is_later_fragment(&ip4))
+		if (ipv6_is_extension(ip6.nexthdr) && ipv6_skip(ctx, &offset, &inner->protocol, &fragment))
 			return false;
+		inner->later = fragment.later;
+	} else {
+		if (ctx_load(ctx, offset, &ip4, sizeof(ip4)) || !ipv4_is_sound(&ip4))
+			return false;
+		inner->later = ipv4_is_later_fragment(&ip4);
 		inner->saddr.word[0] = ip4.saddr;
 		inner->daddr.word[0] = ip4.daddr;
 		inner->protocol = ip4.protocol;
 		offset += ipv4_header_size(&ip4);
 	}
-	if (inner->protocol == icmp_protocol(v6) || !l4_is_tracked(inner->protocol, v6) ||
-	    ctx_load(ctx, offset, ports, sizeof(ports)))
+	if (inner->protocol == icmp_protocol(v6) || !l4_is_tracked(inner->protocol, v6))
+		return false;
+	if (inner->later)
+		return true;
+	if (ctx_load(ctx, offset, ports, sizeof(ports)))
 		return false;
 	inner->sport = ports[0];
 	inner->dport = ports[1];
@@ -161,6 +171,18 @@ static __always_inline bool dsr_is_outside(const struct addr *addr, u8 family)
 	u32 identity = identity_of(addr, family);
 
 	return identity == identity_of_world(addr, family) || identity >> 24 == IDENTITY_SCOPE_LOCAL >> 24;
+}
+
+/* True if `inner` may have come in a packet of `p->saddr`. That is to be a node, if it is anybody in the cluster: what
+ * others send is judged where they are, by their own addresses.
+ */
+static __always_inline bool dsr_is_plausible(const struct packet *p, const struct dsr_inner *inner)
+{
+	u32 sender = identity_of(&p->saddr, p->family);
+
+	return dsr_is_outside(&inner->saddr, p->family) &&
+	       (sender == IDENTITY_HOST || sender == IDENTITY_REMOTE_NODE || sender == IDENTITY_KUBE_APISERVER ||
+		dsr_is_outside(&p->saddr, p->family));
 }
 
 /* The port of the backend, which the tunnel's header says; if it does not, it is the frontend's. */
@@ -187,8 +209,8 @@ static __always_inline s32 dsr_unwrap_ipip(struct packet_ctx *ctx, struct packet
 	__be16 port;
 
 	if (p->protocol != (v6 ? IPPROTO_IPV6 : IPPROTO_IPIP) || p->l4_offset != ETH_HLEN + outer ||
-	    !address_is_local(&p->daddr, p->family) || !dsr_inner(ctx, ETH_HLEN + outer, &inner, v6) ||
-	    !dsr_is_outside(&inner.saddr, p->family))
+	    !address_is_local(&p->daddr, p->family) || !dsr_inner(ctx, ETH_HLEN + outer, &inner, v6) || inner.later ||
+	    !dsr_is_plausible(p, &inner))
 		return CTX_ACT_OK;
 	service = dsr_service(p, &inner.daddr, inner.dport, inner.protocol);
 	if (!service)
@@ -207,6 +229,84 @@ static __always_inline s32 dsr_unwrap_ipip(struct packet_ctx *ctx, struct packet
 	return rewrite_packet(ctx, p, &nat->to);
 }
 
+/* True if a packet with an option has told of the connection of `inner`, which has none. */
+static __always_inline bool dsr_is_known(struct packet *p, struct nat *nat, const struct dsr_inner *inner)
+{
+	struct lb_flow_key *key = &nat->twin_key;
+	struct lb_flow *flow;
+
+	key->saddr = inner->daddr;
+	key->daddr = inner->saddr;
+	key->sport = inner->dport;
+	key->dport = inner->sport;
+	key->protocol = inner->protocol;
+	key->family = p->family;
+	key->pad = 0;
+	flow = lb_flows_map(key);
+	p->now = packet_now();
+	return flow && !inner->later && nat_is_live(flow, p) &&
+	       (flow->flags & (LB_FLOW_DSR | LB_FLOW_REVERSE)) == (LB_FLOW_DSR | LB_FLOW_REVERSE);
+}
+
+/* The Geneve header of a packet to a backend of this node; false if that is not what it is, or if it has options, but
+ * not exactly the one that we know.
+ */
+static __always_inline bool dsr_geneve_parse(struct packet_ctx *ctx, const struct packet *p, const struct nat *nat,
+					     struct geneve *geneve, const bool v6)
+{
+	const u32 outer = v6 ? sizeof(struct ipv6hdr) : sizeof(struct iphdr);
+	u32 option;
+
+	if (p->protocol != IPPROTO_UDP || p->dport != bpf_htons(GENEVE_PORT) || p->shape != SHAPE_WHOLE || nat->fragmented ||
+	    p->l4_offset != ETH_HLEN + outer || !address_is_local(&p->daddr, p->family) ||
+	    ctx_load(ctx, ETH_HLEN + outer + sizeof(struct udphdr), geneve, sizeof(*geneve)))
+		return false;
+	option = (u32)(geneve->version_length & GENEVE_LENGTH_MASK) * 4;
+	return !(geneve->version_length >> GENEVE_VERSION_SHIFT) && !(geneve->flags & GENEVE_CONTROL) &&
+	       geneve->protocol == bpf_htons(GENEVE_ETHERNET) && (!option || option == geneve_option_size(v6));
+}
+
+/* A Geneve packet to a backend of this node with a frame in it that is for the same one: what is in that frame. It bears
+ * an option, or belongs to a connection of which one has told.
+ */
+static __always_inline s32 dsr_unwrap_geneve(struct packet_ctx *ctx, struct packet *p, struct nat *nat, const bool v6)
+{
+	const u32 offset = geneve_growth(v6, 0);	/* of the option; both Ethernet headers are of one size */
+	struct lb_service *service = NULL;
+	struct addr frontend = {};
+	struct dsr_inner inner;
+	struct geneve geneve;
+	__be16 port = 0, kind;
+	u16 service_id = 0;
+	u32 option;
+
+	if (likely(!dsr_geneve_parse(ctx, p, nat, &geneve, v6)))
+		return CTX_ACT_OK;
+	option = (u32)geneve.version_length * 4;
+	if ((option && !geneve_option_read(ctx, offset, &frontend, &port, v6)) ||
+	    ctx_load(ctx, offset + option + ETH_HLEN - sizeof(kind), &kind, sizeof(kind)) ||
+	    kind != bpf_htons(v6 ? ETH_P_IPV6 : ETH_P_IP) || !dsr_inner(ctx, offset + option + ETH_HLEN, &inner, v6) ||
+	    !addr_equal(&inner.daddr, &p->daddr) || !dsr_is_plausible(p, &inner))
+		return CTX_ACT_OK;
+	if (option) {
+		service = dsr_service(p, &frontend, port, inner.protocol);
+		if (!service)
+			return CTX_ACT_OK;
+		service_id = service->id;
+	} else if (!dsr_is_known(p, nat, &inner)) {
+		return CTX_ACT_OK;
+	}
+	if (skb_adjust_room(ctx, -(s32)(geneve_growth(v6, 0) + option), BPF_ADJ_ROOM_MAC,
+			    BPF_F_FIXED_GSO | (v6 ? BPF_F_DECAP_L3_IPV6 : BPF_F_DECAP_L3_IPV4)))
+		return DROP(WRITE_ERROR, NODEPORT);
+	if (!option || inner.later)
+		return CTX_ACT_OK;
+	if (!nodeport_parse(ctx, p, nat, v6))
+		return DROP(INVALID_PACKET, NODEPORT);
+	dsr_remember_frontend(p, nat, &frontend, port, service_id);
+	return CTX_ACT_OK;
+}
+
 /* What is none of ours, but may have come from another node that sends its clients here. */
 static __always_inline s32 dsr_receive(struct packet_ctx *ctx, struct packet *p, struct nat *nat, bool parsed)
 {
@@ -219,6 +319,8 @@ static __always_inline s32 dsr_receive(struct packet_ctx *ctx, struct packet *p,
 	}
 	if (!parsed || p->shape != SHAPE_WHOLE)
 		return CTX_ACT_OK;
+	if (CONFIG(dsr_dispatch) == DSR_GENEVE)
+		return v6 ? dsr_unwrap_geneve(ctx, p, nat, true) : dsr_unwrap_geneve(ctx, p, nat, false);
 	return v6 ? dsr_take_option6(ctx, p, nat) : dsr_take_option4(ctx, p, nat);
 }
 

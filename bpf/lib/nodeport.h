@@ -248,7 +248,7 @@ static __always_inline s32 nodeport_change(struct packet_ctx *ctx, const struct 
 	s32 ret = 0;
 
 	nat->changed = true;
-	if (!dsr_is_tunnelled(p, nat))
+	if (CONFIG(dsr_dispatch) != DSR_IPIP || !dsr_is_asked(p, nat))
 		ret = nodeport_rewrite(ctx, p, nat);
 	return ret < 0 ? ret : dsr_tell(ctx, p, nat);
 }

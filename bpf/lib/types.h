@@ -9,6 +9,8 @@
 #define IDENTITY_ANY 0		/* in a policy key; "unknown" elsewhere */
 #define IDENTITY_HOST 1
 #define IDENTITY_WORLD 2
+#define IDENTITY_REMOTE_NODE 6
+#define IDENTITY_KUBE_APISERVER 7	/* a node, too */
 #define IDENTITY_SCOPE_LOCAL (1 << 24)	/* prefixes outside that a rule names */
 
 #define DIRECTION_INGRESS 0

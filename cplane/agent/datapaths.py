@@ -60,7 +60,7 @@ from datapath.targets.memory import Judgement, MemoryDatapath
 from datapath.targets.memory import Packet as DatapathPacket
 from datapath.targets.program import ProgramTarget
 
-_DSR_DISPATCH: Final = {"opt": 1, "ipip": 2}  # DSR_* of bpf/lib/dsr.h
+_DSR_DISPATCH: Final = {"opt": 1, "ipip": 2, "geneve": 3}  # DSR_* of bpf/lib/dsr.h
 _MONITOR: Final = {
     "medium": MonitorFlags.ALL,
     "drops": MonitorFlags.DROP,

@@ -260,11 +260,11 @@ class LbConfig:
             "themselves (dsr), or that for TCP only (hybrid) (default: the log's, at first snat)"
         },
     )
-    dsr_dispatch: Literal["opt", "ipip"] = field(
+    dsr_dispatch: Literal["opt", "ipip", "geneve"] = field(
         default="opt",
         metadata={
             "help": "how other nodes are told whom they answer for, the same on all nodes: by an option of the first "
-            "packet, or by packets in packets"
+            "packet, by packets in packets, or by Geneve packets, whose option says it"
         },
     )
     maglev_size: int | None = field(
@@ -306,7 +306,7 @@ class LbConfig:
             yield from _one_of("algorithm", self.algorithm, ("random", "maglev"))
         if self.forwarding is not None:
             yield from _one_of("forwarding", self.forwarding, ("snat", "dsr", "hybrid"))
-        yield from _one_of("dsr_dispatch", self.dsr_dispatch, ("opt", "ipip"))
+        yield from _one_of("dsr_dispatch", self.dsr_dispatch, ("opt", "ipip", "geneve"))
         given = ServiceOptions(
             maglev_size=self.maglev_size or ServiceOptions().maglev_size,
             maglev_seed=self.maglev_seed or ServiceOptions().maglev_seed,

@@ -39,8 +39,8 @@ algorithms = pytest.mark.parametrize("algorithm", ["random", "maglev"])
 @pytest.fixture(scope="module")
 def with_lb(programs: Path) -> Path:
     """The compiled programs of agents that serve clients outside."""
-    for dispatch in (1, 2):
-        compiled(programs, {"lb": 1} | ({"dsr_dispatch": dispatch} if dispatch == 2 else {}))
+    for dispatch in (1, 2, 3):
+        compiled(programs, {"lb": 1} | ({"dsr_dispatch": dispatch} if dispatch != 1 else {}))
     return programs
 
 
@@ -354,7 +354,7 @@ def test_a_device_that_must_have_xdp_and_cannot_keeps_the_agent_from_starting(
         assert "br0" in told
 
 
-@pytest.fixture(scope="module", params=["opt", "ipip"])
+@pytest.fixture(scope="module", params=["opt", "ipip", "geneve"])
 def nodes(
     with_lb: Path, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
 ) -> Iterator[tuple[Site, Site]]:

@@ -4,16 +4,26 @@ import struct
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
 from datapath.maps import endpoints, lb
-from datapath.maps.endpoints import EndpointKey
-from datapath.maps.ipcache import FAMILY_V4, FAMILY_V6
-from datapath.maps.lb import FlowFlags, LbFlags, LbKind
+from datapath.maps.lb import FlowFlags, LbKind
+from tests.support.dsr import (
+    BACKEND_PORT,
+    DSR,
+    GENEVE,
+    IPIP,
+    OPTION,
+    PORT,
+    Two,
+    moved,
+    pod,
+    request,
+    segment,
+    two_nodes,
+)
 from tests.support.headers import read, sealed
-from tests.support.kernel import A
 from tests.support.lb_tables import Backend
 from tests.support.outside import (
     CLIENT_MAC,
@@ -22,96 +32,40 @@ from tests.support.outside import (
     OUTSIDE,
     V4,
     Family,
-    Outside,
     Went,
-    outside,
     sent,
 )
-from tests.support.packets import ACK, SCTP, SYN, TCP, UDP, checksum, ethernet, frame, packed, sctp, tcp, udp
+from tests.support.packets import ACK, SCTP, SYN, TCP, UDP, checksum, ethernet, frame, packed, sctp, tcp
 
 pytestmark = pytest.mark.root
 
-OPTION, IPIP = 1, 2
-PORT, BACKEND_PORT = 80, 8080
-DSR = OUTSIDE | LbFlags.DSR
 families = pytest.mark.parametrize("family", FAMILIES, ids=repr)
 ways = pytest.mark.parametrize("xdp", [False, True], ids=["tcx", "xdp"])
 protocols = pytest.mark.parametrize("protocol", [TCP, UDP], ids=["tcp", "udp"])
 
 
-class Two(NamedTuple):
-    """The node that clients ask, and the one that has the backend, which is pod A."""
-
-    front: Outside
-    back: Outside
-
-
 @pytest.fixture(scope="module")
 def shared(cache: Path) -> Iterator[dict[int, Two]]:
     with ExitStack() as stack:
-        yield {
-            mode: Two(
-                *(
-                    stack.enter_context(outside(f"{name}{mode}", cache, lb=1, dsr_dispatch=mode))
-                    for name in ("front", "back")
-                )
-            )
-            for mode in (OPTION, IPIP)
-        }
+        yield {mode: stack.enter_context(two_nodes(cache, mode)) for mode in (OPTION, IPIP, GENEVE)}
 
 
-@pytest.fixture(params=[OPTION, IPIP], ids=["option", "ipip"])
+@pytest.fixture(params=[OPTION, IPIP, GENEVE], ids=["option", "ipip", "geneve"])
 def mode(request: pytest.FixtureRequest) -> int:
     return int(request.param)
 
 
 @pytest.fixture
 def two(shared: dict[int, Two], mode: int) -> Two:
-    """Both know the service; one of them does not have pod A, but knows the way to it."""
-    made = shared[mode]
-    made.front.reset()
-    made.back.reset()
-    made.back.net.allow_all(A)
-    table = made.front.maps[endpoints.ADDRESS_SPEC.name]
-    for family, prefix, router in ((V4, "10.9.0.0/24", "10.200.0.9"), (FAMILIES[1], "fd09::/64", "fd20::9")):
-        number = FAMILY_V4 if family is V4 else FAMILY_V6
-        table.delete(EndpointKey(number, packed(pod(family)).ljust(16, b"\0")).pack())
-        made.front.home.ip("route", "replace", prefix, "via", router)
-    return made
-
-
-def pod(family: Family) -> str:
-    return A.ipv4 if family is V4 else A.ipv6
-
-
-def service(two: Two, family: Family, protocol: int = TCP, *, flags: LbFlags = DSR, port: int = BACKEND_PORT) -> None:
-    for node, local in ((two.front, False), (two.back, True)):
-        node.service(1, family.vip, PORT, (Backend(9, pod(family), port, local),), protocol=protocol, flags=flags)
-
-
-def segment(protocol: int, sport: int, dport: int, flags: int = SYN, payload: bytes = b"hello") -> bytes:
-    return tcp(sport, dport, flags, payload) if protocol == TCP else udp(sport, dport, payload)
-
-
-def request(family: Family, protocol: int = TCP, flags: int = SYN, payload: bytes = b"hello") -> bytes:
-    return sent(family.client, family.vip, protocol, segment(protocol, 40000, PORT, flags, payload))
-
-
-def delivered(family: Family, protocol: int = TCP, flags: int = SYN, ttl: int = 63) -> bytes:
-    """What the pod is to get to see: the client, and itself."""
-    return sent(family.client, pod(family), protocol, segment(protocol, 40000, BACKEND_PORT, flags), ttl=ttl)
-
-
-def moved(went: Went) -> bytes:
-    """The frame, as the wire brings it to the other node."""
-    return ETH0_MAC + CLIENT_MAC + went.frame[12:]
+    shared[mode].prepare()
+    return shared[mode]
 
 
 @families
 @ways
 @protocols
 def test_the_client_is_answered_by_the_backends_node(two: Two, family: Family, xdp: bool, protocol: int) -> None:
-    service(two, family, protocol)
+    two.service(family, protocol)
     went = two.front.arrives(request(family, protocol), xdp=xdp)
     assert (went.action, went.took) == ("forward", "xdp_netdev" if xdp else "from_netdev")
     came = two.back.arrives(moved(went), xdp=xdp)
@@ -133,7 +87,7 @@ def test_the_client_is_answered_by_the_backends_node(two: Two, family: Family, x
 @families
 @ways
 def test_later_segments_arrive_as_well(two: Two, family: Family, xdp: bool) -> None:
-    service(two, family)
+    two.service(family)
     for flags in (SYN, ACK, ACK):
         went = two.front.arrives(request(family, flags=flags), xdp=xdp)
         came = two.back.arrives(moved(went), xdp=xdp)
@@ -157,7 +111,7 @@ def test_a_node_port_is_answered_from_the_address_that_was_asked(two: Two, famil
 @families
 @ways
 def test_a_service_that_is_not_answered_directly_is_not(two: Two, family: Family, xdp: bool) -> None:
-    service(two, family, flags=OUTSIDE)
+    two.service(family, flags=OUTSIDE)
     went = two.front.arrives(request(family), xdp=xdp)
     assert went.headers.source == family.node
     assert went.headers.options == b""
@@ -169,7 +123,7 @@ def test_a_service_that_is_not_answered_directly_is_not(two: Two, family: Family
 @protocols
 def test_the_option_is_encoded_as_ciliums(two: Two, family: Family, xdp: bool, protocol: int) -> None:
     """In the node's byte order for IPv4, in the network's for IPv6."""
-    service(two, family, protocol)
+    two.service(family, protocol)
     went = two.front.arrives(request(family, protocol), xdp=xdp)
     seen = went.headers
     assert seen.ends == (family.client, 40000, pod(family), BACKEND_PORT)
@@ -187,7 +141,7 @@ def test_the_option_is_encoded_as_ciliums(two: Two, family: Family, xdp: bool, p
 @ways
 @pytest.mark.parametrize("mode", [OPTION], indirect=True)
 def test_options_of_the_clients_stay(two: Two, xdp: bool) -> None:
-    service(two, V4)
+    two.service(V4)
     four = read(request(V4))
     options = b"\x94\x04\0\0" * 2
     total = 20 + len(options) + len(four.body)
@@ -207,7 +161,7 @@ def test_options_of_the_clients_stay(two: Two, xdp: bool) -> None:
 @ways
 @pytest.mark.parametrize("mode", [IPIP], indirect=True)
 def test_the_packet_lies_in_another_as_it_came(two: Two, family: Family, xdp: bool) -> None:
-    service(two, family)
+    two.service(family)
     for flags in (SYN, ACK):
         asked = request(family, flags=flags)
         went = two.front.arrives(asked, xdp=xdp)
@@ -225,9 +179,9 @@ def test_the_packet_lies_in_another_as_it_came(two: Two, family: Family, xdp: bo
 
 @families
 @ways
-@pytest.mark.parametrize("mode", [IPIP], indirect=True)
+@pytest.mark.parametrize("mode", [IPIP, GENEVE], indirect=True)
 def test_nobody_speaks_in_the_name_of_another_pod_out_of_a_packet(two: Two, family: Family, xdp: bool) -> None:
-    service(two, family)
+    two.service(family)
     two.front.home.ip("route", "replace", f"{family.unheard}7", "via", "10.200.0.9" if family is V4 else "fd20::9")
     went = two.front.arrives(sent(f"{family.unheard}7", family.vip, TCP, segment(TCP, 40000, PORT)), xdp=xdp)
     assert two.back.arrives(moved(went), xdp=xdp).headers.to == pod(family)
@@ -240,16 +194,67 @@ def test_nobody_speaks_in_the_name_of_another_pod_out_of_a_packet(two: Two, fami
 
 
 @families
+@pytest.mark.parametrize("mode", [IPIP, GENEVE], indirect=True)
+@pytest.mark.parametrize(
+    ("identity", "heard"), [(1, True), (6, True), (7, True), (1 << 24 | 5, True), (301, False), (4, False), (5, False)]
+)
+def test_only_nodes_send_packets_in_packets(two: Two, family: Family, identity: int, heard: bool) -> None:
+    """Nodes that are not known to be any belong to the world, as far as is known."""
+    two.service(family)
+    data = moved(two.front.arrives(request(family)))
+    two.back.net.prefix(f"{family.node}/{32 if family is V4 else 128}", identity)
+    came = two.back.arrives(data)
+    assert came.action == "pass"
+    assert (came.frame != data) is heard
+    assert bool(two.back.flows()) is heard
+
+
+@families
+@pytest.mark.parametrize("mode", [IPIP, GENEVE], indirect=True)
+def test_what_has_just_been_answered_is_not_told_again(two: Two, family: Family) -> None:
+    """Its row keeps the way back, which the answer has found."""
+    two.service(family, UDP)
+    data = moved(two.front.arrives(request(family, UDP)))
+    two.back.net.into(two.back.arrives(data).frame, came_in=two.back.eth0)
+
+    def kept() -> bool:
+        two.back.pod_sends(sealed(frame(pod(family), family.client, UDP, segment(UDP, BACKEND_PORT, 40000))))
+        answered = two.back.maps[lb.FLOWS.name].dump()
+        two.back.arrives(data)
+        return two.back.maps[lb.FLOWS.name].dump() == answered
+
+    assert any(kept() for _ in range(3)), "the clock of programs ticks once in a second"
+
+
+@families
+@protocols
+def test_the_last_frontend_that_was_asked_for_answers(two: Two, family: Family, protocol: int) -> None:
+    """A client may use its port for another one, which leads to the same backend."""
+    backend = (Backend(9, pod(family), BACKEND_PORT, local=True),)
+    two.service(family, protocol)
+    for node in two:
+        local = backend if node is two.back else (backend[0]._replace(local=False),)
+        node.service(2, family.vip, PORT + 1, local, protocol=protocol, flags=DSR)
+    for port in (PORT, PORT + 1, PORT):
+        asked = sent(family.client, family.vip, protocol, segment(protocol, 40000, port))
+        came = two.back.arrives(moved(two.front.arrives(asked)))
+        two.back.net.into(came.frame, came_in=two.back.eth0)
+        answer = segment(protocol, BACKEND_PORT, 40000, SYN | ACK)
+        went = two.back.pod_sends(sealed(frame(pod(family), family.client, protocol, answer)))
+        assert went.headers.ends == (family.vip, port, family.client, 40000)
+
+
+@families
 @ways
 def test_a_stranger_cannot_have_the_pod_speak_in_anybodys_name(two: Two, family: Family, xdp: bool) -> None:
     """Only frontends of services that are answered directly are believed."""
-    service(two, family)
+    two.service(family)
     went = two.front.arrives(request(family), xdp=xdp)
     for flags in (OUTSIDE, None):
         if flags is None:
             two.back.maps[lb.SERVICES.name].delete_batch(list(two.back.maps[lb.SERVICES.name].dump()))
         else:
-            service(two, family, flags=flags)
+            two.service(family, flags=flags)
         came = two.back.arrives(moved(went), xdp=xdp)
         assert came.action == "pass"
         assert not two.back.flows()
@@ -258,7 +263,7 @@ def test_a_stranger_cannot_have_the_pod_speak_in_anybodys_name(two: Two, family:
 @families
 @ways
 def test_what_is_for_nobody_here_is_left_alone(two: Two, family: Family, xdp: bool) -> None:
-    service(two, family)
+    two.service(family)
     went = two.front.arrives(request(family), xdp=xdp)
     table = two.back.maps[endpoints.ADDRESS_SPEC.name]
     table.delete_batch(list(table.dump()))
@@ -273,8 +278,9 @@ def test_what_is_for_nobody_here_is_left_alone(two: Two, family: Family, xdp: bo
 def test_what_does_not_fit_with_what_is_added_is_answered(
     two: Two, family: Family, xdp: bool, protocol: int, mode: int
 ) -> None:
-    service(two, family, protocol)
-    extra = {OPTION: 8 if family is V4 else 24, IPIP: 20 if family is V4 else 40}
+    two.service(family, protocol)
+    v4 = family is V4
+    extra = {OPTION: 8 if v4 else 24, IPIP: 20 if v4 else 40, GENEVE: 62 if v4 else 94}
     head = (20 if family is V4 else 40) + (20 if protocol == TCP else 8)
     fits = two.front.arrives(request(family, protocol, payload=bytes(1500 - head - extra[mode])), xdp=xdp)
     assert len(fits.frame) == 1514
@@ -289,7 +295,7 @@ def test_what_does_not_fit_with_what_is_added_is_answered(
 @ways
 def test_an_error_for_the_backend_is_sent_on(two: Two, family: Family, xdp: bool) -> None:
     """Somebody between the client and the pod tells the service, which has answered, as far as it knows."""
-    service(two, family)
+    two.service(family)
     two.front.arrives(request(family), xdp=xdp)
     answer = sent(family.vip, family.client, TCP, tcp(PORT, 40000, SYN | ACK))
     kind = 1 if family is V4 else 58
@@ -303,7 +309,7 @@ def test_an_error_for_the_backend_is_sent_on(two: Two, family: Family, xdp: bool
 
 @ways
 def test_sctp_goes_as_well_where_ports_may_stay(two: Two, xdp: bool) -> None:
-    service(two, V4, SCTP, port=PORT)
+    two.service(V4, SCTP, port=PORT)
     went = two.front.arrives(sent(V4.client, V4.vip, SCTP, sctp(40000, PORT)), xdp=xdp)
     came = two.back.arrives(moved(went), xdp=xdp)
     assert came.headers.ends == (V4.client, 40000, pod(V4), PORT)

@@ -22,14 +22,13 @@ from tests.support.packets import (
     SYN,
     TCP,
     UDP,
-    checksum,
     ethernet,
     frame,
     ipv4,
-    ipv6,
     tcp,
     udp,
 )
+from tests.support.pieces import joined, pieces
 
 pytestmark = pytest.mark.root
 
@@ -189,35 +188,6 @@ def test_an_error_that_is_about_nothing_of_ours_passes(net: Outside, family: Fam
         assert net.arrives(data, xdp=xdp) == Went("pass", data, "from_netdev")
 
 
-def pieces(family: Family, source: str, to: str, datagram: bytes, number: int = 77) -> list[bytes]:
-    """The datagram in two fragments."""
-    whole = read(sealed(frame(source, to, UDP, datagram))).body
-    first, rest = whole[:24], whole[24:]
-    if family is V4:
-        parts = [
-            ipv4(source, to, UDP, first, more=True),
-            ipv4(source, to, UDP, rest, fragment=3),
-        ]
-        parts = [_numbered(part, number) for part in parts]
-        return [ethernet(part, 0x0800, **TO_NODE) for part in parts]
-    return [
-        ethernet(ipv6(source, to, 44, struct.pack(">BBHI", UDP, 0, 1, number) + first), 0x86DD, **TO_NODE),
-        ethernet(ipv6(source, to, 44, struct.pack(">BBHI", UDP, 0, 3 << 3, number) + rest), 0x86DD, **TO_NODE),
-    ]
-
-
-def _numbered(packet: bytes, number: int) -> bytes:
-    head = packet[:4] + struct.pack(">H", number) + packet[6:10] + b"\0\0" + packet[12:20]
-    return head[:10] + struct.pack(">H", checksum(head)) + head[12:] + packet[20:]
-
-
-def joined(family: Family, frames: list[bytes]) -> Headers:
-    """The datagram that the fragments make."""
-    seen = [read(one) for one in frames]
-    assert len({(one.source, one.to) for one in seen}) == 1
-    return read(frame(seen[0].source, seen[0].to, UDP, b"".join(one.body for one in seen)))
-
-
 @families
 @ways
 def test_later_pieces_go_where_the_first_one_went(net: Outside, family: Family, xdp: bool) -> None:
@@ -225,12 +195,12 @@ def test_later_pieces_go_where_the_first_one_went(net: Outside, family: Family, 
     datagram = udp(40000, PORT, bytes(range(100)))
     went = [net.arrives(one, xdp=xdp) for one in pieces(family, family.client, family.vip, datagram)]
     assert [one.action for one in went] == ["forward", "forward"]
-    seen = joined(family, [one.frame for one in went])
+    seen = joined([one.frame for one in went])
     assert seen.ends == (family.node, 40000, backend, BACKEND_PORT)
     assert seen.sums_hold
     assert seen.body[8:] == bytes(range(100))
     answer = pieces(family, backend, family.node, udp(BACKEND_PORT, 40000, bytes(range(90))), 78)
-    seen = joined(family, [net.arrives(one, xdp=xdp).frame for one in answer])
+    seen = joined([net.arrives(one, xdp=xdp).frame for one in answer])
     assert seen.ends == (family.vip, PORT, family.client, 40000)
     assert seen.sums_hold
 
@@ -254,7 +224,7 @@ def test_pieces_of_a_pods_answer_are_the_services(net: Outside, family: Family) 
     answer = pieces(family, own(family), family.client, udp(BACKEND_PORT, 40000, bytes(range(90))))
     went = [net.pod_sends(one) for one in answer]
     assert [one.action for one in went] == ["forward", "forward"]
-    seen = joined(family, [one.frame for one in went])
+    seen = joined([one.frame for one in went])
     assert seen.ends == (family.vip, PORT, family.client, 40000)
     assert seen.sums_hold
 

@@ -310,7 +310,7 @@ def test_what_is_no_service_is_left_alone(net: Wire) -> None:
     assert refused.value.errno == errno.ECONNREFUSED
 
 
-DISPATCHES = {"opt": 1, "ipip": 2}
+DISPATCHES = {"opt": 1, "ipip": 2, "geneve": 3}
 
 
 @pytest.fixture(scope="module", params=DISPATCHES)
