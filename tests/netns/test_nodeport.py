@@ -351,6 +351,18 @@ def overheard(home: Namespace, protocol: int) -> Iterator[Callable[[], list[tupl
         yield heard
 
 
+def directly(net: Wire, version: int, protocol: int, *more: str) -> str:
+    """A service whose backend on node b answers clients, who ask node a (`more`: of their route). Its address."""
+    vip, bits = (VIPS[4], 32) if version == 4 else (VIPS[6], 128)
+    net.client.ip(f"-{version}", "route", "replace", f"{vip}/{bits}", "via", net.a.address(version), *more)
+    (one,) = backends(net, version, "b0")
+    for site, local in ((net.a, False), (net.b, True)):
+        site.services.forget_connections()
+        flags = LbFlags.OUTSIDE | LbFlags.DSR
+        site.services.service(7, vip, 80, (one._replace(local=local),), protocol=protocol, flags=flags)
+    return vip
+
+
 @versions
 @protocols
 @ways
@@ -359,17 +371,39 @@ def test_a_backend_of_another_node_answers_the_client_itself(
 ) -> None:
     """The client hears the service from the backend's node, and nothing of what it hears came by the node it asks."""
     direct.serve(xdp=xdp)
-    family, bits = ("-4", 32) if version == 4 else ("-6", 128)
-    direct.client.ip(family, "route", "replace", f"{VIPS[version]}/{bits}", "via", direct.a.address(version))
-    (one,) = backends(direct, version, "b0")
-    flags = LbFlags.OUTSIDE | LbFlags.DSR
-    for site, local in ((direct.a, False), (direct.b, True)):
-        site.services.forget_connections()
-        site.services.service(7, VIPS[version], 80, (one._replace(local=local),), protocol=protocol, flags=flags)
+    vip = directly(direct, version, protocol)
     with overheard(direct.client, protocol) as heard:
         for size in (5, 1200, 60_000 if protocol == TCP else 1300):
-            name, seen, _ = asked(direct.client, VIPS[version], 80, KINDS[protocol], size=size)
+            name, seen, _ = asked(direct.client, vip, 80, KINDS[protocol], size=size)
             assert (name, seen) == ("b0", client(version))
-        answers = {mac for mac, source in heard() if source == VIPS[version]}
+        answers = {mac for mac, source in heard() if source == vip}
     assert answers == {direct.b.mac}
     assert all(flow.flags & FlowFlags.DSR for flow in direct.a.services.flows().values())
+
+
+@versions
+@ways
+@pytest.mark.parametrize("direct", ["opt", "geneve"], indirect=True)
+def test_datagrams_in_pieces_are_answered_directly(direct: Wire, version: int, xdp: bool) -> None:
+    direct.serve(xdp=xdp)
+    vip = directly(direct, version, UDP, "mtu", "1400")
+    for _ in range(3):
+        name, seen, _ = asked(direct.client, vip, 80, socket.SOCK_DGRAM, size=5000)
+        assert (name, seen) == ("b0", client(version))
+
+
+@versions
+@protocols
+@ways
+@pytest.mark.parametrize("direct", ["geneve"], indirect=True)
+def test_between_nodes_there_is_nothing_but_geneve(direct: Wire, version: int, protocol: int, xdp: bool) -> None:
+    """Networks that drop what has options, or sources that are not theirs, see datagrams of one node to the other's."""
+    direct.serve(xdp=xdp)
+    vip = directly(direct, version, protocol)
+    asked(direct.client, vip, 80, KINDS[protocol])  # neighbours are known afterwards
+    with overheard(direct.b.netns, UDP) as datagrams, overheard(direct.b.netns, TCP) as segments:
+        for size in (5, 20_000 if protocol == TCP else 1200):
+            name, seen, _ = asked(direct.client, vip, 80, KINDS[protocol], size=size)
+            assert (name, seen) == ("b0", client(version))
+        assert set(datagrams()) == {(direct.a.mac, direct.a.address(version))}
+        assert not segments()
