@@ -12,6 +12,7 @@ from cplane.domain.policy.redirection import Redirection
 from cplane.proxy.envoy import EnvoyOptions, program, records_dropped
 from cplane.proxy.process import Process
 from cplane.transport.address import UnixAddress
+from cplane.xds.secrets import Source
 from cplane.xds.server import Options, Server
 
 _SOCKET_MODE: Final = 0o600
@@ -19,10 +20,10 @@ _SOCKET_MODE: Final = 0o600
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """`folder` has what belongs to proxies' processes, `secrets` a folder `<namespace>/<name>` for each secret."""
+    """`folder` has what belongs to proxies' processes."""
 
     folder: Path
-    secrets: Path
+    secrets: Source
     node: str
     concurrency: int = 2
 

@@ -22,6 +22,7 @@ from cplane.proxy.process import Process, is_alive, read_identity
 from cplane.proxy.programs import own
 from cplane.telemetry.log import line, logger
 from cplane.transport.address import UnixAddress
+from cplane.xds.secrets import Files, Source
 
 _ENVOY: Final = "envoy"
 _KAFKA: Final = "kafka"
@@ -168,8 +169,7 @@ class Proxies:
         from cplane.agent.envoy import Envoy, Settings  # its messages cost all others 100 ms and 40 MB
 
         config = self._config
-        secrets = Path(config.proxy.secrets_dir or Path(config.state_dir) / "secrets")
-        settings = Settings(self._folder, secrets, config.node_name, config.proxy.envoy_workers)
+        settings = Settings(self._folder, _secrets(config), config.node_name, config.proxy.envoy_workers)
         return Envoy(settings, lambda records: self._seen(records, 0))
 
 
@@ -177,6 +177,15 @@ def _of(
     told: dict[str, tuple[dict[int, Redirection], set[int]]], row: Redirection
 ) -> tuple[dict[int, Redirection], set[int]]:
     return told.setdefault(_KINDS.get(row.parser, ""), ({}, set()))
+
+
+def _secrets(config: AgentConfig) -> Source:
+    if config.proxy.secrets_kubernetes:
+        from cplane.agent.apiserver import locate  # all others need no client of HTTP
+        from cplane.agent.kubesecrets import KubernetesSecrets
+
+        return KubernetesSecrets(locate(config.proxy.secrets_kubernetes))
+    return Files(Path(config.proxy.secrets_dir or Path(config.state_dir) / "secrets"))
 
 
 def _kafka_arguments(config: AgentConfig) -> tuple[str, ...]:

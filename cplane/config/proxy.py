@@ -22,6 +22,13 @@ class ProxyConfig:
             "them (default: <state_dir>/secrets)"
         },
     )
+    secrets_kubernetes: str = field(
+        default="",
+        metadata={
+            "help": "read the secrets that policies name from the API of Kubernetes instead: in-cluster, or the path "
+            "of a kubeconfig, whose current context counts"
+        },
+    )
     envoy_workers: int = field(default=2, metadata={"help": "threads of Envoy that serve connections, 1 to 256"})
     kafka_clamp: bool = field(
         default=True,
@@ -30,5 +37,7 @@ class ProxyConfig:
 
     def faults(self) -> Iterator[tuple[str, str]]:
         """Everything that is wrong here: key, relative to this section, and what."""
+        if self.secrets_dir and self.secrets_kubernetes:
+            yield "secrets_kubernetes", "secrets come from there or from proxy.secrets_dir: give one of them"
         if not 1 <= self.envoy_workers <= _WORKERS_MAX:
             yield "envoy_workers", f"{self.envoy_workers} is not from 1 to {_WORKERS_MAX}"

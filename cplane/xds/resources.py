@@ -5,7 +5,7 @@ of one closes connections of that name only.
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
@@ -59,15 +59,27 @@ class _Work:
 
 def secrets_named(redirection: Redirection) -> frozenset[Secret]:
     """Secrets whose content the resources depend on."""
-    found: set[Secret] = set()
+    redirects = [rule.redirect for rule in redirection.rules if rule.redirect is not None]
+    endings = (tls.secret for one in redirects for tls in (one.terminating, one.originating) if tls is not None)
+    return frozenset((*endings, *_values_named(redirection)))
+
+
+def _values_named(redirection: Redirection) -> Iterator[Secret]:
+    """Secrets that are values of headers."""
     for rule in redirection.rules:
-        if rule.redirect is None:
-            continue
-        found.update(tls.secret for tls in (rule.redirect.terminating, rule.redirect.originating) if tls is not None)
-        if rule.redirect.rules is not None:
-            http = (one for one in rule.redirect.rules.rules if isinstance(one, HttpRule))
-            found.update(match.secret for one in http for match in one.header_matches if match.secret is not None)
-    return frozenset(found)
+        for one in rule.redirect.rules.rules if rule.redirect is not None and rule.redirect.rules is not None else ():
+            if isinstance(one, HttpRule):
+                yield from (match.secret for match in one.header_matches if match.secret is not None)
+
+
+def _without_value(redirection: Redirection, secrets: Secrets) -> Iterator[str]:
+    """What is wrong with those."""
+    for one in dict.fromkeys(_values_named(redirection)):
+        where, items = f"secret {one.namespace}/{one.name}", secrets.get(one)
+        if items is None:
+            yield f"{where} is not there"
+        elif len(items) != 1:
+            yield f"{where} has {len(items)} items, and the value of a header is one"
 
 
 def render(port: int, redirection: Redirection, secrets: Secrets, logged: Logged = Logged()) -> Rendered:  # noqa: B008
@@ -76,6 +88,7 @@ def render(port: int, redirection: Redirection, secrets: Secrets, logged: Logged
     work = _Work(port, redirection, secrets, logged)
     if too_many_choices(redirection.rules):
         work.problems.append(f"a rule with more than {CHOICES_MAX} headers to add or delete lets nothing pass")
+    work.problems += _without_value(redirection, secrets)
     rules = tuple(one for one in redirection.rules if _usable(work, one))
     chains = [chain for ending in _endings(rules) for chain in _chains(work, ending)]
     default = _default(work, rules)

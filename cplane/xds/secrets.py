@@ -1,22 +1,73 @@
-"""Secrets as files: `<folder>/<namespace>/<name>/<item>`, as Kubernetes mounts them."""
+"""Where secrets come from, and one such place: files `FOLDER/NAMESPACE/NAME/ITEM`, as Kubernetes mounts them."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
+
+import anyio
+from anyio import to_thread
 
 from cplane.domain.policy.http import Secret
 
+Items = Mapping[str, bytes]
+
+_LOOK_S: Final = 1.0
 _ITEM_BYTES_MAX: Final = 1 << 20
 _ITEMS_MAX: Final = 64
 
 
-def read_secrets(folder: Path, secrets: Iterable[Secret]) -> dict[Secret, dict[str, bytes]]:
+class Source(Protocol):
+    """Where secrets come from."""
+
+    async def run(self) -> None:
+        """Secrets are followed until this is cancelled."""
+        ...
+
+    async def read(self, named: Collection[Secret]) -> Mapping[Secret, Items]:
+        """Items by name of each of these secrets, without those that are not there or cannot be read.
+
+        Others are not wanted any more. Waits a second at most.
+        """
+        ...
+
+    async def changed(self) -> None:
+        """Waits until something may be otherwise than when this returned last. It is for one who waits."""
+        ...
+
+    def reasons(self) -> Mapping[Secret, str]:
+        """Why a secret is not there, or may be another by now, where that is known."""
+        ...
+
+
+class Files:
+    """Fits `Source`; looked at every second."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    async def run(self) -> None:
+        """Nothing is to be done."""
+
+    async def read(self, named: Collection[Secret]) -> Mapping[Secret, Items]:
+        """Those that are there now."""
+        return await to_thread.run_sync(read_secrets, self._folder, named) if named else {}
+
+    async def changed(self) -> None:
+        """A second later."""
+        await anyio.sleep(_LOOK_S)
+
+    def reasons(self) -> Mapping[Secret, str]:
+        """Nothing: that it is not there is all that can be said."""
+        return {}
+
+
+def read_secrets(folder: Path, secrets: Iterable[Secret]) -> dict[Secret, Items]:
     """Items of the secrets by name; a secret that is not there, or cannot be read, is left out."""
     found = ((one, _read(folder, one)) for one in secrets)
     return {one: items for one, items in found if items is not None}
 
 
-def _read(folder: Path, secret: Secret) -> dict[str, bytes] | None:
+def _read(folder: Path, secret: Secret) -> Items | None:
     if not (_is_name(secret.namespace) and _is_name(secret.name)):
         return None
     place = folder / secret.namespace / secret.name

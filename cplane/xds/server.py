@@ -8,7 +8,6 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import anyio
@@ -33,7 +32,7 @@ from cplane.xds.listeners import Logged
 from cplane.xds.messages import LISTENER, TYPES, Key, Resource
 from cplane.xds.records import Records
 from cplane.xds.resources import Rendered, render, secrets_named
-from cplane.xds.secrets import read_secrets
+from cplane.xds.secrets import Items, Source
 
 if TYPE_CHECKING:
     from grpclib.server import Stream
@@ -43,7 +42,6 @@ log = logger("xds")
 APPLY_S: Final = 1.0
 """How long `apply` waits for Envoy."""
 
-_SECRETS_S: Final = 1.0  # between two looks at secrets
 _MESSAGE_BYTES_MAX: Final = 64 << 20
 _LARGE_MESSAGES: Final = 1 << 62  # they are counted for a call, and the log is one call for ever
 _TURN: Final = 50  # redirections that are rendered before others of the event loop have theirs
@@ -55,9 +53,9 @@ _LOGS: Final = "/envoy.service.accesslog.v3.AccessLogService/StreamAccessLogs"
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """`secrets`: a folder with `<namespace>/<name>/<item>`, as Kubernetes mounts secrets."""
+    """Where secrets come from, and what of requests is logged."""
 
-    secrets: Path
+    secrets: Source
     logged: Logged = field(default_factory=Logged)
 
 
@@ -70,7 +68,8 @@ class Server:
         self._rendered: dict[int, Rendered] = {}
         self._wanted: dict[str, dict[str, Resource]] = {one: {} for one in TYPES}
         self._uses: dict[Key, int] = {}
-        self._secrets: dict[Secret, dict[str, bytes]] = {}
+        self._secrets: Mapping[Secret, Items] = {}
+        self._used: dict[int, dict[Secret, Items | None]] = {}  # by port that names any: what it was rendered with
         self._told = False
         self._reader = Reader()
         self._clients: list[Client] = []
@@ -82,6 +81,7 @@ class Server:
         async with anyio.create_task_group() as group:
             limits = Limits(message_bytes=_MESSAGE_BYTES_MAX, large_messages=_LARGE_MESSAGES)
             await group.start(partial(serve, [self], [address], limits=limits))
+            group.start_soon(self._options.secrets.run)
             group.start_soon(self._watch_secrets)
             task_status.started()
 
@@ -90,7 +90,7 @@ class Server:
 
         The first call says all there are.
         """
-        await self._read_secrets(put.values())
+        await self._read_secrets(put, gone)
         listeners = [Key(LISTENER, str(port)) for port in gone if port in self._rendered]
         for port in gone:
             self._forget(port)
@@ -106,16 +106,20 @@ class Server:
 
     def problems(self) -> dict[int, str]:
         """By proxy port: why what was said of it is not in force, or not all of it."""
-        return {port: text for port, one in self._rendered.items() if (text := self._problem(one))}
+        reasons = self._options.secrets.reasons()
+        return {port: text for port, one in self._rendered.items() if (text := self._problem(port, one, reasons))}
 
-    def _problem(self, rendered: Rendered) -> str:
+    def _problem(self, port: int, rendered: Rendered, told: Mapping[Secret, str]) -> str:
         client = self._clients[-1] if self._clients else None
         if client is None:
             return _ABSENT
         reasons = [reason for one in rendered.resources if (reason := client.refused(one))]
         if not reasons and not all(map(client.has, rendered.resources)):
             reasons = [_PENDING]
-        return "; ".join(filter(None, [*dict.fromkeys(reasons), rendered.problem]))
+        secrets = [
+            f"secret {one.namespace}/{one.name}: {told[one]}" for one in sorted(self._used.get(port, ())) if one in told
+        ]
+        return "; ".join(filter(None, [*dict.fromkeys(reasons), rendered.problem, *secrets]))
 
     def _settled(self, put: Iterable[int], gone: Iterable[Key]) -> bool:
         """Whether Envoy has answered to all of it."""
@@ -126,6 +130,8 @@ class Server:
         return all(client.has(one) or client.refused(one) for one in resources) and all(map(client.gone, gone))
 
     def _put(self, port: int, redirection: Redirection) -> None:
+        if port in self._used:
+            self._used[port] = {one: self._secrets.get(one) for one in secrets_named(redirection)}
         made = render(port, redirection, self._secrets, self._options.logged)
         for one in made.resources:  # before what was there goes: what both have stays
             self._uses[one.key] = self._uses.get(one.key, 0) + 1
@@ -234,20 +240,21 @@ class Server:
     async def _watch_secrets(self) -> None:
         """Redirections whose secrets change are rendered again."""
         while True:
-            await anyio.sleep(_SECRETS_S)
-            before = dict(self._secrets)
-            await self._read_secrets(self._redirections.values())
-            for port, redirection in tuple(self._redirections.items()):
-                if any(before.get(one) != self._secrets.get(one) for one in secrets_named(redirection)):
+            await self._options.secrets.changed()
+            await self._read_secrets({}, ())
+            for port, used in tuple(self._used.items()):
+                redirection = self._redirections.get(port)  # there is none yet while it is put
+                if redirection is not None and any(self._secrets.get(one) != was for one, was in used.items()):
                     self._put(port, redirection)
                     self._notify()
 
-    async def _read_secrets(self, redirections: Iterable[Redirection]) -> None:
-        """What these redirections name is known as it is now."""
-        named = {secret for one in redirections for secret in secrets_named(one)}
-        if not named:
-            return
-        found = await anyio.to_thread.run_sync(read_secrets, self._options.secrets, named)
-        for one in named:
-            self._secrets.pop(one, None)
-        self._secrets.update(found)
+    async def _read_secrets(self, put: Mapping[int, Redirection], gone: Collection[int]) -> None:
+        """What is named by redirections, after this change of them, is known as it is now."""
+        for port in gone:
+            self._used.pop(port, None)
+        for port, redirection in put.items():
+            named = secrets_named(redirection)
+            self._used.pop(port, None)
+            if named:
+                self._used[port] = dict.fromkeys(named)
+        self._secrets = await self._options.secrets.read({one for named in self._used.values() for one in named})

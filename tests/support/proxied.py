@@ -27,6 +27,7 @@ from cplane.domain.policy.rule import PolicyRef
 from cplane.domain.verdict import Direction
 from cplane.proxy.envoy import remove_memory
 from cplane.proxy.process import end, is_alive, read_identity
+from cplane.xds.secrets import Files, Source
 from tests.support.netns import Namespace, namespace
 
 T = TypeVar("T")
@@ -54,14 +55,16 @@ def redirection(
 class Site:
     """Three namespaces in a row, and Envoy with its control plane in the middle one."""
 
-    def __init__(self, name: str, folder: Path, stack: ExitStack, concurrency: int = 1) -> None:
+    def __init__(
+        self, name: str, folder: Path, stack: ExitStack, concurrency: int = 1, source: Source | None = None
+    ) -> None:
         self.client, self.router, self.server = (
             stack.enter_context(namespace(f"{name}-{one}")) for one in ("client", "router", "server")
         )
         self.folder = folder
         self.secrets = folder / "secrets"
         self.seen: list[Access] = []
-        self._settings = Settings(folder / "proxy", self.secrets, name, concurrency)
+        self._settings = Settings(folder / "proxy", source or Files(self.secrets), name, concurrency)
         self._agent: Agent | None = None
         self._processes: list[subprocess.Popen[bytes]] = []
         (folder / "proxy").mkdir(parents=True)
@@ -210,10 +213,10 @@ class Agent:
 
 
 @contextmanager
-def site(name: str, folder: Path, *, concurrency: int = 1) -> Iterator[Site]:
-    """A site whose agent is started; nothing of it is left."""
+def site(name: str, folder: Path, *, concurrency: int = 1, source: Source | None = None) -> Iterator[Site]:
+    """A site whose agent is started; nothing of it is left. Secrets are files of its own where no source is given."""
     with ExitStack() as stack:
-        made = Site(name, folder, stack, concurrency)
+        made = Site(name, folder, stack, concurrency, source)
         stack.callback(made.close)
         made.start()
         yield made

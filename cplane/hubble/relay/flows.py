@@ -17,7 +17,6 @@ from grpclib.exceptions import GRPCError, StreamTerminatedError
 from h2.exceptions import ProtocolError
 
 from cplane.hubble.calls import Clock
-from cplane.hubble.relay.backoff import Backoff
 from cplane.hubble.relay.dial import FAILURES, told
 from cplane.hubble.relay.limit import All, First, Last, Limit
 from cplane.hubble.relay.merge import Merge, Waiting
@@ -26,6 +25,7 @@ from cplane.hubble.relay.pool import Link, Pool
 from cplane.hubble.relay.scan import Cutter
 from cplane.pb.observer import observer_pb2 as pb
 from cplane.pb.relay import relay_pb2
+from cplane.transport.backoff import Backoff
 from cplane.transport.batches import chunks
 from cplane.transport.client import ClientChannel
 

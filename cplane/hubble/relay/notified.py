@@ -9,13 +9,13 @@ from google.protobuf.message import DecodeError
 from grpclib.const import Cardinality
 
 from cplane.hubble.calls import Clock
-from cplane.hubble.relay.backoff import Backoff
 from cplane.hubble.relay.dial import FAILURES, Dialer, told
 from cplane.hubble.relay.directory import Directory
 from cplane.hubble.relay.pool import Pool
 from cplane.hubble.relay.scan import Garbage
 from cplane.pb.peer import peer_pb2
 from cplane.telemetry.log import Log, line
+from cplane.transport.backoff import Backoff
 from cplane.transport.batches import batches
 from cplane.transport.client import ClientChannel, Unreachable
 

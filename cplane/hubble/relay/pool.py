@@ -10,12 +10,12 @@ import anyio
 from anyio.abc import TaskGroup
 
 from cplane.hubble.calls import Clock
-from cplane.hubble.relay.backoff import Backoff
 from cplane.hubble.relay.dial import FAILURES, Dialer, told
 from cplane.hubble.relay.directory import Peer
 from cplane.hubble.signal import Signal
 from cplane.pb.relay import relay_pb2
 from cplane.telemetry.log import Log, line
+from cplane.transport.backoff import Backoff
 from cplane.transport.client import ClientChannel, Unreachable
 
 _NS = 1_000_000_000

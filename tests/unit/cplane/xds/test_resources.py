@@ -222,6 +222,21 @@ def test_without_a_restriction_every_name_passes():
     assert [f.name.rpartition(".")[2] for f in listener(one).default_filter_chain.filters] == ["tcp_proxy"]
 
 
+@pytest.mark.parametrize(
+    ("items", "problem"),
+    [
+        (None, "secret shop/token is not there"),
+        ({}, "secret shop/token has 0 items, and the value of a header is one"),
+        ({"a": b"1", "b": b"2"}, "secret shop/token has 2 items, and the value of a header is one"),
+        ({"a": b"1"}, ""),
+    ],
+)
+def test_a_secret_that_cannot_be_the_value_of_a_header_is_told(items, problem):
+    secret = Secret("shop", "token")
+    rule = HttpRule(header_matches=(HeaderMatch("X-A", secret=secret), HeaderMatch("X-B", secret=secret)))
+    assert made(http(rule), secrets={} if items is None else {secret: items}).problem == problem
+
+
 def test_tls_that_ends_here_has_its_secret_and_its_own_routes():
     one = made(http(HttpRule("GET"), terminating=INNER, originating=OUTER))
     assert set(of(one, SECRET)) == {

@@ -5,7 +5,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cplane.hubble.relay.answers import UNAVAILABLE_MAX, Said, namespaces, nodes, server_status
-from cplane.hubble.relay.backoff import Backoff
 from cplane.hubble.relay.directory import PEERS_MAX, Directory, Peer, server_name
 from cplane.hubble.relay.limit import First, Last
 from cplane.hubble.relay.merge import Merged
@@ -13,6 +12,7 @@ from cplane.hubble.relay.notices import NAMES_MAX, WINDOW_NS, Errors, Notices
 from cplane.pb.observer import observer_pb2 as pb
 from cplane.pb.peer import peer_pb2
 from cplane.pb.relay import relay_pb2
+from cplane.transport.backoff import Backoff
 from tests.support.relay_frames import batch_of, flow_at, loss_at, parsed
 
 kinds = st.lists(st.lists(st.booleans(), min_size=1, max_size=6), max_size=8)
