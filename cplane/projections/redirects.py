@@ -3,11 +3,12 @@
 A port is for one policy and one key, and for the peers for whom a proxy heeds the same terms there (`MapEntry.group`).
 It is named by the least of these peers: so it stays what it is when rules come, go or read otherwise, and what they say
 reaches connections that are open. Which port it is follows from all this; only of two that want the same the one that
-came later has the next one.
+came later has the next one, and so has one that wants a port which was another's not long ago (`RESTING`).
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from hashlib import blake2b
+from itertools import islice
 from typing import Final, NamedTuple
 
 from cplane.domain.policy import PolicyRef
@@ -21,6 +22,12 @@ NO_PROXY: Final = 1
 """The proxy port of an entry for which none is free: nobody listens there, and its connections are dropped."""
 
 CAPACITY: Final = PORT_MAX - PORT_MIN + 1
+
+RESTING: Final = 256
+"""Ports that were given back last, and that only who had them is given: connections of then may still be half open, or
+in a proxy that drains them, and records name the port. They rest by count, so a replay has the same ones; where no
+other port is free, the one that has rested longest is given. More of them would send more of those who come to another
+port than they have when all is folded from facts again, where nothing rests."""
 
 
 class RedirectKey(NamedTuple):
@@ -56,6 +63,8 @@ class Redirects:
         self._of: dict[_Named, _Class] = {}  # of each entry
         self._ports: dict[_Named, dict[int, int]] = {}  # policy and key (of anyone) → least peer → port
         self._holders: dict[int, _Named] = {}  # port → what it is named by
+        self._resting: dict[int, _Named] = {}  # port that is free → what it was named by; the last ones, in order
+        self._waiting: dict[_Named, dict[int, None]] = {}  # policy and key (of anyone) → least peers without a port
         self._named: dict[PolicyRef, dict[int, None]] = {}  # policy → ports at which terms of it are heeded
         self._touched: dict[_Named, None] = {}
         self._rows: dict[RedirectKey, Redirection] = {}
@@ -91,6 +100,9 @@ class Redirects:
         wanted = {place: self._by_least_peer(place) for place in touched}
         for place, classes in wanted.items():
             self._release(place, classes)
+        room = CAPACITY - len(self._holders)
+        if self._waiting and room:  # they come before what is new
+            wanted = {place: self._by_least_peer(place) for place in islice(self._waiting, room)} | wanted
         for place, classes in wanted.items():
             for peer, one in classes.items():
                 name = _Named(place.policy_id, place.key._replace(identity=peer))
@@ -127,26 +139,51 @@ class Redirects:
     def _port(self, place: _Named, name: _Named) -> int:
         ports = self._ports.setdefault(place, {})
         found = ports.get(name.key.identity, 0)
-        if found or len(self._holders) >= CAPACITY:
-            return found or NO_PROXY
+        if found:
+            return found
+        if len(self._holders) >= CAPACITY:
+            self._waiting.setdefault(place, {})[name.key.identity] = None
+            return NO_PROXY
+        port = self._free(name)
+        self._waits_no_more(place, name.key.identity)
+        self._resting.pop(port, None)
+        ports[name.key.identity], self._holders[port] = port, name
+        return port
+
+    def _free(self, name: _Named) -> int:
+        """The port for it; one is free."""
+        if len(self._holders) + len(self._resting) >= CAPACITY:
+            return next((port for port, had in self._resting.items() if had == name), next(iter(self._resting)))
         text = ",".join(map(str, (name.policy_id, *name.key))).encode()
         port = PORT_MIN + int.from_bytes(blake2b(text, digest_size=8).digest()) % CAPACITY
-        while port in self._holders:
+        while port in self._holders or self._resting.get(port, name) != name:
             port = port + 1 if port < PORT_MIN + CAPACITY - 1 else PORT_MIN
-        ports[name.key.identity], self._holders[port] = port, name
         return port
 
     def _release(self, place: _Named, wanted: Collection[int]) -> None:
         """Ports that are named by other peers than these are free."""
         ports = self._ports.get(place, {})
+        for peer in [peer for peer in self._waiting.get(place, ()) if peer not in wanted]:
+            self._waits_no_more(place, peer)
         for peer in [peer for peer in ports if peer not in wanted]:
             port = ports.pop(peer)
-            del self._holders[port]
+            self._rest(port, self._holders.pop(port))
             self._set(RedirectKey(port), None)
             for named in self._named.values():
                 named.pop(port, None)
         if not ports:
             self._ports.pop(place, None)
+
+    def _waits_no_more(self, place: _Named, peer: int) -> None:
+        waiting = self._waiting.get(place, {})
+        waiting.pop(peer, None)
+        if not waiting:
+            self._waiting.pop(place, None)
+
+    def _rest(self, port: int, name: _Named) -> None:
+        self._resting[port] = name
+        if len(self._resting) > RESTING:
+            del self._resting[next(iter(self._resting))]
 
     def _tell(self, name: _Named, port: int) -> None:
         if port == NO_PROXY:

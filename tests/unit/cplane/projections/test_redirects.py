@@ -1,5 +1,9 @@
 """Redirects: which proxy ports there are, what they are for, and when they stay the same."""
 
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from cplane.domain.policy.redirection import PORT_MAX, PORT_MIN
 from cplane.projections import redirects
 from cplane.projections.policymap import PolicyMapProjection
@@ -148,5 +152,101 @@ def test_where_all_ports_are_taken_nobody_is_let_through(monkeypatch):
         made.apply(upserted(cnp(f"p{number}", ingress=[reading("/a", port=f"{1 + number}/TCP", **FROM_WEB)])))
     assert len(made.redirections()) == 3
     assert min(one.proxy_port for one in made.table().values() if one.proxy_port) == redirects.NO_PROXY
-    made.apply(deleted(cnp("p0", ingress=[FROM_WEB])))
-    assert len(made.redirections()) == 2
+
+
+def on(made, *numbers):
+    """Ports of the policies that read a port each; 1: it has none."""
+    return [row(made, WEB, 1 + number).proxy_port for number in numbers]
+
+
+def put(number):
+    return upserted(cnp(f"p{number}", ingress=[reading("/a", port=f"{1 + number}/TCP", **FROM_WEB)]))
+
+
+def gone(number):
+    return deleted(cnp(f"p{number}", ingress=[FROM_WEB]))
+
+
+def test_who_has_no_port_gets_one_that_becomes_free_and_in_turn(monkeypatch):
+    monkeypatch.setattr(redirects, "CAPACITY", 3)
+    made = world(*map(put, range(6)))
+    assert on(made, 3, 4, 5) == [redirects.NO_PROXY] * 3
+    (freed,) = on(made, 0)
+    delta = made.apply(gone(0))
+    assert on(made, 3, 4, 5) == [freed, redirects.NO_PROXY, redirects.NO_PROXY]
+    assert delta.after[PolicyKey(API, WEB, 0, 6, 4, 24)].proxy_port == freed
+    assert delta.before[PolicyKey(API, WEB, 0, 6, 4, 24)].proxy_port == redirects.NO_PROXY
+    told = made.redirected()
+    assert [one.rules[0].ref.name for one in told.after.values()] == ["p3"]
+    made.apply(gone(4))  # who does not want one any more is not waited for
+    made.apply(gone(3))
+    assert on(made, 5) == [freed]
+    assert len(made.redirections()) == 3
+    made.apply(put(7))
+    assert on(made, 7) == [redirects.NO_PROXY]
+
+
+def test_a_port_rests_before_another_has_it(monkeypatch):
+    monkeypatch.setattr(redirects, "CAPACITY", 4)
+    monkeypatch.setattr(redirects, "RESTING", 2)
+    made = world(put(0))
+    (first,) = on(made, 0)
+    made.apply(gone(0))
+    for number in range(1, 4):
+        made.apply(put(number))
+    assert first not in on(made, 1, 2, 3)
+    made.apply(gone(1))
+    made.apply(gone(2))  # two rest that have been given back later
+    made.apply(put(4))
+    assert on(made, 4) == [first]
+
+
+def test_who_had_a_port_has_it_again_at_once(monkeypatch):
+    monkeypatch.setattr(redirects, "CAPACITY", 4)
+    made = world(put(0), put(1))
+    had = on(made, 0, 1)
+    for number in (0, 1):
+        made.apply(gone(number))
+    for number in (1, 0):
+        made.apply(put(number))
+    assert on(made, 0, 1) == had
+
+
+def test_where_only_ports_that_rest_are_free_the_one_that_has_rested_longest_is_given(monkeypatch):
+    monkeypatch.setattr(redirects, "CAPACITY", 3)
+    made = world(put(0), put(1), put(2))
+    had = on(made, 0, 1, 2)
+    for number in (1, 0, 2):
+        made.apply(gone(number))
+    made.apply(put(3))
+    assert on(made, 3) == [had[1]]
+    made.apply(put(2))
+    assert on(made, 2) == [had[2]]
+
+
+@given(st.lists(st.tuples(st.booleans(), st.integers(0, 7)), max_size=30))
+def test_ports_are_one_each_in_bounds_and_the_same_in_every_replay(changes):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(redirects, "CAPACITY", 4)
+        patch.setattr(redirects, "RESTING", 2)
+        live = world()
+        wanted = set()
+        for wants, number in changes:
+            if wants or number in wanted:
+                live.apply((put if wants else gone)(number))
+            (wanted.add if wants else wanted.discard)(number)
+            had = [port for port in on(live, *wanted) if port != redirects.NO_PROXY]
+            assert len(had) == len(set(had)) == min(len(wanted), 4) == len(live.redirections())
+            assert {key.proxy_port for key in live.redirections()} == set(had)
+        again = world(*((put if wants else gone)(number) for wants, number in _meant(changes)))
+        assert dict(again.table()) == dict(live.table())
+        assert dict(again.redirections()) == dict(live.redirections())
+
+
+def _meant(changes):
+    """Without what takes away something that is not there."""
+    wanted = set()
+    for wants, number in changes:
+        if wants or number in wanted:
+            yield wants, number
+        (wanted.add if wants else wanted.discard)(number)
