@@ -9,7 +9,7 @@ import anyio
 
 from cplane.domain.access import Access
 from cplane.domain.policy.redirection import Redirection
-from cplane.proxy.envoy import EnvoyOptions, program, records_dropped
+from cplane.proxy.envoy import EnvoyOptions, connections, program, records_dropped
 from cplane.proxy.process import Process
 from cplane.transport.address import UnixAddress
 from cplane.xds.secrets import Source
@@ -48,6 +48,15 @@ class Envoy:
         async with anyio.create_task_group() as group:
             await group.start(self._server.serve, self._address)
             group.start_soon(self.process.run)
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether Envoy hears what it is told."""
+        return self._server.is_connected
+
+    async def connections(self) -> int | None:
+        """Connections of clients that speak HTTP with it; None: it does not say."""
+        return await connections(self._options.folder)
 
     async def records_dropped(self) -> int:
         """Records of access that were lost at Envoy since it started, as the agent did not take them in time."""

@@ -12,6 +12,7 @@ import anyio
 from anyio import from_thread, to_thread
 from anyio.abc import TaskGroup, TaskStatus
 
+from cplane.api.ports import ProxyState
 from cplane.config.model import AgentConfig
 from cplane.domain.access import Access
 from cplane.domain.policy.redirection import PARSERS, Redirection
@@ -27,6 +28,7 @@ from cplane.xds.secrets import Files, Source
 _ENVOY: Final = "envoy"
 _KAFKA: Final = "kafka"
 _DNS: Final = "dns"
+_OTHER: Final = "other"
 _KINDS: Final[Mapping[str, str]] = {"http": _ENVOY, "tls": _ENVOY, "kafka": _KAFKA, "dns": _DNS}
 """Parser → the proxy that is one."""
 assert _KINDS.keys() == PARSERS, "whoever says that there is no proxy for something says so of the same"
@@ -49,6 +51,15 @@ class Backend(Protocol):
 
     def problems(self) -> Mapping[int, str]:
         """By proxy port: why it is not in force."""
+        ...
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether the proxy hears what it is told."""
+        ...
+
+    async def connections(self) -> int | None:
+        """Connections of clients that it has; None: nobody knows."""
         ...
 
 
@@ -125,6 +136,27 @@ class Proxies:
         for backend in self._backends.values():
             found.update(backend.problems())
         return found
+
+    async def states(self) -> list[ProxyState]:
+        """Each proxy that can be, and `other` where redirects are for none of them."""
+        redirects: Counter[str] = Counter()
+        failing: Counter[str] = Counter()
+        problems = self.problems()
+        for key, row in self._rows.items():
+            kind = _KINDS.get(row.parser, _OTHER)
+            redirects[kind] += 1
+            failing[kind] += kind == _OTHER or key.proxy_port in problems
+        kinds = (_ENVOY, _DNS, _KAFKA, *([_OTHER] if redirects[_OTHER] else []))
+        return [await self._state(kind, redirects[kind], failing[kind]) for kind in kinds]
+
+    async def _state(self, kind: str, redirects: int, failing: int) -> ProxyState:
+        found = read_identity(self._folder / f"{kind}.pid")
+        pid = found.pid if found is not None and is_alive(found) else 0
+        backend = self._backends.get(kind)
+        if backend is None or not pid:
+            return ProxyState(kind, pid, connected=False, redirects=redirects, failing=failing)
+        count = await backend.connections()
+        return ProxyState(kind, pid, backend.is_connected, redirects, failing, count)
 
     async def _apply(self, put: Rows, gone: Collection[RedirectKey]) -> None:
         told: dict[str, tuple[dict[int, Redirection], set[int]]] = {}

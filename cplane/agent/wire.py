@@ -194,6 +194,7 @@ async def _serve(
         debugging=datapath.debugging,
         served_devices=datapath.served_devices,
         proxy_problems=proxies.problems,
+        proxies=proxies.states,
         name_left_s=names.left_s,
     )
     cni = CniService(engine, datapath.plumbing, address=UnixAddress(config.cni_socket), clock=clock)

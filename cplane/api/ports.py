@@ -174,6 +174,23 @@ class Verified:
 
 
 @dataclass(frozen=True, slots=True)
+class ProxyState:
+    """A proxy of layer 7: `pid` 0: it does not run; of its `redirects` some are `failing`; None: nobody knows."""
+
+    kind: str
+    pid: int
+    connected: bool
+    redirects: int
+    failing: int
+    connections: int | None = None
+
+
+async def no_proxies() -> Sequence[ProxyState]:
+    """What an agent without proxies tells of them."""
+    return ()
+
+
+@dataclass(frozen=True, slots=True)
 class Packet:
     """A packet to ask about; `protocol` is IP's number, the destination port of ICMP is its type."""
 
@@ -234,3 +251,4 @@ class Agent:
     served_devices: Callable[[], Sequence[ServedDevice]] = tuple
     name_left_s: Callable[[int, str, str], float] = lambda *_: 0.0
     proxy_problems: Callable[[], Mapping[int, str]] = dict
+    proxies: Callable[[], Awaitable[Sequence[ProxyState]]] = no_proxies

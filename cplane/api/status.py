@@ -50,6 +50,17 @@ class StatusService(pb.StatusServiceBase):
                 pb.ServedDevice(name=one.name, present=one.present, xdp=one.xdp, detail=one.detail)
                 for one in agent.served_devices()
             ],
+            proxies=[
+                pb.ProxyStatus(
+                    kind=one.kind,
+                    pid=one.pid,
+                    connected=one.connected,
+                    redirects=one.redirects,
+                    failing=one.failing,
+                    connections=one.connections,
+                )
+                for one in await agent.proxies()
+            ],
         )
 
     async def wait(self, message: pb.WaitRequest) -> pb.WaitResponse:

@@ -43,11 +43,27 @@ def _status_rows(one: "pb.GetStatusResponse") -> list[tuple[str, object]]:
         ("identities", one.identities),
         ("policies", f"{one.policies} (revision {one.policy_revision})"),
         ("clients outside", "; ".join(map(_served, one.served_devices)) or "not served"),
+        ("proxies", ", ".join(map(_proxy, one.proxies)) or "-"),
         ("tables", ", ".join(f"{count.table} {count.entries}" for count in one.tables) or "-"),
         ("monitor", records),
         ("log", one.log),
         ("digest", one.digest or "-"),
     ]
+
+
+def _proxy(one: "pb.ProxyStatus") -> str:
+    """`envoy runs (pid 7, 2 redirects, 5 connections)`; `dns absent`."""
+    told = [f"pid {one.pid}"] if one.pid else []
+    if one.pid or one.redirects:
+        told.append(_count(one.redirects, "redirect") + (f", {one.failing} not in force" if one.failing else ""))
+    if one.connections is not None:
+        told.append(_count(one.connections, "connection"))
+    how = "absent" if not one.pid else "runs" if one.connected else "runs without the agent"
+    return f"{one.kind} {how}" + (f" ({', '.join(told)})" if told else "")
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _served(one: "pb.ServedDevice") -> str:

@@ -174,6 +174,10 @@ class ChannelBackend:
         """Whether the proxy is there."""
         return self._link is not None
 
+    async def connections(self) -> int | None:
+        """They are not told."""
+        return None
+
     def forget(self, endpoint_ip: str) -> None:
         """What was learned of the endpoint is not known any more; a proxy that connects later tells all again."""
         if self._link is not None:

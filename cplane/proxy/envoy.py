@@ -22,6 +22,7 @@ _PARENT_S: Final = 3
 _ADMIN_S: Final = 2.0
 _ANSWER_BYTES_MAX: Final = 1 << 16
 _DROPPED: Final = "access_logs.grpc_access_log.logs_dropped"
+_CONNECTIONS: Final = "http.l7.downstream_cx_active"
 _HEAP_BYTES: Final = 1 << 30
 _CONNECTIONS_MAX: Final = 100_000
 _BASE_IDS: Final = 1 << 28
@@ -84,7 +85,19 @@ def remove_memory(folder: Path) -> None:
 
 async def records_dropped(folder: Path) -> int:
     """Records of its access log that Envoy had no room for since it started. Raises OSError: it does not answer."""
-    request = f"GET /stats?filter=^{_DROPPED}$ HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n\r\n"
+    return await _statistic(folder, _DROPPED)
+
+
+async def connections(folder: Path) -> int | None:
+    """Connections of clients that speak HTTP with it; None: it does not answer."""
+    try:
+        return await _statistic(folder, _CONNECTIONS)
+    except (OSError, anyio.BrokenResourceError):  # TimeoutError is one of the former
+        return None
+
+
+async def _statistic(folder: Path, name: str) -> int:
+    request = f"GET /stats?filter=^{name}$ HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n\r\n"
     answer = b""
     with anyio.fail_after(_ADMIN_S):
         async with await anyio.connect_unix(folder / f"{NAME}.sock") as stream:
@@ -92,7 +105,7 @@ async def records_dropped(folder: Path) -> int:
             with suppress(anyio.EndOfStream):
                 while len(answer) < _ANSWER_BYTES_MAX:
                     answer += await stream.receive()
-    found = re.search(rb"logs_dropped: (\d+)", answer)
+    found = re.search(rb"^%s: (\d+)" % name.encode(), answer, re.MULTILINE)
     return int(found[1]) if found is not None else 0
 
 

@@ -104,6 +104,11 @@ class Server:
             while not self._settled(put, listeners):
                 await self._answered.wait()
 
+    @property
+    def is_connected(self) -> bool:
+        """Whether an Envoy is there."""
+        return bool(self._clients)
+
     def problems(self) -> dict[int, str]:
         """By proxy port: why what was said of it is not in force, or not all of it."""
         reasons = self._options.secrets.reasons()

@@ -114,6 +114,26 @@ def test_what_a_pod_asks_of_the_world_is_read(requests: Web, family: int) -> Non
 
 
 @FAMILIES
+def test_the_status_has_a_line_of_proxies(requests: Web, family: int) -> None:
+    requests.site.apply(ingress(PUBLIC))
+    with closing(requests.talk(family)) as talk:
+        assert talk("/public/a") == "200"
+        told = json.loads(requests.site.agent.cplane("status", "-o", "json").stdout)["proxies"]
+    envoy, dns, kafka = told
+    assert envoy == {
+        "kind": "envoy",
+        "pid": requests.site.agent.proxies()["envoy"],
+        "connected": True,
+        "redirects": 1,
+        "failing": 0,
+        "connections": 1,
+    }
+    assert [(one["kind"], one["pid"], one["redirects"]) for one in (dns, kafka)] == [("dns", 0, 0), ("kafka", 0, 0)]
+    line = requests.site.agent.cplane("status").stdout
+    assert re.search(r"proxies: +envoy runs \(pid \d+, 1 redirect, \d+ connections?\), dns absent, kafka absent", line)
+
+
+@FAMILIES
 def test_a_change_of_rules_reaches_an_open_connection(requests: Web, family: int) -> None:
     requests.site.apply(ingress(PUBLIC))
     with closing(requests.talk(family)) as talk:
