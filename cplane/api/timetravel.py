@@ -165,7 +165,15 @@ class TimeTravelService(StreamingService, pb.TimeTravelServiceBase):
         found = self._seen(message.since, message.until, self._agent.clock.now_ns())
         if found is None:
             raise NotHere("this agent records no flows: there is nothing to learn from")
-        return _document(suggest(world, found, namespace=message.namespace, include_denied=message.include_denied))
+        return _document(
+            suggest(
+                world,
+                found,
+                namespace=message.namespace,
+                include_denied=message.include_denied,
+                ports_only=message.ports_only,
+            )
+        )
 
     def _seen(self, since: str, until: str, now_ns: int) -> Seen | None:
         if self._agent.seen is None:

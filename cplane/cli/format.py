@@ -61,9 +61,11 @@ def to_yaml(value: object) -> str:
     """YAML, in the order of the fields, without a final line break."""
     import yaml
 
-    text: str = yaml.dump(
-        plain(value), Dumper=yaml.CSafeDumper, sort_keys=False, allow_unicode=True, default_flow_style=False
-    )
+    class Dumper(yaml.CSafeDumper):
+        def ignore_aliases(self, data: object) -> bool:  # the library's signature
+            return True  # whoever reads it should not have to look elsewhere
+
+    text: str = yaml.dump(plain(value), Dumper=Dumper, sort_keys=False, allow_unicode=True, default_flow_style=False)
     return text.removesuffix("\n").removesuffix("\n...")
 
 

@@ -38,6 +38,7 @@ Exit codes:
 @click.option("--since", default="", metavar="MOMENT", help="Flows from then on. Default: all that are recorded.")
 @click.option("--until", default="", metavar="MOMENT", help="Flows up to then.")
 @click.option("--include-denied", is_flag=True, help="Allow what was denied, too.")
+@click.option("--l4", "ports_only", is_flag=True, help="No rules for requests and names: addresses and ports alone.")
 @log_option
 @flows_option
 @click.option(
@@ -51,13 +52,17 @@ def suggest(
     since: str,
     until: str,
     include_denied: bool,
+    ports_only: bool,
     log: str | None,
     flows: tuple[str, ...],
     output: str,
 ) -> None:
     """Propose policies for a namespace: each workload may do what it was seen to do, and nothing else.
 
-    What was looked at, and what is left out, stands above them as comments. With -o json there is one object.
+    Where a proxy has read requests, these are what is allowed: methods and paths of HTTP, names of DNS and addresses by
+    their names, topics of Kafka. Comments above a policy say where it allows more than was seen, as in a path where
+    identifiers differed. What was looked at, and what is left out, stands above all of them. With -o json there is one
+    object.
     """
     from msgspec import to_builtins
 
@@ -71,28 +76,43 @@ def suggest(
 
         seen = seen_in(flows, since, until, now_ns)
         assert seen is not None, "there are files"
-        return question(history.moment(history.head).world, seen, namespace=namespace, include_denied=include_denied)
+        return question(
+            history.moment(history.head).world,
+            seen,
+            namespace=namespace,
+            include_denied=include_denied,
+            ports_only=ports_only,
+        )
 
     async def online(agent: "pb.TimeTravelServiceStub") -> "pb.Document":
         from cplane.pb.cplane.admin import v1 as pb
 
-        request = pb.SuggestRequest(namespace=namespace, since=since, until=until, include_denied=include_denied)
+        request = pb.SuggestRequest(
+            namespace=namespace, since=since, until=until, include_denied=include_denied, ports_only=ports_only
+        )
         return await agent.suggest(request)
 
     found = ask(session, log, Suggestion, offline=offline, online=online)
     if output == "json":
         click.echo(to_json(to_builtins(found)))
         return
-    for line in _comments(found):
+    for line in _comments(found, ports_only=ports_only):
         click.echo(f"# {printable(line)}")
     for policy in found.policies:
-        click.echo(f"---\n{to_yaml(policy)}")
+        click.echo("---")
+        for line in found.notes.get(policy["metadata"]["name"], ()):
+            click.echo(f"# {printable(line)}")
+        click.echo(to_yaml(policy))
 
 
-def _comments(found: "Suggestion") -> Iterator[str]:
+def _comments(found: "Suggestion", *, ports_only: bool) -> Iterator[str]:
     yield f"What was seen of namespace {found.namespace}: {window_line(found.window)}"
     if found.denied:
         yield f"{found.denied} connections that were denied are left out; --include-denied takes them in"
+    if found.denied_requests:
+        yield f"{found.denied_requests} requests that were denied are left out; --include-denied takes them in"
+    if found.window.unasked and not ports_only:
+        yield f"{found.window.unasked} requests are not known any more, so that rules for requests may lack them"
     if found.silent:
         yield f"no connection was seen of: {', '.join(found.silent)}"
     if found.unnamed:

@@ -40,14 +40,18 @@ class L7Rules(NamedTuple):
     rules: tuple[HttpRule | KafkaRule | DnsRule | ParserRule, ...] = ()
 
     def allow(self, request: Request) -> bool:
-        """Whether the request may pass; one of another protocol may not."""
+        """Whether the request may pass; one of another protocol may not.
+
+        A Kafka request that names no topic passes where one with a rule's topic would: its answer has no others.
+        """
         if isinstance(request, HttpRequest):
             return any(isinstance(one, HttpRule) and one.matches(request) for one in self.rules)
         if isinstance(request, str):
             return any(isinstance(one, DnsRule) and one.matches(request) for one in self.rules)
         found = [one for one in self.rules if isinstance(one, KafkaRule)]
-        topics: tuple[str | None, ...] = request.topics or (None,)
-        return all(any(one.matches(request, topic) for one in found) for topic in topics)
+        if not request.topics:
+            return any(one.matches(request, one.topic or None) for one in found)
+        return all(any(one.matches(request, topic) for one in found) for topic in request.topics)
 
 
 class Tls(NamedTuple):

@@ -82,7 +82,9 @@ def test_an_http_rule_says_what_it_lets_through():
         (KafkaRule(topic="t"), KafkaRequest(0, topics=("t",)), True),
         (KafkaRule(topic="t"), KafkaRequest(0, topics=("u",)), False),
         (KafkaRule(topic="t"), KafkaRequest(0, topics=("t", "u")), False),
-        (KafkaRule(topic="t"), KafkaRequest(3), False),
+        (KafkaRule(topic="t"), KafkaRequest(3), True),  # and the answer is about that topic alone
+        (KafkaRule(ROLES["produce"], topic="t"), KafkaRequest(1), False),
+        (KafkaRule(version=2, topic="t"), KafkaRequest(3, 3), False),
         (KafkaRule(topic="t"), KafkaRequest(18), True),
         (KafkaRule(topic="t"), KafkaRequest(12), True),
         (KafkaRule(topic="t"), KafkaRequest(37, topics=("u",)), False),
