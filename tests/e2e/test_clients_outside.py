@@ -18,6 +18,7 @@ from datapath.kernel.syscall import AttachPoint, ProgramKind
 from tests.support import asking
 from tests.support.echo import Said, asked, echo, opened, said
 from tests.support.site import CABLE, NODE4, NODE6, WORLD4, WORLD6, Site, policy, site
+from tests.support.sites import BEHIND, two_nodes
 from tests.support.wire import PASSES, sum_in_software
 
 pytestmark = [
@@ -358,33 +359,7 @@ def test_a_device_that_must_have_xdp_and_cannot_keeps_the_agent_from_starting(
 def nodes(
     with_lb: Path, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
 ) -> Iterator[tuple[Site, Site]]:
-    """The node that clients ask, and one behind it with a cable of its own to them; each has an agent of its own."""
-    common = ("--lb-dsr-dispatch", request.param)
-    front_options = ("--lb-devices", f"{CABLE} next0", *common)
-    back_options = ("--lb-devices", "next0", "--ipv4-pod-cidr", "10.245.0.0/24", "--ipv6-pod-cidr", "fd00:10:245::/64")
-    folder = tmp_path_factory.mktemp
-    with (
-        site(folder("front"), with_lb, start=False, options=front_options) as front,
-        site(folder("back"), with_lb, start=False, options=(*back_options, *common)) as back,
-    ):
-        back.node.ip("link", "delete", CABLE)
-        front.node.ip("link", "add", "next0", "type", "veth", "peer", "name", "next0", "netns", back.node.name)
-        for number, one in enumerate((front, back), 1):
-            one.node.ip("address", "add", f"192.0.2.{number}/24", "dev", "next0")
-            one.node.ip("address", "add", f"fd99::{number}/64", "dev", "next0", "nodad")
-            one.node.ip("link", "set", "next0", "up")
-        for family, prefix in (("-4", "10.245.0.0/24"), ("-6", "fd00:10:245::/64")):
-            front.node.ip(family, "route", "add", prefix, "via", "192.0.2.2" if family == "-4" else "fd99::2")
-        world, mac = front.world.netns, "02:00:00:00:00:77"
-        back.node.ip("link", "add", "out0", "type", "veth", "peer", "eth1", "address", mac, "netns", world.name)
-        back.node.ip("link", "set", "out0", "up")
-        world.ip("link", "set", "eth1", "up")
-        for family in (4, 6):
-            client = ADDRESSES[family][2]
-            back.node.ip(f"-{family}", "route", "add", client, "dev", "out0")
-            back.node.ip("neighbour", "add", client, "lladdr", mac, "dev", "out0", "nud", "permanent")
-        front.agent.start()
-        back.agent.start()
+    with two_nodes(with_lb, tmp_path_factory.mktemp, request.param) as (front, back):
         back.pods.add("one", serve=False)
         with echo("one", back["one"].netns, (back["one"].ipv4, back["one"].ipv6), 8080):
             yield front, back
@@ -410,7 +385,7 @@ def test_backends_of_other_nodes_are_met_as_they_are_wanted_to_be(
             "service", "upsert", f"shop/v{family}", *frontends, backend, f"--forwarding={forwarding}", "--wait"
         )
     direct = forwarding == "dsr" or (forwarding == "hybrid" and protocol == TCP)
-    node = "192.0.2.1" if family == 4 else "fd99::1"
+    node = BEHIND[family]
     for at, port in ((vip, 80), (ADDRESSES[family][1], 30080)):
         for _ in range(3):
             name, seen, _ = asked(front.world.netns, at, port, KINDS[protocol])
