@@ -17,6 +17,7 @@ from hyperframe.frame import DataFrame
 
 from cplane.errors import Unavailable
 from cplane.transport.address import TcpAddress, parse_address
+from cplane.transport.arriving import Arriving
 from cplane.transport.codec import Codec
 
 REFUSAL_KEY: Final = "cplane-error-bin"
@@ -103,6 +104,11 @@ class _Protocol(H2Protocol):
         h2.update_settings({SettingCodes.MAX_FRAME_SIZE: _FRAME_MAX})
         h2.max_inbound_frame_size = _FRAME_MAX
         self.connection.flush()
+        self._arriving = Arriving(self, super().data_received)
+
+    def data_received(self, data: bytes) -> None:
+        """Content goes to its call, everything else to h2."""
+        self._arriving.feed(data)
 
 
 def _told(frame: DataFrame) -> str:

@@ -8,32 +8,33 @@ from collections.abc import Iterator
 from struct import Struct
 from typing import TYPE_CHECKING, Any, Final
 
-from h2.connection import H2Connection
+from h2.connection import ConnectionState, H2Connection
+from h2.stream import StreamState
 
 if TYPE_CHECKING:
     from grpclib.server import Stream
 
 _HEADER: Final = Struct(">HBBBL")  # of a frame: length in 24 bits, type (DATA is 0), flags, stream
+_SENDING: Final = (StreamState.OPEN, StreamState.HALF_CLOSED_REMOTE)
 _WRITE_MAX: Final = 1 << 17  # bytes in one write
 
 
-def _frames(h2: H2Connection, stream: int, data: memoryview) -> Iterator[bytes | memoryview]:
+def _frames(h2: H2Connection, number: int, data: memoryview) -> Iterator[bytes | memoryview]:
     """What h2 has to send, and `data` in frames, for which there is room in the window.
 
-    h2 makes the first frame, and would refuse it where none may be sent. The others differ in nothing but their length,
-    so they are made here, and h2's accounts of the windows are kept for it: a frame of its making costs as much as
-    thirty flows.
+    They are made here where they may be sent, and h2's accounts of the windows are kept for it: a frame of its making
+    costs as much as a hundred flows. Where they may not, it is asked to make one, which it refuses.
     """
-    size = h2.max_outbound_frame_size
-    h2.send_data(stream, data[:size])
+    stream, size = h2.streams[number], h2.max_outbound_frame_size
+    if h2.state_machine.state is not ConnectionState.SERVER_OPEN or stream.state_machine.state not in _SENDING:
+        h2.send_data(number, data[:size])
     yield h2.data_to_send()
-    for start in range(size, len(data), size):
+    for start in range(0, len(data), size):
         part = data[start : start + size]
-        yield _HEADER.pack(len(part) >> 8, len(part) & 0xFF, 0, 0, stream)
+        yield _HEADER.pack(len(part) >> 8, len(part) & 0xFF, 0, 0, number)
         yield part
-    more = max(0, len(data) - size)
-    h2.outbound_flow_control_window -= more
-    h2.streams[stream].outbound_flow_control_window -= more
+    h2.outbound_flow_control_window -= len(data)
+    stream.outbound_flow_control_window -= len(data)
 
 
 async def pour(stream: "Stream[Any, Any]", data: bytes) -> None:  # Any: nothing is encoded here

@@ -38,6 +38,12 @@ def batch_of(*responses: pb.GetFlowsResponse) -> Batch:
     return batch
 
 
+def cut(data: bytes) -> list[bytes]:
+    """The frames that lie in it behind each other."""
+    batch = Cutter().feed(data) if data else None
+    return batch.frames if batch is not None else []
+
+
 def parsed(frames: Iterable[bytes]) -> list[pb.GetFlowsResponse]:
     return [pb.GetFlowsResponse.FromString(one[5:]) for one in frames]
 

@@ -4,7 +4,7 @@ A task for each peer reads, cuts and hands over, and waits while too much of its
 merges and writes. A client that does not read stops its own call, and through the peers' windows what they send for it.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Final
@@ -32,7 +32,6 @@ from cplane.transport.client import ClientChannel
 Send = Callable[[bytes], Awaitable[None]]
 
 _HELD_MAX: Final = 256 << 10  # bytes of a peer beyond which no more is taken from it
-_WRITTEN: Final = 512  # messages in one write
 _FEW: Final = 64  # messages that are not worth a write of their own, if more come within the pause
 _PAUSE_S: Final = 0.002
 _UPDATE_S: Final = 2.0  # how often new peers are looked for
@@ -233,21 +232,22 @@ class FlowsCall:
             now_ns = self._now_ns()
             self._outbox += self._errors.due(now_ns, self._clock.now_ns())
             merged = self._merge.take(now_ns)
-            frames, self._outbox = self._outbox, []
+            notices, self._outbox = self._outbox, []
+            given = await self._pass(notices)
             if merged is not None:
-                frames += self._limit.take(merged)
                 self._room.set()
                 self._room = anyio.Event()
-            if frames:
-                await self._pass(frames)
-                if len(frames) < _FEW:
+                given = await self._pass(self._limit.take(merged)) or given
+            if given:
+                if merged is None or len(merged) < _FEW:
                     await anyio.sleep(_PAUSE_S)
             elif merged is None:
                 self._check_refusals()
                 if not self._request.follow and not len(self._merge):
                     break
                 await self._sleep()
-        await self._pass([*self._limit.rest(), *self._errors.flush(self._clock.now_ns())])
+        await self._pass(self._limit.rest())
+        await self._pass(self._errors.flush(self._clock.now_ns()))
 
     async def _sleep(self) -> None:
         """Until there is something to do."""
@@ -258,16 +258,19 @@ class FlowsCall:
             await self._wake.wait()
         self._wake = anyio.Event()
 
-    async def _pass(self, frames: list[bytes]) -> None:
-        """The client has these, or its side of the connection has."""
-        self._left_ns = self._clock.monotonic_ns()
-        try:
-            for start in range(0, len(frames), _WRITTEN):
-                await self._send(b"".join(frames[start : start + _WRITTEN]))
+    async def _pass(self, pieces: Iterable[bytes]) -> bool:
+        """The client has these, or its side of the connection has; whether there were any."""
+        given = False
+        for piece in pieces:
+            given = True
+            self._left_ns = self._clock.monotonic_ns()
+            try:
+                await self._send(piece)
                 await anyio.lowlevel.checkpoint()  # a write that need not wait would starve the others
-        finally:
-            self._away_ns += self._clock.monotonic_ns() - self._left_ns
-            self._left_ns = None
+            finally:
+                self._away_ns += self._clock.monotonic_ns() - self._left_ns
+                self._left_ns = None
+        return given
 
     def _check_refusals(self) -> None:
         """Raises GRPCError when there are peers, and none accepts the request: then it is the client who is wrong."""

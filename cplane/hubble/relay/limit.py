@@ -1,23 +1,24 @@
 """The first or the last so many flows of a merged answer. What is no flow does not count."""
 
 from collections import deque
+from collections.abc import Iterable
 from typing import Final, Protocol
 
 import numpy as np
 
-from cplane.hubble.relay.merge import Merged
+from cplane.hubble.relay.merge import TOGETHER, Merged
 
 HELD_MAX: Final = 64 << 20  # bytes of the last flows; what is beyond is given although it may be too much
 
 
 class Limit(Protocol):
-    """Takes what was merged and gives what the client gets of it."""
+    """Takes what was merged and gives what the client gets of it: whole messages, one or several in a piece."""
 
-    def take(self, merged: Merged) -> list[bytes]:
+    def take(self, merged: Merged) -> Iterable[bytes]:
         """What can be given now."""
         ...
 
-    def rest(self) -> list[bytes]:
+    def rest(self) -> Iterable[bytes]:
         """What is left to give when nothing more will come."""
         ...
 
@@ -32,13 +33,13 @@ class All:
 
     over: Final = False
 
-    def take(self, merged: Merged) -> list[bytes]:
+    def take(self, merged: Merged) -> Iterable[bytes]:
         """All of it."""
-        return merged.frames
+        return merged.pieces
 
-    def rest(self) -> list[bytes]:
+    def rest(self) -> Iterable[bytes]:
         """Nothing."""
-        return []
+        return ()
 
 
 class First:
@@ -53,21 +54,21 @@ class First:
         """Whether there were as many."""
         return not self._left
 
-    def take(self, merged: Merged) -> list[bytes]:
+    def take(self, merged: Merged) -> Iterable[bytes]:
         """As far as the flow that completes the number."""
         if self.over:
-            return []
+            return ()
         count = int(np.count_nonzero(merged.flows))
         if count < self._left:
             self._left -= count
-            return merged.frames
+            return merged.pieces
         last = int(np.flatnonzero(merged.flows)[self._left - 1])
         self._left = 0
-        return merged.frames[: last + 1]
+        return merged.first(last + 1).pieces
 
-    def rest(self) -> list[bytes]:
+    def rest(self) -> Iterable[bytes]:
         """Nothing."""
-        return []
+        return ()
 
 
 class Last:
@@ -86,10 +87,10 @@ class Last:
         self._flows = self._size = 0
         self._full = False
 
-    def take(self, merged: Merged) -> list[bytes]:
+    def take(self, merged: Merged) -> Iterable[bytes]:
         """What is no flow and older than those that are held; flows only when there is no room for them."""
         if self._full:  # an answer with a hole in it would be worse than one that is too long
-            return merged.frames
+            return merged.pieces
         for frame, flow in zip(merged.frames, merged.flows.tolist(), strict=True):
             self._held.append((frame, flow))
             self._flows += flow
@@ -103,12 +104,19 @@ class Last:
                 given.append(frame)
         if self._size > self._held_max:
             self._full = True
-            given += self.rest()
-        return given
+            given += self._left()
+        return _joined(given)
 
-    def rest(self) -> list[bytes]:
+    def rest(self) -> Iterable[bytes]:
         """What is held."""
+        return _joined(self._left())
+
+    def _left(self) -> list[bytes]:
         left = [frame for frame, _ in self._held]
         self._held.clear()
         self._flows = self._size = 0
         return left
+
+
+def _joined(frames: list[bytes]) -> list[bytes]:
+    return [b"".join(frames[at : at + TOGETHER]) for at in range(0, len(frames), TOGETHER)]

@@ -12,7 +12,7 @@ gets on, whatever the others do.
 """
 
 from collections import deque
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
@@ -24,8 +24,12 @@ from cplane.hubble.relay.scan import Batch
 _NS: Final = 1_000_000_000
 _MOMENT_NS: Final = 50_000_000
 _FOREVER: Final = (1 << 63) - 1
+TOGETHER: Final = 256  # messages in one piece
 _STARVING_FOLLOWER: Final = 10  # drain timeouts
 _STARVING_READER: Final = 60  # of the past, in which a source with more of it is legitimately behind the others
+
+
+_Places = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,10 +43,45 @@ class Waiting:
 
 
 class Merged(NamedTuple):
-    """Messages in order; `flows` says which of them are flows."""
+    """Messages in order; `flows` says which of them are flows.
 
-    frames: list[bytes]
+    Each is of one of `parts`, `which` says of which, and lies there from a place in `starts` to one in `stops`.
+    """
+
+    parts: list[bytes]
+    which: _Places
+    starts: _Places
+    stops: _Places
     flows: npt.NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        """How many they are."""
+        return len(self.flows)
+
+    def first(self, count: int) -> "Merged":
+        """The first `count` of them."""
+        return Merged(self.parts, self.which[:count], self.starts[:count], self.stops[:count], self.flows[:count])
+
+    @property
+    def frames(self) -> list[bytes]:
+        """One by one."""
+        return self._cut(self.which, self.starts, self.stops)
+
+    @property
+    def pieces(self) -> Iterator[bytes]:
+        """The same bytes, several messages in a piece. They are cut when it is asked for, so they stay in the cache."""
+        apart = (self.starts[1:] != self.stops[:-1]) | (self.which[1:] != self.which[:-1])
+        # messages that lie behind each other already are one
+        first, last = np.concatenate(((True,), apart)), np.concatenate((apart, (True,)))
+        which, starts, stops = self.which[first], self.starts[first], self.stops[last]
+        for at in range(0, len(which), TOGETHER):
+            some = slice(at, at + TOGETHER)
+            yield b"".join(self._cut(which[some], starts[some], stops[some]))
+
+    def _cut(self, which: _Places, starts: _Places, stops: _Places) -> list[bytes]:
+        parts = self.parts
+        places = zip(which.tolist(), starts.tolist(), stops.tolist(), strict=True)
+        return [parts[part][start:stop] for part, start, stop in places]
 
 
 @dataclass(slots=True)
@@ -74,7 +113,7 @@ class _Source:
         """The first batch has gone up to there."""
         self.count -= stop - self.at
         self.at = stop
-        if stop == len(self.batches[0].frames):
+        if stop == len(self.batches[0].times):
             self.size -= self.batches.popleft().size
             self.at = 0
 
@@ -152,7 +191,7 @@ class Merge:
         if not due:
             return None
         merged = _in_order([(one.batches[0], one.at, stop) for _, one, stop in due])
-        self._held -= len(merged.frames)
+        self._held -= len(merged)
         for source, one, stop in due:
             one.advance(stop)
             one.asked_ns = now_ns
@@ -199,13 +238,12 @@ class Merge:
 
 def _in_order(parts: list[tuple[Batch, int, int]]) -> Merged:
     """The parts (batch, start, stop), by time; what is of one time stays in the order of the parts."""
-    if len(parts) == 1:
-        batch, start, stop = parts[0]
-        return Merged(batch.frames[start:stop], batch.flows[start:stop])
-    frames: list[bytes] = []
-    for batch, start, stop in parts:
-        frames += batch.frames[start:stop]
-    times = np.concatenate([batch.times[start:stop] for batch, start, stop in parts])
+    which = np.repeat(np.arange(len(parts)), [stop - start for _, start, stop in parts])
+    starts = np.concatenate([batch.bounds[start:stop] for batch, start, stop in parts])
+    stops = np.concatenate([batch.bounds[start + 1 : stop + 1] for batch, start, stop in parts])
     flows = np.concatenate([batch.flows[start:stop] for batch, start, stop in parts])
-    order = times.argsort(kind="stable")
-    return Merged([frames[index] for index in order.tolist()], flows[order])
+    data = [batch.data for batch, _, _ in parts]
+    if len(parts) == 1:
+        return Merged(data, which, starts, stops, flows)
+    order = np.concatenate([batch.times[start:stop] for batch, start, stop in parts]).argsort(kind="stable")
+    return Merged(data, which[order], starts[order], stops[order], flows[order])

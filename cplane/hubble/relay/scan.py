@@ -4,6 +4,7 @@ A response is never decoded. Its outer fields are walked until both are known, f
 looks at one field of every message. What is built in an unusual way is walked alone, byte by byte.
 """
 
+from collections.abc import Sequence
 from itertools import pairwise
 from struct import Struct
 from typing import Final, NamedTuple
@@ -16,8 +17,8 @@ from cplane.pb.observer import observer_pb2
 
 MESSAGE_MAX: Final = 4 << 20  # bytes, which is what gRPC takes by default
 NO_TIME: Final = -1  # of a message that does not say when
-_HEADER: Final = Struct(">BL")
 HEADER: Final = 5  # bytes before a message: a compression flag, and the length
+_LENGTH: Final = Struct(">xL")
 
 _FIELDS: Final = observer_pb2.GetFlowsResponse.DESCRIPTOR.fields_by_name
 _TIME: Final = _FIELDS["time"].number
@@ -28,18 +29,20 @@ _VARINT, _FIXED64, _SIZED, _FIXED32 = 0, 1, 2, 5  # wire types
 _NS: Final = 1_000_000_000
 _SECONDS_MAX: Final = (1 << 63) // _NS - 1
 # a time whose numbers have five bytes each, and the tag of a flow; of the numbers counts only which byte is the last
-_BEGINNING: Final = np.frombuffer(
-    bytes((_TIME << 3 & 0x7F | 0x82, _TIME >> 4, 12, 0x08, *4 * (0x80,), 0, 0x10, *4 * (0x80,), 0, _FLOW << 3 | 2)),
-    np.uint8,
+_BEGINNING: Final = bytes(
+    (_TIME << 3 & 0x7F | 0x82, _TIME >> 4, 12, 8, *4 * (0x80,), 0, 16, *4 * (0x80,), 0, _FLOW << 3 | 2)
 )
-_FIXED_BITS: Final = np.array([*4 * (0xFF,), *5 * (0x80,), 0xFF, *5 * (0x80,), 0xFF], np.uint8)
-_WEIGHTS: Final = np.array([1 << 7 * byte for byte in range(5)], np.int64)
+_FIXED_BITS: Final = bytes((*4 * (0xFF,), *5 * (0x80,), 0xFF, *5 * (0x80,), 0xFF))
+_WORDS: Final = tuple(int.from_bytes(_BEGINNING[at : at + 8], "little") for at in (0, 8))
+_MASKS: Final = tuple(int.from_bytes(_FIXED_BITS[at : at + 8], "little") for at in (0, 8))
 _FEW: Final = 24  # messages that are walked faster one by one
 _ROUNDS: Final = 4  # fields that are looked at in common: a flow, a node's name, a time, and one more
 _PADDING: Final = bytes(16)  # so that looking ahead at the last message stays inside
 
 _Bytes = npt.NDArray[np.uint8]
 _Places = npt.NDArray[np.int64]
+_Words = npt.NDArray[np.uint64]
+_Truths = npt.NDArray[np.bool_]
 
 
 class Garbage(Corrupt):
@@ -55,12 +58,25 @@ class Garbage(Corrupt):
 
 
 class Batch(NamedTuple):
-    """Messages with their headers, in the order in which they came; `times` are UTC nanoseconds, or NO_TIME."""
+    """Messages with their headers, in the order in which they came; `times` are UTC nanoseconds, or NO_TIME.
 
-    frames: list[bytes]
+    They stay together in `data`, each between two of `bounds`: a message of its own would cost as much as all the rest.
+    """
+
+    data: bytes
+    bounds: npt.NDArray[np.int64]
     times: npt.NDArray[np.int64]
     flows: npt.NDArray[np.bool_]
-    size: int  # bytes
+
+    @property
+    def size(self) -> int:
+        """Bytes of the messages."""
+        return int(self.bounds[-1])
+
+    @property
+    def frames(self) -> list[bytes]:
+        """The messages."""
+        return [self.data[start:stop] for start, stop in pairwise(self.bounds.tolist())]
 
 
 class Cutter:
@@ -74,26 +90,13 @@ class Cutter:
         """The messages that are whole now; None: not one. Raises Garbage, once all that came before was given."""
         self._check()
         data = self._rest + data if self._rest else data
-        bounds = [0]
-        at, size, read_header = 0, len(data), _HEADER.unpack_from
-        while size - at >= HEADER:
-            compressed, length = read_header(data, at)
-            if compressed or length > MESSAGE_MAX:
-                too_long = f"a message of {length} bytes; {MESSAGE_MAX} is the most"
-                self._garbage = Garbage(
-                    "it is compressed, and nothing of the kind was asked for" if compressed else too_long
-                )
-                break
-            stop = at + HEADER + length
-            if stop > size:
-                break
-            at = stop
-            bounds.append(at)
-        self._rest = data[at:]
-        if not at:
+        bounds, self._garbage = _cut(data)
+        stop = int(bounds[-1])
+        self._rest = data[stop:]
+        if not stop:
             self._check()
             return None
-        return Batch([data[a:b] for a, b in pairwise(bounds)], *scan(data, bounds), at)
+        return Batch(data, bounds, *scan(data, bounds))
 
     def finish(self) -> None:
         """The peer has ended the stream. Raises Garbage."""
@@ -106,44 +109,82 @@ class Cutter:
             raise self._garbage
 
 
-def scan(data: bytes, bounds: list[int]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+def _cut(data: bytes) -> tuple[_Places, Garbage | None]:
+    """Where the whole messages at the beginning of `data` begin and end, and why what follows them is none."""
+    ends, at, last, length_at = [0], 0, len(data) - HEADER, _LENGTH.unpack_from
+    add = ends.append
+    while at <= last:
+        (length,) = length_at(data, at)
+        at += length + HEADER
+        add(at)
+    bounds = np.array(ends, np.int64)
+    heads, lengths = bounds[:-1], np.diff(bounds) - HEADER
+    wrong = (np.frombuffer(data, np.uint8)[heads] != 0) | (lengths > MESSAGE_MAX)
+    if wrong.any():
+        first = int(wrong.argmax())
+        compressed = "it is compressed, and nothing of the kind was asked for"
+        too_long = f"a message of {lengths[first]} bytes; {MESSAGE_MAX} is the most"
+        return bounds[: first + 1], Garbage(compressed if data[int(heads[first])] else too_long)
+    return (bounds[:-1] if at > len(data) else bounds), None
+
+
+def scan(data: bytes, bounds: _Places | Sequence[int]) -> tuple[npt.NDArray[np.int64], _Truths]:
     """Times, and which are flows, of the frames between the bounds."""
-    count = len(bounds) - 1
-    if count <= _FEW:
-        pairs = [scan_one(data, bounds[index] + HEADER, bounds[index + 1]) for index in range(count)]
-        return np.array([time for time, _ in pairs], np.int64), np.array([flow for _, flow in pairs], np.bool_)
-    edges = np.array(bounds, np.int64)
+    edges = np.asarray(bounds, np.int64)
     starts, stops = edges[:-1] + HEADER, edges[1:]
-    found = _usual(data, starts, stops)
-    if found is not None:
-        return found
-    padded = np.frombuffer(data[: bounds[-1]] + _PADDING, np.uint8)
-    places, flows, odd = _walk(padded, starts, stops)
-    times = _stamps(padded, places, odd)
-    for index in np.flatnonzero(odd).tolist():
-        times[index], flows[index] = scan_one(data, bounds[index] + HEADER, bounds[index + 1])
+    if len(starts) <= _FEW:
+        return _walk_alone(data, starts, stops)
+    times, flows = _usual(data, starts, stops)
+    others = np.flatnonzero(~flows)
+    if len(others):
+        walk = _walk_alone if len(others) <= _FEW else _walk_all
+        times[others], flows[others] = walk(data, starts[others], stops[others])
     return times, flows
 
 
-def _usual(data: bytes, starts: _Places, stops: _Places) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]] | None:
-    """Times and kinds when every message begins with a time of 12 bytes and goes on with a flow; else None.
+def _walk_alone(data: bytes, starts: _Places, stops: _Places) -> tuple[npt.NDArray[np.int64], _Truths]:
+    """Times and kinds, one after another."""
+    pairs = [scan_one(data, start, stop) for start, stop in zip(starts.tolist(), stops.tolist(), strict=True)]
+    return np.array([time for time, _ in pairs], np.int64), np.array([flow for _, flow in pairs], np.bool_)
 
-    That is what our own agents send, in all but the messages of losses.
+
+def _walk_all(data: bytes, starts: _Places, stops: _Places) -> tuple[npt.NDArray[np.int64], _Truths]:
+    """Times and kinds, of all at once as far as that is possible."""
+    padded = np.frombuffer(data + _PADDING, np.uint8)
+    places, flows, odd = _walk(padded, starts, stops)
+    times = _stamps(padded, places, odd)
+    rest = np.flatnonzero(odd)
+    times[rest], flows[rest] = _walk_alone(data, starts[rest], stops[rest])
+    return times, flows
+
+
+def _usual(data: bytes, starts: _Places, stops: _Places) -> tuple[npt.NDArray[np.int64], _Truths]:
+    """Which messages begin with a time of 12 bytes and go on with a flow, and these times.
+
+    That is what our own agents send, all but the messages of losses.
     """
     width = len(_BEGINNING)
-    if (stops - starts < width).any():
-        return None
-    # a row for every byte, none of which is copied
-    rows: _Bytes = np.ndarray((len(data) - width + 1, width), np.uint8, data, strides=(1, 1))
-    window = rows[starts]
-    if ((window & _FIXED_BITS) != _BEGINNING).any():
-        return None
-    low = (window & 0x7F).astype(np.int64)
-    seconds = low[:, 4:9] @ _WEIGHTS
-    nanos = low[:, 10:15] @ _WEIGHTS
-    if (seconds > _SECONDS_MAX).any() or (nanos >= _NS).any():
-        return None
-    return seconds * _NS + nanos, np.ones(len(starts), np.bool_)
+    usual = stops - starts >= width
+    if not usual.any():
+        return np.zeros(len(starts), np.int64), usual
+    # a word at every byte, none of which is copied; what is too short to be looked at is looked at elsewhere
+    words: _Words = np.ndarray(len(data) - 7, "<u8", data, strides=(1,))
+    places = np.where(usual, starts, starts[usual.argmax()])
+    first, second = words[places], words[places + 8]
+    usual &= ((first & _MASKS[0]) == _WORDS[0]) & ((second & _MASKS[1]) == _WORDS[1])
+    seconds = _number(first >> 32 | second << 32)
+    nanos = _number(second >> 16)
+    usual &= (seconds <= _SECONDS_MAX) & (nanos < _NS)
+    times: npt.NDArray[np.int64] = np.where(usual, seconds * _NS + nanos, 0).astype(np.int64)
+    return times, usual
+
+
+def _number(varint: _Words) -> _Words:
+    """Of the five lowest bytes, seven bits each."""
+    value = varint & np.uint64(0x7F)
+    for byte in range(1, 5):
+        value |= varint >> np.uint64(byte) & np.uint64(0x7F << 7 * byte)
+    return value
 
 
 def _walk(

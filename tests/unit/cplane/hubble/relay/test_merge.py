@@ -34,7 +34,9 @@ class Run:
         """All that may go now."""
         found = []
         while (merged := self.merge.take(self.now)) is not None:
-            found += [one.flow.uuid for one in parsed(merged.frames)]
+            frames = merged.frames
+            assert b"".join(merged.pieces) == b"".join(frames)
+            found += [one.flow.uuid for one in parsed(frames)]
         return found
 
 

@@ -1,5 +1,6 @@
 """The pure parts of a relay: limits, notices, pauses, the directory of peers, and answers of many nodes as one."""
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,7 +14,7 @@ from cplane.pb.observer import observer_pb2 as pb
 from cplane.pb.peer import peer_pb2
 from cplane.pb.relay import relay_pb2
 from cplane.transport.backoff import Backoff
-from tests.support.relay_frames import batch_of, flow_at, loss_at, parsed
+from tests.support.relay_frames import batch_of, cut, flow_at, loss_at, parsed
 
 kinds = st.lists(st.lists(st.booleans(), min_size=1, max_size=6), max_size=8)
 
@@ -22,16 +23,17 @@ def merged(flows: list[bool], start: int) -> Merged:
     """Flows and losses, numbered from `start`."""
     made = [flow_at(start + at) if flow else loss_at(start + at) for at, flow in enumerate(flows)]
     batch = batch_of(*made)
-    return Merged(batch.frames, batch.flows)
+    return Merged([batch.data], np.zeros(len(made), np.int64), batch.bounds[:-1], batch.bounds[1:], batch.flows)
 
 
 def through(limit: First | Last, parts: list[list[bool]]) -> list[tuple[int, bool]]:
     """(number, whether it is a flow) of what a limit gives of the parts."""
-    given_, start = [], 0
+    given_: list[bytes] = []
+    start = 0
     for part in parts:
         given_ += limit.take(merged(part, start))
         start += len(part)
-    return [(one.time.ToNanoseconds(), one.HasField("flow")) for one in parsed([*given_, *limit.rest()])]
+    return [(one.time.ToNanoseconds(), one.HasField("flow")) for one in parsed(cut(b"".join([*given_, *limit.rest()])))]
 
 
 def numbered(parts: list[list[bool]]) -> list[tuple[int, bool]]:
