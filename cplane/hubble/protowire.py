@@ -23,6 +23,8 @@ def varint(value: int) -> bytes:
         return _SHORT[value]
     if 1 << 14 <= value < 1 << 21:
         return bytes((value & 0x7F | 0x80, value >> 7 & 0x7F | 0x80, value >> 14))
+    if 1 << 21 <= value < 1 << 28:
+        return bytes((value & 0x7F | 0x80, value >> 7 & 0x7F | 0x80, value >> 14 & 0x7F | 0x80, value >> 21))
     return _varint(value)
 
 

@@ -4,7 +4,7 @@ A request is told when it comes, with the verdict; its answer when it has been s
 the proxy, and that answer was FORWARDED, as Hubble tells it.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Any, Final
 
@@ -30,9 +30,13 @@ _PROTOCOLS: Final = {
     _Entry.HTTP3: "HTTP/3",
 }
 _SECOND_NS: Final = 1_000_000_000
-_REQUEST, _RESPONSE, _FORWARDED = Phase.REQUEST, Phase.RESPONSE, Verdict.FORWARDED  # looking them up costs
+_REQUEST, _RESPONSE = Phase.REQUEST, Phase.RESPONSE  # looking them up costs
+_FORWARDED, _DROPPED = Verdict.FORWARDED, Verdict.DROPPED
 _KNOWN_MAX: Final = 16_384
 _KNOWN_BYTES: Final = 256  # of what is looked up; longer ones are read each time
+_SETS_MAX: Final = 4096
+_SET_BYTES: Final = 1024
+_http_of, _access_of = Http._make, Access._make  # half of what their constructors cost
 
 _NO_HEADER: Final = ("", "")
 _SECRETS: Final = frozenset(
@@ -50,16 +54,20 @@ def direction_of(log_name: str) -> Direction:
 
 
 class Reader:
-    """Reads messages (`cplane.xds.records`) of the log, and remembers headers: most are those of others before."""
+    """Reads messages (`cplane.xds.records`) of the log, and remembers headers: most are those of others before.
+
+    So are most of all the headers of a record together, where clients do not number their requests.
+    """
 
     def __init__(self) -> None:
         self._known: dict[bytes, tuple[str, str]] = {}
+        self._sets: dict[tuple[bytes, ...], tuple[tuple[str, str], ...]] = {}
 
     def accesses(self, message: Any, direction: Direction) -> list[Access]:  # noqa: ANN401  # has no type
         """The records of a message, in their order. `direction`: what the log's name, in the first message, says."""
         if message.HasField("http_logs"):
-            return [self._http(one, direction) for one in message.http_logs.log_entry]
-        return [_tcp(one.common_properties, direction) for one in message.tcp_logs.log_entry]
+            return [self._http(one, direction) for one in message.http_logs.log_entry[:]]
+        return [_tcp(one.common_properties, direction) for one in message.tcp_logs.log_entry[:]]
 
     def _http(self, entry: Any, direction: Direction) -> Access:  # noqa: ANN401  # has no type
         common, request = entry.common_properties, entry.request
@@ -74,29 +82,32 @@ class Reader:
             url = without_password(url)
         protocol = _PROTOCOLS.get(entry.protocol_version, "HTTP")
         if common.access_log_type == _START:
-            verdict = Verdict.FORWARDED if told.allowed else Verdict.DROPPED
-            payload = Http(method, url, protocol, 0, self._headers(request.request_headers))
-            return Access(time_ns, _REQUEST, direction, verdict, _TCP, client, server, payload, told.port, told.rules)
+            verdict = _FORWARDED if told.allowed else _DROPPED
+            payload = _http_of((method, url, protocol, 0, self._headers(request.request_headers)))
+            return _access_of(
+                (time_ns, _REQUEST, direction, verdict, _TCP, client, server, payload, told.port, told.rules, 0)
+            )
         response, took = entry.response, common.duration
         latency_ns = took.seconds * _SECOND_NS + took.nanos
-        payload = Http(method, url, protocol, _code(response.response_code), self._headers(response.response_headers))
-        return Access(
-            time_ns + latency_ns,
-            _RESPONSE,
-            direction,
-            _FORWARDED,
-            _TCP,
-            server,
-            client,
-            payload,
-            told.port,
-            told.rules,
-            latency_ns,
+        headers = self._headers(response.response_headers)
+        payload = _http_of((method, url, protocol, _code(response.response_code), headers))
+        at_ns, port, rules = time_ns + latency_ns, told.port, told.rules
+        return _access_of(
+            (at_ns, _RESPONSE, direction, _FORWARDED, _TCP, server, client, payload, port, rules, latency_ns)
         )
 
-    def _headers(self, entries: Iterable[bytes]) -> tuple[tuple[str, str], ...]:
-        known, learn = self._known, self._learn
-        return tuple([pair for one in entries if (pair := known.get(one) or learn(one)) is not _NO_HEADER])
+    def _headers(self, entries: Sequence[bytes]) -> tuple[tuple[str, str], ...]:
+        together = (*entries[:],)  # one by one they are told more slowly
+        found = self._sets.get(together)
+        if found is None:
+            known, learn = self._known, self._learn
+            pairs = [known.get(one) or learn(one) for one in together]
+            found = tuple([one for one in pairs if one is not _NO_HEADER])
+            if sum(map(len, together)) <= _SET_BYTES:
+                if len(self._sets) >= _SETS_MAX:
+                    self._sets.clear()
+                self._sets[together] = found
+        return found
 
     def _learn(self, entry: bytes) -> tuple[str, str]:
         """A header as it is told."""

@@ -6,7 +6,7 @@ have a largest length.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from operator import itemgetter
 from typing import Final
 
@@ -20,10 +20,16 @@ from cplane.pb.flow import flow_pb2
 TEXT_MAX: Final = 8192  # characters of one text; the rest is cut off
 HEADERS_MAX: Final = 128  # of one message, the first by name
 HEADERS_BYTES_MAX: Final = 32_768  # of all of them, encoded
-_SHORT_MAX: Final = 120  # characters of a header that is short
+RECORDS: Final[Mapping[type[Http | Dns | Kafka], str]] = {Http: "http", Dns: "dns", Kafka: "kafka"}
+"""The field of flow.Layer7 in which each is."""
+
+_KNOWN_MAX: Final = 16_384
+_SHORT_MAX: Final = 256  # characters of a header that is remembered
+_SETS_MAX: Final = 4096
+_SET_MAX: Final = 1024  # bytes of headers, encoded, that are remembered together
 _LIST_MAX: Final = 256  # addresses, names and types of a DNS answer
 _BYTES: Final = "latin-1"  # the encoding in which each character is a byte
-_SIZES: Final = tuple(varint(size).decode(_BYTES) for size in range(4 * TEXT_MAX))  # for most lengths
+_SIZES: Final = tuple(varint(size).decode(_BYTES) for size in range(4 * TEXT_MAX + 1))  # for most lengths
 _MS: Final = 1_000_000
 _U32: Final = (1 << 32) - 1
 _U64: Final = (1 << 64) - 1
@@ -32,6 +38,7 @@ _TRACE: Final = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}
 _NO_TRACE: Final = "0" * 32
 _PARENT: Final = "traceparent"
 _SOURCE: Final = "proxy"  # of all that is known of DNS
+_REQUEST, _RESPONSE = Phase.REQUEST, Phase.RESPONSE  # looking them up costs
 _BY_NAME: Final = itemgetter(0)
 
 
@@ -56,64 +63,77 @@ _ERROR, _VERSION, _CORRELATION = _tags(
 _API_KEY, _TOPIC = _tags(flow_pb2.Kafka.DESCRIPTOR, "api_key", "topic")
 (_CONTEXT_PARENT,) = _tags(flow_pb2.TraceContext.DESCRIPTOR, "parent")
 (_PARENT_ID,) = _tags(flow_pb2.TraceParent.DESCRIPTOR, "trace_id")
+_TYPES: Final = tuple(_TYPE + varint(phase).decode(_BYTES) if phase else "" for phase in Phase)
 
 
-def record_of(payload: Http | Dns | Kafka) -> str:
-    """The field of flow.Layer7 that it is in."""
-    match payload:
-        case Http():
-            return "http"
-        case Dns():
-            return "dns"
-        case Kafka():
-            return "kafka"
+class Encoder:
+    """Encodes what proxies saw, and remembers headers, alone and together: most are those of others before."""
 
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, str], str] = {}
+        self._sets: dict[tuple[tuple[str, str], ...], tuple[str, bool]] = {}
 
-def encoded(access: Access) -> bytes:
-    """The part of the flow, as Hubble fills it: what only answers have is left out of requests."""
-    payload, phase = access.payload, access.phase
-    latency_ns = max(access.latency_ns, 0)
-    answered, trace = phase is Phase.RESPONSE, ""
-    match payload:
-        case Http():
-            record, summary = _http(payload, latency_ns, answered=answered)
-            trace = _trace_of(payload.headers)
-        case Dns():
+    def encoded(self, access: Access) -> bytes:
+        """The part of the flow, as Hubble fills it: what only answers have is left out of requests."""
+        _, phase, _, _, _, _, _, payload, _, _, latency_ns = access  # which costs less than two names
+        latency_ns = max(latency_ns, 0)
+        answered, trace = phase is _RESPONSE, ""
+        if isinstance(payload, Http):
+            record, summary, trace = self._http(payload, latency_ns, answered=answered)
+        elif isinstance(payload, Dns):
             record, summary = _dns(payload, answered=answered)
-        case Kafka():
+        else:
             record, summary = _kafka(payload, answered=answered)
-    layer = f"{_number(_TYPE, phase)}{_number(_LATENCY, latency_ns)}{record}"
-    told = _field(_FLOW_SUMMARY, summary) if answered or phase is Phase.REQUEST else ""
-    return f"{_FLOW_L7}{_sized(layer)}{trace}{told}".encode(_BYTES)
+        layer = f"{_TYPES[phase]}{_number(_LATENCY, latency_ns)}{record}" if latency_ns else _TYPES[phase] + record
+        told = _field(_FLOW_SUMMARY, summary) if answered or phase is _REQUEST else ""
+        return f"{_FLOW_L7}{_sized(layer)}{trace}{told}".encode(_BYTES)
 
+    def _http(self, http: Http, latency_ns: int, *, answered: bool) -> tuple[str, str, str]:
+        """Record, summary and trace."""
+        method, url, protocol, code, headers = http
+        if not (method and url and protocol and (line := method + url + protocol).isascii() and len(line) <= TEXT_MAX):
+            method, url, protocol = _text(method), _text(url), _text(protocol)
+            named = f"{_field(_METHOD, method)}{_field(_URL, url)}{_field(_PROTOCOL, protocol)}"
+        else:  # the same in one step, as most are like this
+            before, path, after = _SIZES[len(method)], _SIZES[len(url)], _SIZES[len(protocol)]
+            named = f"{_METHOD}{before}{method}{_URL}{path}{url}{_PROTOCOL}{after}{protocol}"
+        trace = ""
+        if headers:
+            told, traced = self._headers(headers)
+            named += told
+            trace = _trace_of(headers) if traced else ""
+        if not answered:
+            return f"{_L7_HTTP}{_sized(named)}", f"{protocol} {method} {url}", trace
+        code &= _U32
+        summary = f"{protocol} {code} {latency_ns // _MS}ms ({method} {url})"
+        return f"{_L7_HTTP}{_sized(_number(_CODE, code) + named)}", summary, trace
 
-def _http(http: Http, latency_ns: int, *, answered: bool) -> tuple[str, str]:
-    method, url, protocol = _text(http.method), _text(http.url), _text(http.protocol)
-    headers = _headers(http.headers)
-    named = f"{_field(_METHOD, method)}{_field(_URL, url)}{_field(_PROTOCOL, protocol)}{headers}"
-    if not answered:
-        return f"{_L7_HTTP}{_sized(named)}", f"{protocol} {method} {url}"
-    code = http.code & _U32
-    summary = f"{protocol} {code} {latency_ns // _MS}ms ({method} {url})"
-    return f"{_L7_HTTP}{_sized(_number(_CODE, code) + named)}", summary
+    def _headers(self, headers: tuple[tuple[str, str], ...]) -> tuple[str, bool]:
+        """By name, those of one name as they came; and whether one may be of a trace."""
+        told = self._sets.get(headers)
+        if told is None:
+            known, learn = self._known, self._learn
+            found = [known.get(one) or learn(one) for one in sorted(headers, key=_BY_NAME)[:HEADERS_MAX]]
+            whole = "".join(found)
+            traced = len(headers) > HEADERS_MAX or _PARENT in whole.lower()
+            while len(whole) > HEADERS_BYTES_MAX:
+                found.pop()
+                whole = "".join(found)
+            told = whole, traced
+            if len(headers) <= HEADERS_MAX and len(whole) <= _SET_MAX:
+                if len(self._sets) >= _SETS_MAX:
+                    self._sets.clear()
+                self._sets[headers] = told
+        return told
 
-
-def _headers(headers: Iterable[tuple[str, str]]) -> str:
-    """By name, those of one name as they came."""
-    found = [_header(key, value) for key, value in sorted(headers, key=_BY_NAME)[:HEADERS_MAX]]
-    whole = "".join(found)
-    while len(whole) > HEADERS_BYTES_MAX:
-        found.pop()
-        whole = "".join(found)
-    return whole
-
-
-def _header(key: str, value: str) -> str:
-    name, text = len(key), len(value)
-    if name + text <= _SHORT_MAX and name and text and key.isascii() and value.isascii():
-        sizes = _SIZES  # the same as below in one step, as most are like this
-        return f"{_HEADER}{sizes[name + text + 4]}{_HEADER_KEY}{sizes[name]}{key}{_HEADER_VALUE}{sizes[text]}{value}"
-    return f"{_HEADER}{_sized(_field(_HEADER_KEY, _text(key)) + _field(_HEADER_VALUE, _text(value)))}"
+    def _learn(self, header: tuple[str, str]) -> str:
+        key, value = header
+        found = f"{_HEADER}{_sized(_field(_HEADER_KEY, _text(key)) + _field(_HEADER_VALUE, _text(value)))}"
+        if len(key) + len(value) <= _SHORT_MAX:
+            if len(self._known) >= _KNOWN_MAX:
+                self._known.clear()
+            self._known[header] = found
+        return found
 
 
 def _dns(dns: Dns, *, answered: bool) -> tuple[str, str]:

@@ -1,22 +1,24 @@
 """What proxies saw to rows of the flow ring, a batch at a time."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from ipaddress import ip_address
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeVar
 
 import numpy as np
 
 from cplane.domain.access import Access, Dns, Http, Kafka, Phase
 from cplane.domain.policy.rule import PolicyRef
 from cplane.domain.redaction import NO_REDACTION, Redaction, redact
-from cplane.domain.verdict import Direction
+from cplane.domain.verdict import Direction, Verdict
 from cplane.hubble.detail import ACCESS, Detail, Request
 from cplane.hubble.parser.ends import Around, EndResolver, Ends
 from cplane.hubble.parser.getters import Getters
-from cplane.hubble.parser.payload import encoded, record_of
+from cplane.hubble.parser.payload import RECORDS, Encoder
 from cplane.hubble.payloads import BASE_BITS
 from cplane.hubble.ring import COLUMNS, Array, LossSource, Reply
 from cplane.hubble.store import FlowStore
+
+H = TypeVar("H", bound=Hashable)
 
 _KNOWN_MAX: Final = 1 << 16  # addresses and policies remembered; all are forgotten beyond that
 _DIRECTIONS: Final = {Direction.INGRESS: 1, Direction.EGRESS: 2}  # flow.TrafficDirection
@@ -61,9 +63,10 @@ class AccessParser:
         self._store, self._getters = store, getters
         self._position, self._now_ns, self._redaction = position, now_ns, redaction
         self._ends = EndResolver(store, getters)
+        self._encoder = Encoder()
         self._places: dict[str, _Place | None] = {}
         self._policies: dict[tuple[PolicyRef, ...], int] = {}
-        self._details: dict[tuple[int, Phase, type], int] = {}  # a few for each 4 GiB of payloads
+        self._details: dict[tuple[int, Phase, type[Http | Dns | Kafka]], int] = {}  # a few for each 4 GiB of payloads
         self._revision: int | None = None
         self._generation = store.generation
         self._seen_ns = 0  # when flows were told last
@@ -76,27 +79,30 @@ class AccessParser:
             self._store.ring.add_loss(LossSource.QUEUE, lost, self._seen_ns or now, now)
         self._seen_ns = now
         self._forget_old()
-        sound = self._sound(records)
-        if sound:
-            self._take(sound)
-        if sound or lost:
+        private = not self._redaction.is_nothing
+        columns = self._sound([redact(one, self._redaction) for one in records] if private else records)
+        if columns is not None:
+            self._take(columns)
+        if columns is not None or lost:
             self._store.changed.notify()
 
-    def _sound(self, records: Sequence[Access]) -> Sequence[Access]:
-        """Those with two addresses, of which it is known who is there, and with ports."""
-        places = self._places
-        addresses = {one.source.ip for one in records} | {one.destination.ip for one in records}
+    def _sound(self, records: Sequence[Access]) -> "_Columns | None":
+        """Records with two addresses, of which it is known who is there, and with ports; None: there are none."""
+        if not records:
+            return None
+        columns, places = _columns_of(records), self._places
+        addresses = {*columns.addresses}
         for text in addresses - places.keys():
             places[text] = self._find(text)
-        if all(map(_is_sound, records)) and all(places[text] is not None for text in addresses):
-            return records
+        if columns.fit and all(places[text] is not None for text in addresses):
+            return columns
         sound = [
             one
             for one in records
             if _is_sound(one) and places[one.source.ip] is not None and places[one.destination.ip] is not None
         ]
         self.malformed += len(records) - len(sound)
-        return sound
+        return _columns_of(sound) if sound else None
 
     def _forget_old(self) -> None:
         self._store.collect()
@@ -111,33 +117,27 @@ class AccessParser:
             self._places.clear()
             self._policies.clear()
 
-    def _take(self, records: Sequence[Access]) -> None:
-        count, store = len(records), self._store
-        payloads = [encoded(redact(one, self._redaction)) for one in records]
-        places = store.payloads.append(payloads)
-        times, phases, directions, verdicts, protocols, sources, targets, asked, proxy_ports, rules, _ = zip(
-            *records, strict=True
-        )
-        (source_ips, source_ports), (target_ips, target_ports) = (
-            zip(*ends, strict=True) for ends in (sources, targets)
-        )
+    def _take(self, columns: "_Columns") -> None:
+        count, store = len(columns.records), self._store
+        places = np.array(store.payloads.append([*map(self._encoder.encoded, columns.records)]), np.uint64)
+        bases = (places & ~np.uint64(_LOW)).tolist()
+        details = [*zip(bases, columns.phases, map(type, columns.payloads), strict=True)]
         batch: dict[str, Array] = {
-            "time_ns": np.array(times, np.int64).clip(0).astype(np.uint64),
+            "time_ns": np.array(columns.times, np.int64).clip(0).astype(np.uint64),
             "origin": np.full(count, self._position(), COLUMNS["origin"]),
-            "cookie": (np.array(places, np.uint64) & np.uint64(_LOW)).astype(np.uint32),
-            "sport": np.array(source_ports, np.uint16),
-            "dport": np.array(target_ports, np.uint16),
-            "proxy_port": np.array(proxy_ports, np.uint16),
+            "cookie": (places & np.uint64(_LOW)).astype(np.uint32),
+            "sport": np.array(columns.ports[:count], np.uint16),
+            "dport": np.array(columns.ports[count:], np.uint16),
+            "proxy_port": np.array(columns.proxy_ports, np.uint16),
             "type": np.full(count, ACCESS, COLUMNS["type"]),
-            "verdict": _column("verdict", verdicts, count),
-            "direction": _column("direction", map(_DIRECTIONS.__getitem__, directions), count),
-            "reply": _column("reply", map(_REPLIES.__getitem__, phases), count),
-            "protocol": np.array(protocols, np.uint8),
-            "detail": _column("detail", map(self._detail, phases, asked, places), count),
-            "attribution": _column("attribution", map(self._attribution, rules), count),
+            "verdict": _column("verdict", columns.verdicts, int),
+            "direction": _column("direction", columns.directions, _DIRECTIONS.__getitem__),
+            "reply": _column("reply", columns.phases, _REPLIES.__getitem__),
+            "protocol": np.array(columns.protocols, np.uint8),
+            "detail": _column("detail", details, self._detail),
+            "attribution": _column("attribution", columns.rules, self._attribution),
         }
-        who = self._places
-        ends = _ends_of([who[text] for text in (*source_ips, *target_ips)])
+        ends = self._ends_at(columns.addresses)
         for name, column in (("hi", ends.hi), ("lo", ends.lo), ("identity", ends.identity)):
             batch[f"src_{name}"], batch[f"dst_{name}"] = column[:count], column[count:]
         batch["ip_version"] = ends.ip_version[:count]
@@ -171,11 +171,22 @@ class AccessParser:
             whole & (1 << 64) - 1,
         )
 
-    def _detail(self, phase: Phase, payload: Http | Dns | Kafka, place: int) -> int:
-        kind = (place >> BASE_BITS, phase, type(payload))
+    def _ends_at(self, addresses: Sequence[str]) -> Ends:
+        """Who is at these addresses, all of which are known."""
+        different = {text: number for number, text in enumerate(dict.fromkeys(addresses))}
+        numbers = np.fromiter(map(different.__getitem__, addresses), np.intp, len(addresses))
+        known = [one for text in different if (one := self._places[text]) is not None]
+        kinds = (np.uint16, np.uint32, np.uint8, np.uint64, np.uint64)
+        lxc, identity, ip_version, hi, lo = (
+            np.array(column, kind)[numbers] for column, kind in zip(zip(*known, strict=True), kinds, strict=True)
+        )
+        return Ends(lxc, identity, ip_version, hi, lo)
+
+    def _detail(self, kind: tuple[int, Phase, type[Http | Dns | Kafka]]) -> int:
         number = self._details.get(kind)
         if number is None:
-            detail = Detail(request=Request(place & ~_LOW, int(phase), record_of(payload)))
+            base, phase, payload = kind
+            detail = Detail(request=Request(base, int(phase), RECORDS[payload]))
             number = self._details[kind] = self._store.details.number(detail)
         return number
 
@@ -188,15 +199,42 @@ class AccessParser:
         return number
 
 
-def _ends_of(places: Sequence[_Place | None]) -> Ends:
-    """Of places that are all there."""
-    lxc, identity, ip_version, hi, lo = zip(*places, strict=True)
-    return Ends(
-        np.array(lxc, np.uint16),
-        np.array(identity, np.uint32),
-        np.array(ip_version, np.uint8),
-        np.array(hi, np.uint64),
-        np.array(lo, np.uint64),
+class _Columns(NamedTuple):
+    """Records by their fields; `addresses` and `ports` are those of all sources, and then of all destinations."""
+
+    records: Sequence[Access]
+    times: Sequence[int]
+    phases: Sequence[Phase]
+    directions: Sequence[Direction]
+    verdicts: Sequence[Verdict]
+    protocols: Sequence[int]
+    addresses: Sequence[str]
+    ports: Sequence[int]
+    payloads: Sequence[Http | Dns | Kafka]
+    proxy_ports: Sequence[int]
+    rules: Sequence[tuple[PolicyRef, ...]]
+
+    @property
+    def fit(self) -> bool:
+        """Whether all numbers fit into the columns."""
+        times, protocols = self.times, self.protocols
+        return (
+            min(*self.ports, *self.proxy_ports) >= 0
+            and max(*self.ports, *self.proxy_ports) <= _PORT_MAX
+            and min(protocols) >= 0
+            and max(protocols) <= _BYTE_MAX
+            and min(times) >= -_TIME_MAX
+            and max(times) <= _TIME_MAX
+        )
+
+
+def _columns_of(records: Sequence[Access]) -> _Columns:
+    times, phases, directions, verdicts, protocols, sources, targets, payloads, proxy_ports, rules, _ = zip(
+        *records, strict=True
+    )
+    addresses, ports = zip(*sources, *targets, strict=True)
+    return _Columns(
+        records, times, phases, directions, verdicts, protocols, addresses, ports, payloads, proxy_ports, rules
     )
 
 
@@ -211,5 +249,7 @@ def _is_sound(record: Access) -> bool:
     )
 
 
-def _column(name: str, values: Iterable[int], count: int) -> Array:
-    return np.fromiter(values, COLUMNS[name], count)
+def _column(name: str, values: Sequence[H], number: Callable[[H], int]) -> Array:
+    """The column of what is numbered, each value once."""
+    numbers = {one: number(one) for one in {*values}}
+    return np.fromiter(map(numbers.__getitem__, values), COLUMNS[name], len(values))

@@ -9,7 +9,7 @@ from cplane.domain.redaction import REDACTED, Redaction
 from cplane.domain.verdict import Direction, Verdict
 from cplane.hubble.endpoint import Service
 from cplane.hubble.flow import FlowBuilder
-from cplane.hubble.parser.payload import HEADERS_MAX, TEXT_MAX, encoded
+from cplane.hubble.parser.payload import HEADERS_MAX, TEXT_MAX, Encoder
 from cplane.hubble.parser.threefour import Parser
 from cplane.hubble.payloads import PayloadRing
 from cplane.hubble.ring import LossSource
@@ -140,11 +140,21 @@ def test_a_trace_is_named() -> None:
     assert not flow_of(access(GET._replace(headers=(("traceparent", "x"),)))).HasField("trace_context")
 
 
+def test_headers_that_are_remembered_do_not_grow_without_end() -> None:
+    encoder = Encoder()
+    for number in range(20_000):
+        encoder.encoded(access(GET._replace(headers=(("x-request-id", str(number)), ("x", "y" * 300)))))
+    assert len(encoder._known) <= 16_384
+    assert len(encoder._sets) <= 4096
+    assert not any(value for _, value in encoder._known if len(value) > 256)
+
+
 @settings(max_examples=examples(100), deadline=None)
 @given(seen=accesses())
 def test_what_is_put_together_by_hand_is_what_the_library_makes(seen: list[Access]) -> None:
-    for record in seen:
-        flow = flow_pb2.Flow.FromString(encoded(record))
+    encoder = Encoder()
+    for record in [*seen, *seen]:  # the second time its headers are known
+        flow = flow_pb2.Flow.FromString(encoder.encoded(record))
         assert flow.l7.type == record.phase
         assert flow.l7.latency_ns == max(record.latency_ns, 0)
         assert flow == flow_pb2.Flow(l7=_layer(record), Summary=flow.Summary, trace_context=_context(flow))

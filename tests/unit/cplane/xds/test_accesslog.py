@@ -58,6 +58,19 @@ def entry(name: str, kind: int, **request: object) -> Entry:
 START, END = accesslog_pb2.DownstreamStart, accesslog_pb2.DownstreamEnd
 
 
+def test_headers_that_are_known_are_told_as_before_and_do_not_grow_without_end():
+    reader = Reader()
+    for number in range(10_000):
+        headers = {"x-token": f"{number // 2}", "cookie": "secret"}
+        message = als_pb2.StreamAccessLogsMessage(
+            http_logs={"log_entry": [entry(ALLOWED, START, request_headers=headers)]}
+        )
+        (one,) = reader.accesses(Records.FromString(message.SerializeToString()), Direction.INGRESS)
+        assert dict(one.payload.headers) == {"x-token": f"{number // 2}", "cookie": REDACTED}
+    assert len(reader._sets) <= 4096
+    assert len(reader._known) <= 16_384
+
+
 def test_a_request_is_told_with_its_verdict_and_policy():
     (one,) = read(entry(ALLOWED, START, request_headers={"cookie": "s", "x-token": "1"}))
     assert one.payload.headers == (("cookie", REDACTED), ("x-token", "1")) or set(one.payload.headers) == {
