@@ -90,7 +90,7 @@ def _until_connected(folder: Path) -> None:
         time.sleep(0.1)
         try:
             counted = count_stream(folder / "relay.sock", "/observer.Observer/ServerStatus", b"")
-        except OSError:  # it does not listen yet
+        except WrongError:  # it does not listen yet
             continue
         if pb.ServerStatusResponse.FromString(counted.samples[0]).num_connected_nodes.value == _PEERS:
             return

@@ -21,6 +21,7 @@ from cplane.hubble.parser.threefour import Parser
 from cplane.hubble.peer import Peer, Peers, PeerService
 from cplane.hubble.store import FlowStore
 from cplane.pb.observer import observer_pb2 as pb
+from cplane.transport.pour import pour
 from tests.support.flows import SEED, START_NS, World, records
 from tests.support.serving import served
 
@@ -50,7 +51,7 @@ class Sender:
         await stream.recv_message()
         await stream.send_initial_metadata()
         for part in self._parts:
-            await stream._stream.send_data(part)  # noqa: SLF001  # many messages at a time
+            await pour(stream, part)  # as our agent sends them
             await anyio.lowlevel.checkpoint()
 
     async def _status(self, stream: "Stream[pb.ServerStatusRequest, pb.ServerStatusResponse]") -> None:

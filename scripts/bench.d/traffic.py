@@ -44,7 +44,7 @@ class Traffic:
         self._cpu = max(os.sched_getaffinity(0))
         flags = ("-O2", "-Wall", "-Wextra", "-Werror", "-std=gnu11")
         done = subprocess.run(
-            [_compiler(), *flags, str(_SOURCE), "-o", str(self._program)], capture_output=True, text=True, check=False
+            [compiler(), *flags, str(_SOURCE), "-o", str(self._program)], capture_output=True, text=True, check=False
         )
         if done.returncode:
             raise WrongError(f"{_SOURCE.name} does not compile:\n{done.stderr}")
@@ -123,7 +123,8 @@ class Prober:
                 pipe.close()
 
 
-def _compiler() -> str:
+def compiler() -> str:
+    """A compiler of C. Raises WrongError."""
     for name in ("clang-16", "clang"):
         if path := shutil.which(name):
             return path
