@@ -23,26 +23,27 @@ async def batches(stream: Stream[Any, Any]) -> AsyncIterator[list[bytes]]:  # An
     no series of messages, and what grpclib raises when the connection breaks.
     """
     rest = b""
-    async for data in chunks(stream):
-        messages, rest = _cut(rest + data if rest else data)
+    async for parts in chunks(stream):
+        messages, rest = _cut(b"".join((rest, *parts)))
         if messages:
             yield messages
     if rest:
         raise GRPCError(Status.INTERNAL, "the stream ends in the middle of a message")
 
 
-async def chunks(stream: Stream[Any, Any]) -> AsyncGenerator[bytes, None]:  # Any: as above
-    """The bytes of the stream, headers of messages and all, in pieces that are never empty and end anywhere.
+async def chunks(stream: Stream[Any, Any]) -> AsyncGenerator[list[bytes], None]:  # Any: as above
+    """The bytes of the stream, headers of messages and all, in parts that end anywhere; all that have come at a time.
 
-    As `batches` for the rest; what the pieces hold is not looked at.
+    As `batches` for the rest; what the parts hold is not looked at, and they are not put together, which who cuts them
+    does in one go with what was left over.
     """
     if stream.initial_metadata is None:
         await stream.recv_initial_metadata()
-    while data := await _arrived(stream):
-        yield data
+    while parts := await _arrived(stream):
+        yield parts
 
 
-async def _arrived(stream: Stream[Any, Any]) -> bytes:
+async def _arrived(stream: Stream[Any, Any]) -> list[bytes]:
     """Everything that has come and was not taken yet, up to BATCH_BYTES; waits for the first byte. Empty: the end."""
     buffer = stream._stream.buffer  # noqa: SLF001  # grpclib reads message by message only
     arrived = buffer._unacked  # noqa: SLF001
@@ -52,12 +53,12 @@ async def _arrived(stream: Stream[Any, Any]) -> bytes:
         while size < BATCH_BYTES:
             if arrived.empty() and (size or buffer._eof):  # noqa: SLF001
                 break
-            frame = await arrived.get()
+            frame = arrived.get_nowait() if arrived.qsize() else await arrived.get()
             taken.append(frame.data)
             size += frame.data_size
             acknowledged += frame.ack_size
         buffer._ack_callback(acknowledged)  # noqa: SLF001  # the server may send that much more
-    return b"".join(taken)
+    return taken if size else []
 
 
 def _cut(data: bytes) -> tuple[list[bytes], bytes]:

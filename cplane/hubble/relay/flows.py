@@ -192,9 +192,9 @@ class FlowsCall:
         )
         async with call as stream:
             await stream.send_message(self._request_to(member), end=True)
-            async with aclosing(chunks(stream)) as pieces:
-                while data := await self._next(pieces.__anext__):
-                    batch = cutter.feed(data)
+            async with aclosing(chunks(stream)) as arriving:
+                while parts := await self._next(arriving.__anext__):
+                    batch = cutter.feed(*parts)
                     if batch is not None:
                         merge.push(name, batch, self._now_ns(), self._clock.now_ns())
                         member.newest_ns = merge.newest_ns(name)
@@ -204,7 +204,7 @@ class FlowsCall:
                         await self._room.wait()
             cutter.finish()
 
-    async def _next(self, read: Callable[[], Awaitable[bytes]]) -> bytes:
+    async def _next(self, read: Callable[[], Awaitable[list[bytes]]]) -> list[bytes]:
         """More of a stream; nothing at its end. Raises TimeoutError where something of the past must come."""
         try:
             if self._request.follow:
@@ -212,7 +212,7 @@ class FlowsCall:
             with anyio.fail_after(self._patience.silent_s):
                 return await read()
         except StopAsyncIteration:
-            return b""
+            return []
         except TimeoutError:
             raise TimeoutError(f"it gave nothing for {self._patience.silent_s:g} s") from None
 

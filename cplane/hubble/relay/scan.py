@@ -86,10 +86,10 @@ class Cutter:
         self._rest = b""
         self._garbage: Garbage | None = None
 
-    def feed(self, data: bytes) -> Batch | None:
+    def feed(self, *parts: bytes) -> Batch | None:
         """The messages that are whole now; None: not one. Raises Garbage, once all that came before was given."""
         self._check()
-        data = self._rest + data if self._rest else data
+        data = b"".join((self._rest, *parts))
         bounds, self._garbage = _cut(data)
         stop = int(bounds[-1])
         self._rest = data[stop:]
