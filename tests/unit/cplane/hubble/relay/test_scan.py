@@ -82,6 +82,33 @@ def test_our_own_observers_messages_are_read(count: int) -> None:
     assert batch.flows.all()
 
 
+@pytest.mark.parametrize("others", [1, 20, 300])
+def test_messages_of_other_makers_among_ours_are_read_too(others: int) -> None:
+    store = store_of(records(*({"dport": port, "time_ns": port} for port in range(200))))
+    ours = Cutter().feed(Encoder(store).encode(store.ring.span(0, 200), np.arange(200)))
+    assert ours is not None
+    strange = [framed(flow_at(number * NS, "x" * number), loss_at(number * NS)) for number in range(others)]
+    strange += [frame(b""), frame(b"\xca\x3e"), framed(pb.GetFlowsResponse(node_name="n"))]
+    mixed = [*ours.frames, *strange]
+    np.random.default_rng(others).shuffle(mixed)
+    whole = b"".join(mixed)
+    batch = Cutter().feed(whole[:77], whole[77:])
+    assert batch is not None
+    assert b"".join(batch.frames) == whole
+    sound = [(frame_, pair) for frame_, pair in zip(batch.frames, read(batch), strict=True) if len(frame_) > 7]
+    assert [pair for _, pair in sound] == [expected(pb.GetFlowsResponse.FromString(one[5:])) for one, _ in sound]
+
+
+def test_what_follows_garbage_is_not_given() -> None:
+    whole = framed(*(flow_at(number) for number in range(40)))
+    cutter = Cutter()
+    batch = cutter.feed(whole, b"\1\0\0\0\1x", whole)
+    assert batch is not None
+    assert b"".join(batch.frames) == whole
+    with pytest.raises(Garbage, match="compressed"):
+        cutter.feed(whole)
+
+
 def test_what_is_no_flow_is_told_apart() -> None:
     assert batch_of(flow_at(5 * NS), loss_at(6 * NS)).flows.tolist() == [True, False]
 
