@@ -98,18 +98,24 @@ static void refill(void) {
     taken = 0;
 }
 
-static void begin(const char *path, int seconds) {
+static size_t read_all(uint8_t *into, size_t room) {
+    size_t has = 0;
+    for (ssize_t got; (got = read(STDIN_FILENO, into + has, room - has)) > 0;)
+        has += (size_t)got;
+    if (has == room)
+        fail("a request is too long");
+    return has;
+}
+
+static void begin(const char *path, int seconds, const uint8_t *said, size_t length) {
     struct sockaddr_un to = {.sun_family = AF_UNIX};
     struct timeval patience = {.tv_sec = seconds};
-    uint8_t buffer[4096];
-    ssize_t got;
     end = socket(AF_UNIX, SOCK_STREAM, 0);
     setsockopt(end, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
     strncpy(to.sun_path, path, sizeof to.sun_path - 1);
     if (connect(end, (struct sockaddr *)&to, sizeof to))
         fail("nobody listens");
-    while ((got = read(STDIN_FILENO, buffer, sizeof buffer)) > 0)
-        send_all(buffer, (size_t)got);
+    send_all(said, length);
 }
 
 // One whole frame that is not content; whether the stream is over.
@@ -170,8 +176,10 @@ int main(int argc, char **argv) {
     struct timespec from, to;
     if (argc != 3 || !(parts = open_memstream(&told, &told_size)))
         fail("usage: counting SOCKET SECONDS");
-    begin(argv[1], atoi(argv[2]));
+    static uint8_t said[1 << 16];
+    size_t length = read_all(said, sizeof said);
     clock_gettime(CLOCK_MONOTONIC, &from);
+    begin(argv[1], atoi(argv[2]), said, length);
     take();
     clock_gettime(CLOCK_MONOTONIC, &to);
     if (head_has)

@@ -12,7 +12,7 @@ import numpy as np
 from cplane.hubble.filters import application, network, workload
 from cplane.hubble.filters.cel import FIELD as CEL
 from cplane.hubble.filters.cel import ROWS, Expressions
-from cplane.hubble.filters.predicate import BadFilter, Mask, Predicate, all_of, any_of
+from cplane.hubble.filters.predicate import CHEAP_FEW, BadFilter, Mask, Predicate, all_of, any_of
 from cplane.hubble.ring import Span
 from cplane.hubble.store import FlowStore
 from cplane.pb.flow import flow_pb2
@@ -65,9 +65,11 @@ def compile_filters(
 def _compile(wanted: flow_pb2.FlowFilter, store: FlowStore, *, trusted: bool) -> Predicate:
     """A filter without fields selects every flow. Expressions see only what the other fields let through."""
     names = [field.name for field, _ in wanted.ListFields() if field.name != EXPERIMENTAL]
-    names.sort(key=lambda name: name not in network.FIELDS)  # what compares numbers leaves fewer rows to the others
-    fields = [FIELDS[name](wanted, store) for name in names]
-    let_through, texts = all_of(fields), wanted.experimental.cel_expression
+    # what compares numbers leaves fewer rows to the others
+    numbers = [FIELDS[name](wanted, store) for name in names if name in network.FIELDS]
+    others = [FIELDS[name](wanted, store) for name in names if name not in network.FIELDS]
+    let_through = all_of([all_of(numbers, CHEAP_FEW), *others] if numbers else others)
+    texts = wanted.experimental.cel_expression
     if not texts:
         return let_through
     expressions = Expressions(texts, store, trusted=trusted)

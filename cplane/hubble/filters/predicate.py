@@ -25,6 +25,7 @@ QUIET.log_errors = False
 _NUMBERS: Final = 1 << 16  # of what `member` knows
 _COMPARED: Final = 8  # to compare with so many values takes no longer than to look each row up
 _FEW: Final = 8  # of so many rows one is left: then looking at those alone is faster
+CHEAP_FEW: Final = 32  # ... where a number of each row is compared, which is faster than to pick some
 Predicate = Callable[[Span], Mask]  # one bool for each row
 
 
@@ -79,15 +80,18 @@ def any_of(predicates: Iterable[Predicate]) -> Predicate:
     return chosen[0] if len(chosen) == 1 else evaluate
 
 
-def all_of(predicates: Iterable[Predicate]) -> Predicate:
-    """Flows that all the predicates select; all when there are none."""
+def all_of(predicates: Iterable[Predicate], few: int = _FEW) -> Predicate:
+    """Flows that all the predicates select; all when there are none.
+
+    Once one of `few` rows or less is left, the others are not looked at any more.
+    """
     chosen = tuple(predicates)
 
     def evaluate(span: Span) -> Mask:
         found = chosen[0](span)
         for predicate in chosen[1:]:
             left = np.count_nonzero(found)
-            if left * _FEW > len(span):
+            if left * few > len(span):
                 found = found & predicate(span)
             elif left:
                 rows = np.flatnonzero(found)
