@@ -43,6 +43,14 @@ async def chunks(stream: Stream[Any, Any]) -> AsyncGenerator[list[bytes], None]:
         yield parts
 
 
+def widen(stream: Stream[Any, Any], more: int) -> None:  # Any: as above
+    """The server may send so many bytes more before anybody has read them; the request has been sent."""
+    wire = stream._stream  # noqa: SLF001  # grpclib has one window for all calls
+    if more:
+        wire._h2_connection.increment_flow_control_window(more, wire.id)  # noqa: SLF001
+        wire.connection.flush()
+
+
 async def _arrived(stream: Stream[Any, Any]) -> list[bytes]:
     """Everything that has come and was not taken yet, up to BATCH_BYTES; waits for the first byte. Empty: the end."""
     buffer = stream._stream.buffer  # noqa: SLF001  # grpclib reads message by message only

@@ -27,12 +27,22 @@ FAILURES: Final = (CplaneError, GRPCError, StreamTerminatedError, ProtocolError,
 
 CALLS_MAX: Final = 64  # streams of flows at a time
 _CALL_WINDOW: Final = 256 << 10
+_CALL_WINDOW_MAX: Final = 1 << 20
+_CALL_BYTES: Final = 8 << 20  # that all peers together may send for one client that does not read, if they are few
 # of its own, so that calls whose clients do not read leave the others room
-_WINDOWS: Final = Windows(connection_bytes=(CALLS_MAX + 8) * _CALL_WINDOW, call_bytes=_CALL_WINDOW)
+_WINDOWS: Final = Windows(connection_bytes=(CALLS_MAX + 8) * _CALL_WINDOW_MAX, call_bytes=_CALL_WINDOW)
 _TICK_S: Final = 1.0
 _ASKED_EVERY: Final = 15  # ticks
 
 MakeTls = Callable[[], ssl.SSLContext]
+
+
+def room_for(peers: int) -> int:
+    """Bytes that each of so many peers may send, for a stream of flows, beyond what every call has room for.
+
+    A peer that has filled its window stands still until the relay has come round to it.
+    """
+    return min(max(_CALL_BYTES // max(peers, 1), _CALL_WINDOW), _CALL_WINDOW_MAX) - _CALL_WINDOW
 
 
 class Silent(Unreachable):

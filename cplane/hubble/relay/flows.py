@@ -17,7 +17,7 @@ from grpclib.exceptions import GRPCError, StreamTerminatedError
 from h2.exceptions import ProtocolError
 
 from cplane.hubble.calls import Clock
-from cplane.hubble.relay.dial import FAILURES, told
+from cplane.hubble.relay.dial import FAILURES, room_for, told
 from cplane.hubble.relay.limit import All, First, Last, Limit
 from cplane.hubble.relay.merge import Merge, Waiting
 from cplane.hubble.relay.notices import Errors, Notices
@@ -26,7 +26,7 @@ from cplane.hubble.relay.scan import Cutter
 from cplane.pb.observer import observer_pb2 as pb
 from cplane.pb.relay import relay_pb2
 from cplane.transport.backoff import Backoff
-from cplane.transport.batches import chunks
+from cplane.transport.batches import chunks, widen
 from cplane.transport.client import ClientChannel
 
 Send = Callable[[bytes], Awaitable[None]]
@@ -192,6 +192,7 @@ class FlowsCall:
         )
         async with call as stream:
             await stream.send_message(self._request_to(member), end=True)
+            widen(stream, room_for(len(self._pool.links)))
             async with aclosing(chunks(stream)) as arriving:
                 while parts := await self._next(arriving.__anext__):
                     batch = cutter.feed(*parts)

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 from grpclib.client import UnaryStreamMethod
 from grpclib.const import Cardinality, Handler, Status
@@ -11,8 +12,8 @@ from grpclib.exceptions import GRPCError
 
 from cplane.pb.observer import observer_pb2 as pb
 from cplane.transport import batches as module
-from cplane.transport.batches import batches
-from cplane.transport.client import connect
+from cplane.transport.batches import batches, widen
+from cplane.transport.client import Windows, connect
 from tests.support.serving import served
 
 pytestmark = pytest.mark.anyio
@@ -90,6 +91,35 @@ async def test_what_has_come_is_taken_at_once_but_not_without_bound(tmp_path: Pa
     assert max(map(len, found)) <= 40 + 132  # what we allow a server to put into one frame
     assert max(map(len, found)) > 1
     assert failed is None
+
+
+class Measured(Raw):
+    """Also notes what it may send before anybody reads, once it is more than `least`."""
+
+    def __init__(self, least: int) -> None:
+        super().__init__(SERIES)
+        self.least, self.window = least, 0
+
+    async def answer(self, stream: Any) -> None:
+        wire = stream._stream
+        with anyio.fail_after(10):
+            while (window := wire._h2_connection.local_flow_control_window(wire.id)) <= self.least:
+                wire.window_updated.clear()
+                await wire.window_updated.wait()
+        self.window = window
+        await super().answer(stream)
+
+
+async def test_a_call_may_get_more_room_than_others(tmp_path: Path):
+    server, windows = Measured(100_000), Windows(connection_bytes=1 << 20, call_bytes=100_000)
+    async with served(server, path=tmp_path / "s") as address, connect(address, windows=windows) as channel:
+        method = UnaryStreamMethod(channel, NAME, pb.GetFlowsRequest, pb.GetFlowsResponse)
+        async with method.open() as stream:
+            await stream.send_message(pb.GetFlowsRequest(), end=True)
+            widen(stream, 0)
+            widen(stream, 50_000)
+            assert [message async for batch in batches(stream) for message in batch] == MESSAGES
+    assert server.window == 150_000
 
 
 async def test_a_stream_without_messages_ends(tmp_path: Path):

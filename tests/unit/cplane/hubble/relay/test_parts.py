@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cplane.hubble.relay.answers import UNAVAILABLE_MAX, Said, namespaces, nodes, server_status
+from cplane.hubble.relay.dial import room_for
 from cplane.hubble.relay.directory import PEERS_MAX, Directory, Peer, server_name
 from cplane.hubble.relay.limit import First, Last
 from cplane.hubble.relay.merge import Merged
@@ -65,6 +66,13 @@ def test_the_last_are_the_last_flows_and_all_losses_in_order(parts: list[list[bo
 def test_what_does_not_fit_is_given_although_it_may_be_too_much() -> None:
     one = Last(50, held_max=100)
     assert [at for at, _ in through(one, [[True] * 30, [True] * 30, [True] * 30])] == list(range(90))
+
+
+@pytest.mark.parametrize(
+    ("peers", "window"), [(0, 1 << 20), (1, 1 << 20), (8, 1 << 20), (16, 512 << 10), (32, 256 << 10), (900, 256 << 10)]
+)
+def test_few_peers_may_send_more_each_and_all_together_no_more_than_many(peers: int, window: int) -> None:
+    assert (256 << 10) + room_for(peers) == window
 
 
 def test_errors_of_the_same_words_wait_for_each_other_and_others_end_the_wait() -> None:
