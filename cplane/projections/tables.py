@@ -1,12 +1,12 @@
 """All tables of the datapath: one fold, one delta, and the order in which it must be written."""
 
-from collections.abc import Iterable, Mapping
-from typing import Final, cast
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Final, cast
 
 from cplane.errors import Rejected
 from cplane.events.catalog import Event
 from cplane.projections import redirects, services
-from cplane.projections.delta import Delta
+from cplane.projections.delta import Composition, Delta, compose
 from cplane.projections.endpoints import address_projection, device_projection
 from cplane.projections.ipcache import IpcacheProjection
 from cplane.projections.policymap import PolicyMapProjection
@@ -85,7 +85,7 @@ class Tables:
             LXC: address_projection(),
         }
         self._services = ServiceProjection()
-        self._services.gather(map(self._folded, facts))
+        self.apply_all(facts)
 
     @property
     def policies(self) -> PolicyMapProjection:
@@ -94,22 +94,28 @@ class Tables:
 
     def apply(self, event: Event) -> dict[str, Delta]:  # type: ignore[type-arg]
         """What the event changes, by table; tables that it leaves alone are not in it."""
-        deltas = self._fold(event)
-        if (devices := deltas.get(DEVICES)) and (programs := _programs(devices)):
-            deltas[PROGRAMS] = programs
-        return deltas | self._services.apply(event)
+        return self._fold(event) | self._services.apply(event)
+
+    def apply_all(self, events: Iterable[Event]) -> dict[str, Delta]:  # type: ignore[type-arg]
+        """What all of the events change together, by table: `apply` of each in order, composed."""
+        made: dict[str, Composition[Any, Any]] = {}
+
+        def folded() -> Iterator[Event]:
+            for event in events:
+                compose(made, self._fold(event))
+                yield event
+
+        services = self._services.gather(folded())
+        return {name: composition.delta() for name, composition in made.items()} | services
 
     def _fold(self, event: Event) -> dict[str, Delta]:  # type: ignore[type-arg]
         """What the event changes in tables that are not of services."""
         deltas = {name: delta for name, fold in self._folds.items() if (delta := fold.apply(event))}
         if redirected := self._policy.redirected():
             deltas[REDIRECTS] = redirected
+        if (devices := deltas.get(DEVICES)) and (programs := _programs(devices)):
+            deltas[PROGRAMS] = programs
         return deltas
-
-    def _folded(self, event: Event) -> Event:
-        """The same event, when all tables that are not of services have it."""
-        self._fold(event)
-        return event
 
     def table(self, name: str) -> Mapping[object, object]:
         """The rows of one table. Programs run on every device, and there is nothing to say of them but where."""
