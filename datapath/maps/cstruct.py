@@ -7,8 +7,6 @@ from functools import lru_cache
 from itertools import chain
 from typing import Final
 
-import numpy as np
-
 _FORMAT: Final = {"u8": "B", "s8": "b", "u16": "H", "u32": "I", "s32": "i", "u64": "Q"}
 _SIZE: Final = {"u8": 1, "s8": 1, "u16": 2, "u32": 4, "s32": 4, "u64": 8}
 
@@ -68,11 +66,12 @@ class Layout:
         joined = _codec_of(self._codec.format, len(rows)).pack(*chain.from_iterable(rows))
         if not self._swaps:
             return joined
-        table = np.frombuffer(bytearray(joined), np.uint8).reshape(len(rows), self.size)
+        table = bytearray(joined)
         for index, size in self._swaps:
-            start = sum(f.size for f in self.fields[:index])
-            table[:, start : start + size] = table[:, start : start + size][:, ::-1].copy()
-        return table.tobytes()
+            first = sum(f.size for f in self.fields[:index])
+            for one, other in zip(range(first, first + size // 2), range(first + size - 1, first, -1), strict=False):
+                table[one :: self.size], table[other :: self.size] = table[other :: self.size], table[one :: self.size]
+        return bytes(table)
 
     def unpack(self, data: bytes) -> tuple[int | bytes, ...]:
         """One value for each field, in order. Raises struct.error when `data` is not exactly `size` long."""
