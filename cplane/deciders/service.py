@@ -10,7 +10,6 @@ from cplane.deciders.decider import Decision
 from cplane.deciders.servicestate import (
     BackendKey,
     FrontendKey,
-    ServiceEvent,
     ServiceState,
     backend_of,
     changed,
@@ -43,6 +42,7 @@ from cplane.events.service import (
     BackendStateChanged,
     FrontendRecord,
     ServiceDeleted,
+    ServiceEvent,
     ServiceUpserted,
 )
 

@@ -26,6 +26,7 @@ from cplane.events.service import (
     BackendStateChanged,
     FrontendRecord,
     ServiceDeleted,
+    ServiceEvent,
     ServiceOptionsChanged,
     ServiceUpserted,
 )
@@ -190,9 +191,6 @@ def options_of(event: ServiceOptionsChanged) -> ServiceOptions:
         external_cluster_ip=event.external_cluster_ip,
         zone=event.zone,
     )
-
-
-ServiceEvent = ServiceUpserted | ServiceDeleted | BackendsChanged | BackendStateChanged | ServiceOptionsChanged
 
 
 def evolve(state: ServiceState, event: ServiceEvent) -> ServiceState:

@@ -49,6 +49,7 @@ from cplane.events.service import (
     BackendsChanged,
     BackendStateChanged,
     ServiceDeleted,
+    ServiceEvent,
     ServiceOptionsChanged,
     ServiceUpserted,
 )
@@ -229,7 +230,7 @@ def evolve_services(world: World, decided: Decision) -> World:
     """As `evolve` for each, of facts about services alone, of which one command may decide ten thousands."""
     counts = Counter(stream for stream, _ in decided)
     versions = world.versions.update({stream: world.versions.get(stream, 0) + more for stream, more in counts.items()})
-    facts_ = (cast("servicestate.ServiceEvent", event) for _, event in decided)
+    facts_ = (cast("ServiceEvent", event) for _, event in decided)
     service = servicestate.evolve_all(world.service, facts_)
     return replace(world, versions=versions, position=world.position + len(decided), service=service)
 

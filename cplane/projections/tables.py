@@ -5,6 +5,7 @@ from typing import Any, Final, cast
 
 from cplane.errors import Rejected
 from cplane.events.catalog import Event
+from cplane.events.service import ServiceEvent
 from cplane.projections import redirects, services
 from cplane.projections.delta import Composition, Delta, compose
 from cplane.projections.endpoints import address_projection, device_projection
@@ -84,6 +85,7 @@ class Tables:
             IPCACHE: IpcacheProjection(),
             LXC: address_projection(),
         }
+        self._of_services = {POLICY: self._policy}
         self._services = ServiceProjection()
         self.apply_all(facts)
 
@@ -110,7 +112,9 @@ class Tables:
 
     def _fold(self, event: Event) -> dict[str, Delta]:  # type: ignore[type-arg]
         """What the event changes in tables that are not of services."""
-        deltas = {name: delta for name, fold in self._folds.items() if (delta := fold.apply(event))}
+        # Of services, of which there may be ten thousands, only policies say something.
+        folds = self._of_services if isinstance(event, ServiceEvent) else self._folds
+        deltas = {name: delta for name, fold in folds.items() if (delta := fold.apply(event))}
         if redirected := self._policy.redirected():
             deltas[REDIRECTS] = redirected
         if (devices := deltas.get(DEVICES)) and (programs := _programs(devices)):

@@ -3,10 +3,10 @@
 from typing import Final
 
 from cplane.deciders.decider import Decision
-from cplane.deciders.servicestate import ServiceEvent
 from cplane.deciders.world import Command, World, decide, evolve, evolve_services
 from cplane.events.catalog import Event
 from cplane.events.envelope import StreamId
+from cplane.events.service import ServiceEvent
 from cplane.reactors import fqdn, identity, policy
 
 REACTORS: Final = (identity.react, policy.react, fqdn.react)
