@@ -145,10 +145,12 @@ class ServiceProjection:
                     names[ServiceName(event.namespace, event.service)] = None
                     backends |= self._taken_in(event)
                 case _:
-                    compose(made, self._renew(names, backends))
-                    names, backends = {}, {}
+                    if names:
+                        compose(made, self._renew(names, backends))
+                        names, backends = {}, {}
                     compose(made, self.apply(event))
-        compose(made, self._renew(names, backends))
+        if names:
+            compose(made, self._renew(names, backends))
         return {name: composition.delta() for name, composition in made.items()}
 
     def _stay(self, event: BackendsChanged) -> bool:

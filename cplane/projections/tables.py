@@ -1,6 +1,6 @@
 """All tables of the datapath: one fold, one delta, and the order in which it must be written."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final, cast
 
 from cplane.errors import Rejected
@@ -87,7 +87,7 @@ class Tables:
         }
         self._of_services = {POLICY: self._policy}
         self._services = ServiceProjection()
-        self.apply_all(facts)
+        self._services.gather(map(self._folded, facts))
 
     @property
     def policies(self) -> PolicyMapProjection:
@@ -102,12 +102,11 @@ class Tables:
         """What all of the events change together, by table: `apply` of each in order, composed."""
         made: dict[str, Composition[Any, Any]] = {}
 
-        def folded() -> Iterator[Event]:
-            for event in events:
-                compose(made, self._fold(event))
-                yield event
+        def folded(event: Event) -> Event:
+            compose(made, self._fold(event))
+            return event
 
-        services = self._services.gather(folded())
+        services = self._services.gather(map(folded, events))
         return {name: composition.delta() for name, composition in made.items()} | services
 
     def _fold(self, event: Event) -> dict[str, Delta]:  # type: ignore[type-arg]
@@ -120,6 +119,11 @@ class Tables:
         if (devices := deltas.get(DEVICES)) and (programs := _programs(devices)):
             deltas[PROGRAMS] = programs
         return deltas
+
+    def _folded(self, event: Event) -> Event:
+        """The same event, when all tables that are not of services have it; what it changes is not kept."""
+        self._fold(event)
+        return event
 
     def table(self, name: str) -> Mapping[object, object]:
         """The rows of one table. Programs run on every device, and there is nothing to say of them but where."""
