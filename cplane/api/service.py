@@ -68,7 +68,7 @@ class ServiceService(StreamingService, pb.ServiceServiceBase):
             )
             for name in changed
         ]
-        return pb.ApplyServicesResponse(position=committed.position, changed=applied)
+        return pb.ApplyServicesResponse(position=committed.position, changed=applied, applied=self._applied())
 
     async def delete(self, message: pb.DeleteServicesRequest) -> pb.DeleteServicesResponse:
         """None of the services exists at the position, or NoSuchService and nothing has changed."""
@@ -78,7 +78,7 @@ class ServiceService(StreamingService, pb.ServiceServiceBase):
         committed = await self._engine.submit(DeleteServices(names=names), actor=caller())
         deleted = [one for one in committed.events if isinstance(one, ServiceDeleted)]
         refs = [pb.ServiceRef(namespace=one.namespace, name=one.name) for one in deleted]
-        return pb.DeleteServicesResponse(position=committed.position, deleted=refs)
+        return pb.DeleteServicesResponse(position=committed.position, deleted=refs, applied=self._applied())
 
     async def list(self, message: pb.ListServicesRequest) -> AsyncIterator[pb.ListServicesResponse]:
         """All services, or those of one namespace, or one. Raises NoSuchService."""
@@ -108,7 +108,11 @@ class ServiceService(StreamingService, pb.ServiceServiceBase):
             raise BadDescription(f"the protocol {message.protocol!r} is none of {', '.join(known)}")
         command = SetBackendState(address=address, port=message.port, protocol=protocol, state=state)
         committed = await self._engine.submit(command, actor=caller())
-        return pb.SetBackendStateResponse(position=committed.position)
+        return pb.SetBackendStateResponse(position=committed.position, applied=self._applied())
+
+    def _applied(self) -> int:
+        """What the datapath has without doubt: most changes are small, and are written before they are answered."""
+        return self._engine.applied if self._engine.in_sync else 0
 
 
 def _read(data: bytes) -> Described:

@@ -35,7 +35,7 @@ def send(session: Session, described: bytes, *, wait: bool, timeout_s: float) ->
 
         answer = await pb.ServiceServiceStub(channel).apply(pb.ApplyServicesRequest(described=described))
         if wait:
-            await wait_for(channel, answer.position, timeout_s)
+            await wait_for(channel, answer.position, timeout_s, applied=answer.applied)
         return answer
 
     return session.call(ask, patience_s=timeout_s + _MARGIN_S)
@@ -140,7 +140,7 @@ def delete(session: Session, *, names: tuple[str, ...], wait: bool, timeout_s: f
         refs = [pb.ServiceRef(namespace=space, name=short) for space, short in map(_split, names)]
         answer = await pb.ServiceServiceStub(channel).delete(pb.DeleteServicesRequest(refs=refs))
         if wait:
-            await wait_for(channel, answer.position, timeout_s)
+            await wait_for(channel, answer.position, timeout_s, applied=answer.applied)
         return answer
 
     answer = session.call(ask, patience_s=timeout_s + _MARGIN_S)
@@ -195,7 +195,7 @@ def backend(session: Session, *, place: str, state: str, wait: bool, timeout_s: 
         request = pb.SetBackendStateRequest(address=address, port=port, protocol=protocol.name, state=state)
         answer = await pb.ServiceServiceStub(channel).set_backend_state(request)
         if wait:
-            await wait_for(channel, answer.position, timeout_s)
+            await wait_for(channel, answer.position, timeout_s, applied=answer.applied)
         return answer.position
 
     click.echo(f"position {session.call(ask, patience_s=timeout_s + _MARGIN_S)}")

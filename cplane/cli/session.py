@@ -144,8 +144,10 @@ def emit(output: str, message: object, text: Callable[[], str]) -> None:
             click.echo(text())
 
 
-async def wait_for(channel: "ClientChannel", position: int, timeout_s: float) -> None:
-    """The datapath has everything up to the position."""
+async def wait_for(channel: "ClientChannel", position: int, timeout_s: float, *, applied: int = 0) -> None:
+    """The datapath has everything up to the position; up to `applied` it has it already."""
+    if applied >= position > 0:
+        return
     from cplane.pb.cplane.admin import v1 as pb
 
     await pb.StatusServiceStub(channel).wait(pb.WaitRequest(position=position, timeout_ns=max(1, int(timeout_s * 1e9))))

@@ -14,6 +14,7 @@ from typing import Final
 from yaml.nodes import ScalarNode
 from yaml.resolver import Resolver
 
+from cplane.config.alike import Alike
 from cplane.config.problems import Bounds, Document, Value, distinct
 from cplane.config.yaml import convert
 
@@ -24,6 +25,7 @@ _KEY_MAX: Final = 1000  # characters; YAML has a limit for keys that stand befor
 _UNUSUAL: Final = re.compile("[^\n -~\u00a1-\u167f\u3001-\ud7ff]")
 # Indentation with the dash of an item, a key without quotes and its value; or else what stands there instead.
 _LINE: Final = re.compile(r"^( *+(?:- ++)?+)(?:([A-Za-z0-9_./-]++):(?: ++(.*+)|$)|(.*+))", re.MULTILINE)
+_MARK: Final = re.compile(r"^--- *$\n?", re.MULTILINE)  # ends a document wherever it stands, and begins another
 _DOUBLE_QUOTED: Final = re.compile(r'"(?:[^"\\]|\\["\\nt])*+"')
 _SINGLE_QUOTED: Final = re.compile(r"'(?:[^']|'')*+'")
 _SIGNS: Final = frozenset(["", *"[]{}#&*!|>%@`,?:\"'"])  # a value that begins so is not what it looks like
@@ -49,10 +51,21 @@ def read_plain(text: str, bounds: Bounds) -> tuple[Document, ...] | None:
     """The documents of a text that have content; None where not all of it is plain, or it may be too much."""
     if _UNUSUAL.search(text) or _values_at_most(text) > bounds.values:
         return None
+    reader = _Reader(bounds)
+    alike = Alike(reader.document, reader.scalar, bounds.depth)
+    documents: list[Document] = []
+    number = 0
     try:
-        return _Reader(bounds).read(text)
+        for marked, one in enumerate(_MARK.split(text)):
+            value = alike.document(one)
+            number += bool(marked) or value is not None  # nothing before the first mark is no document
+            if number > bounds.documents:
+                return None
+            if value is not None:
+                documents.append(Document(number, value))
     except (_NotPlainError, ValueError):
         return None
+    return tuple(documents)
 
 
 def _values_at_most(text: str) -> int:
@@ -119,8 +132,6 @@ class _Reader:
         self._scalars: _Mapping = {"": None}  # as they are written → what they are
         self._prefixes: dict[str, tuple[int, int]] = {}  # → where the dash stands, -1: nowhere; where the rest stands
         self._keys: set[str] = set()  # that are text
-        self._documents: list[Document] = []
-        self._number, self._begun = 0, False
         self._root: _Mapping | _Sequence | None = None
         self._stack: list[tuple[int, _Mapping | _Sequence]] = []
         self._mapping: _Mapping = {}  # the innermost collection, if it is one
@@ -128,8 +139,12 @@ class _Reader:
         self._pending: str | None = None  # a key of the innermost mapping whose value may follow below it
         self._block: _Block | None = None
 
-    def read(self, text: str) -> tuple[Document, ...]:
-        """All documents. Raises _NotPlainError, or ValueError for a value that is none."""
+    def document(self, text: str) -> Value:
+        """The value of a document; None: it has no content.
+
+        Raises _NotPlainError, or ValueError for a value that is none.
+        """
+        self._begin()
         prefixes, keys, scalars = self._prefixes, self._keys, self._scalars
         for (prefix, key, value, rest), line in _lines(text):
             if self._block is not None and self._block_takes(line):
@@ -151,11 +166,21 @@ class _Reader:
                 items.append(None)
                 items[-1] = self._value(rest, items, "", dash)
             elif rest and rest[0] != "#":
-                self._divide(line)
-        if self._block is not None and not text.endswith("\n"):
-            raise _NotPlainError
-        self._end()
-        return tuple(self._documents)
+                raise _NotPlainError
+        if self._block is not None:
+            if not text.endswith("\n"):
+                raise _NotPlainError
+            self._block.close()
+        return self._root
+
+    def _begin(self) -> None:
+        self._root, self._pending, self._block = None, None, None
+        self._stack.clear()
+        self._level = -1
+
+    def scalar(self, written: str) -> Value:
+        """What stands behind a key or a dash, where that is no collection, nor goes on in the next line. Raises too."""
+        return self._value(written, [], "", 0)
 
     def _measure(self, prefix: str) -> tuple[int, int]:
         found = self._prefixes[prefix] = prefix.find("-"), len(prefix)
@@ -173,27 +198,6 @@ class _Reader:
         self._block.close()
         self._block = None
         return False
-
-    def _divide(self, line: str) -> None:
-        if line.rstrip(" ") != "---":
-            raise _NotPlainError
-        self._end()
-        self._begin()
-
-    def _begin(self) -> None:
-        self._begun = True
-        self._number += 1
-        if self._number > self._bounds.documents:
-            raise _NotPlainError
-
-    def _end(self) -> None:
-        if self._block is not None:
-            self._block.close()
-        if self._root is not None:
-            self._documents.append(Document(self._number, self._root))
-        self._begun, self._root, self._pending, self._block = False, None, None, None
-        self._stack.clear()
-        self._level = -1
 
     def _begin_item(self, dash: int, level: int) -> None:
         """An item that is a mapping is the innermost collection."""
@@ -242,8 +246,6 @@ class _Reader:
         """One more collection is the innermost one; it is the value of the key that waits for one, if one does."""
         stack = self._stack
         if not stack:
-            if not self._begun:
-                self._begin()
             self._root = made
         elif self._pending is not None:
             self._mapping[self._pending] = made

@@ -74,6 +74,11 @@ class _Open:
     size: int = 1
     height: int = 1
 
+    @property
+    def is_at_key(self) -> bool:
+        """Whether a key comes next."""
+        return self.at_key and isinstance(self.value, dict)
+
 
 class _Kept(NamedTuple):
     """What an anchor stands for; how many values that is, and how deep they nest."""
@@ -187,7 +192,7 @@ class _Builder:
         tag = event.tag
         if tag is None:
             tag = self._implicit(event.value) if plain else f"{_TAG}str"
-        if tag == f"{_TAG}merge" and self._stack and self._stack[-1].at_key:
+        if tag == f"{_TAG}merge" and self._stack and self._stack[-1].is_at_key:
             return _MERGE
         try:
             value = convert(tag, event.value)

@@ -10,7 +10,6 @@ from cplane.deciders.decider import Decision
 from cplane.deciders.servicestate import (
     BackendKey,
     FrontendKey,
-    ServiceEvent,
     ServiceState,
     backend_of,
     changed,
@@ -43,10 +42,14 @@ from cplane.events.service import (
     BackendStateChanged,
     FrontendRecord,
     ServiceDeleted,
+    ServiceEvent,
     ServiceUpserted,
 )
 
 BACKEND_ID_MAX: Final = (1 << 32) - 1
+# There may be a hundred thousand backends, and what an enumeration calls its members is asked for by a function.
+_PROTOCOL_NAMES: Final = {one: one.name for one in Protocol}
+_STATE_NAMES: Final = {one: one.value for one in BackendState}
 
 
 class InvalidServices(Rejected):
@@ -326,17 +329,18 @@ class _BackendNumbers:
 
     def record(self, one: Backend) -> BackendRecord:
         """The backend with its number."""
-        key = BackendKey(one.address, one.port, one.protocol.name)
-        number = self._state.backends_by_key.get(key) or self._given.get(key)
+        protocol = _PROTOCOL_NAMES[one.protocol]
+        key = BackendKey(one.address, one.port, protocol)
+        number = self._given.get(key) or self._state.backends_by_key.get(key)
         if number is None:
             number = self._given[key] = self._numbers.give()
         return BackendRecord(
             id=number,
             address=one.address,
             port=one.port,
-            protocol=one.protocol.name,
+            protocol=protocol,
             port_name=one.port_name,
-            state=one.state.value,
+            state=_STATE_NAMES[one.state],
             weight=one.weight,
             node=one.node,
             zones=one.zones,

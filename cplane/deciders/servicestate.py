@@ -1,7 +1,7 @@
 """All services and backends with their numbers: what decisions about them depend on, folded from facts."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import msgspec
@@ -26,6 +26,7 @@ from cplane.events.service import (
     BackendStateChanged,
     FrontendRecord,
     ServiceDeleted,
+    ServiceEvent,
     ServiceOptionsChanged,
     ServiceUpserted,
 )
@@ -192,97 +193,111 @@ def options_of(event: ServiceOptionsChanged) -> ServiceOptions:
     )
 
 
-ServiceEvent = ServiceUpserted | ServiceDeleted | BackendsChanged | BackendStateChanged | ServiceOptionsChanged
-
-
 def evolve(state: ServiceState, event: ServiceEvent) -> ServiceState:
     """The state after one more fact."""
-    match event:
-        case ServiceUpserted() | ServiceDeleted():
-            return _evolve_service(state, event)
-        case BackendsChanged():
-            return _evolve_backends(state, event)
-        case ServiceOptionsChanged():
-            return replace(state, options=options_of(event))
-        case BackendStateChanged():
-            if event.backend not in state.users:
-                return state
-            if event.state != BackendState.ACTIVE:
-                return replace(state, states=state.states.set(event.backend, BackendState(event.state)))
-            if event.backend not in state.states:
-                return state
-            return replace(state, states=state.states.delete(event.backend))
+    return evolve_all(state, (event,))
 
 
-def _evolve_service(state: ServiceState, event: ServiceUpserted | ServiceDeleted) -> ServiceState:
-    name = ServiceName(event.namespace, event.name)
-    held = state.services.get(name)
-    frontends, ids, last = state.frontends.mutate(), state.frontend_ids.mutate(), state.last_frontend
-    for one in held.frontends if held else ():
-        if frontends.get(frontend_key(one)) == (one.id, name):  # not that of a service that has taken it over
-            del frontends[frontend_key(one)]
-        ids.pop(one.id, None)
-    unselective = state.unselective.delete(name) if name in state.unselective else state.unselective
-    if isinstance(event, ServiceDeleted):
-        services = state.services.delete(name) if held else state.services
-        return replace(
-            state,
-            services=services,
-            frontends=frontends.finish(),
-            frontend_ids=ids.finish(),
-            unselective=unselective,
+def evolve_all(state: ServiceState, events: Iterable[ServiceEvent]) -> ServiceState:
+    """The state after all of these facts, in order; there may be a hundred thousand backends in them."""
+    opened = _Opened(state)
+    for event in events:
+        opened.apply(event)
+    return opened.close()
+
+
+class _Opened:
+    """A state that changes in place: a map that is changed once for each fact copies its branches for each."""
+
+    def __init__(self, state: ServiceState) -> None:
+        self._services, self._sources = state.services.mutate(), state.sources.mutate()
+        self._frontends, self._frontend_ids = state.frontends.mutate(), state.frontend_ids.mutate()
+        self._by_key, self._users = state.backends_by_key.mutate(), state.users.mutate()
+        self._states, self._unselective = state.states.mutate(), state.unselective.mutate()
+        self._last_frontend, self._last_backend = state.last_frontend, state.last_backend
+        self._options = state.options
+
+    def close(self) -> ServiceState:
+        """The state as it is now, after which this is of no more use."""
+        return ServiceState(
+            services=self._services.finish(),
+            sources=self._sources.finish(),
+            frontends=self._frontends.finish(),
+            frontend_ids=self._frontend_ids.finish(),
+            backends_by_key=self._by_key.finish(),
+            users=self._users.finish(),
+            states=self._states.finish(),
+            unselective=self._unselective.finish(),
+            last_frontend=self._last_frontend,
+            last_backend=self._last_backend,
+            options=self._options,
         )
-    if not event.selector:
-        unselective = unselective.set(name, None)
-    known = {one.id for one in held.frontends} if held else set()
-    for one in event.frontends:
-        frontends[frontend_key(one)] = (one.id, name)
-        ids[one.id] = frontend_key(one)
-        if one.id not in known:
-            last = one.id
-    return replace(
-        state,
-        services=state.services.set(name, event),
-        frontends=frontends.finish(),
-        frontend_ids=ids.finish(),
-        unselective=unselective,
-        last_frontend=last,
-    )
 
+    def apply(self, event: ServiceEvent) -> None:
+        """One more fact."""
+        match event:
+            case BackendsChanged():
+                self._backends_changed(event)
+            case ServiceUpserted():
+                self._forget(event)
+                self._describe(event)
+            case ServiceDeleted():
+                self._forget(event)
+                self._services.pop(ServiceName(event.namespace, event.name), None)
+            case ServiceOptionsChanged():
+                self._options = options_of(event)
+            case BackendStateChanged() if event.backend in self._users:
+                if event.state == BackendState.ACTIVE:
+                    self._states.pop(event.backend, None)
+                else:
+                    self._states[event.backend] = BackendState(event.state)
 
-def _evolve_backends(state: ServiceState, event: BackendsChanged) -> ServiceState:
-    name = ServiceName(event.namespace, event.service)
-    sources = state.sources.get(name, Map[str, tuple[BackendRecord, ...]]())
-    by_key, users, states = state.backends_by_key.mutate(), state.users.mutate(), state.states
-    last = state.last_backend
-    for one in event.backends:
-        if one.id not in users:
-            by_key[backend_key(one)] = one.id
-            last = one.id
-        users[one.id] = users.get(one.id, 0) + 1
-    for one in sources.get(event.source, ()):
-        users[one.id] -= 1
-        if not users[one.id]:
-            del users[one.id], by_key[backend_key(one)]
-            if one.id in states:
-                states = states.delete(one.id)
-    if event.backends:
-        sources = sources.set(event.source, event.backends)
-    elif event.source in sources:
-        sources = sources.delete(event.source)
-    held = state.sources
-    if sources:
-        held = held.set(name, sources)
-    elif name in held:
-        held = held.delete(name)
-    return replace(
-        state,
-        sources=held,
-        backends_by_key=by_key.finish(),
-        users=users.finish(),
-        states=states,
-        last_backend=last,
-    )
+    def _forget(self, event: ServiceUpserted | ServiceDeleted) -> None:
+        """The service has no frontends, and is none that policies may name."""
+        name = ServiceName(event.namespace, event.name)
+        held = self._services.get(name)
+        for one in held.frontends if held else ():
+            if self._frontends.get(frontend_key(one)) == (one.id, name):  # not that of one that has taken it over
+                del self._frontends[frontend_key(one)]
+            self._frontend_ids.pop(one.id, None)
+        self._unselective.pop(name, None)
+
+    def _describe(self, event: ServiceUpserted) -> None:
+        name = ServiceName(event.namespace, event.name)
+        held = self._services.get(name)
+        known = {one.id for one in held.frontends} if held else set()
+        for one in event.frontends:
+            key = frontend_key(one)
+            self._frontends[key] = (one.id, name)
+            self._frontend_ids[one.id] = key
+            if one.id not in known:
+                self._last_frontend = one.id
+        if not event.selector:
+            self._unselective[name] = None
+        self._services[name] = event
+
+    def _backends_changed(self, event: BackendsChanged) -> None:
+        name = ServiceName(event.namespace, event.service)
+        sources = self._sources.get(name, Map[str, tuple[BackendRecord, ...]]())
+        users = self._users
+        for one in event.backends:
+            used = users.get(one.id, 0)
+            if not used:
+                self._by_key[backend_key(one)] = self._last_backend = one.id
+            users[one.id] = used + 1
+        for one in sources.get(event.source, ()):
+            users[one.id] -= 1
+            if not users[one.id]:
+                del users[one.id], self._by_key[backend_key(one)]
+                self._states.pop(one.id, None)
+        if event.backends:
+            sources = sources.set(event.source, event.backends)
+        elif event.source in sources:
+            sources = sources.delete(event.source)
+        if sources:
+            self._sources[name] = sources
+        else:
+            self._sources.pop(name, None)
 
 
 def gathered(

@@ -12,6 +12,9 @@ def next_free(last: int, low: int, high: int, *taken: Container[int]) -> int | N
     size = high - low + 1
     for step in range(1, size + 1):
         candidate = low + (last - low + step) % size
-        if not any(candidate in some for some in taken):
+        for some in taken:
+            if candidate in some:
+                break
+        else:
             return candidate
     return None

@@ -211,8 +211,8 @@ class Placed(Shape):
 
 def leads_to(front: Placed, back: Placed) -> bool:
     """Whether the backend is one of the frontend's, if both are of one service."""
-    same = (front.protocol, front.port_name) == (back.protocol, back.port_name)
-    return same and family_of(front.address) == family_of(back.address)
+    same = front.protocol == back.protocol and front.port_name == back.port_name
+    return same and (":" in front.address) == (":" in back.address)
 
 
 def family_of(address: str) -> int:

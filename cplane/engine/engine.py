@@ -16,7 +16,6 @@ from cplane.engine.reconcile import AnyDelta, AnyTable, AnyTarget, Reconciler, R
 from cplane.errors import CplaneError, Unavailable
 from cplane.events.catalog import Event
 from cplane.events.envelope import Proposed
-from cplane.projections.delta import Composition
 from cplane.projections.policymap import PolicyMapProjection
 from cplane.projections.tables import CAPACITY, UPSERT_ORDER, Tables
 from cplane.reactors.reaction import settle
@@ -252,12 +251,8 @@ class Engine:
         return Proposed(events=decided, expected=expected, actor=request.actor, cause=request.cause)
 
     def _project(self, decided: Decision) -> dict[str, AnyDelta]:
-        made: dict[str, Composition[Any, Any]] = {}
         with without_collector():
-            for _, event in decided:
-                for name, delta in self._tables.apply(event).items():
-                    made.setdefault(name, Composition()).add(delta)
-            return {name: composition.delta() for name, composition in made.items()}
+            return self._tables.apply_all(event for _, event in decided)
 
     async def _all_tables(self) -> tuple[int, Mapping[str, AnyTable]]:
         async with self._ahead:

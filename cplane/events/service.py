@@ -90,3 +90,7 @@ class BackendStateChanged(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     port: int
     protocol: str
     state: str
+
+
+ServiceEvent = ServiceUpserted | ServiceDeleted | BackendsChanged | BackendStateChanged | ServiceOptionsChanged
+"""Any fact about services."""

@@ -1,7 +1,9 @@
 """EndpointSlices and Endpoints: the backends of services, each with its state, weight, node and zones."""
 
 from collections.abc import Container, Iterator
-from typing import Final, NamedTuple
+from typing import Annotated, Final, NamedTuple
+
+import msgspec
 
 from cplane.domain.policy.document import OBJECTS, Fields, Place, shown
 from cplane.domain.ports import PORT_MAX, Protocol
@@ -67,8 +69,8 @@ class _Collected:
         if not self._weight and state is BackendState.ACTIVE:
             state = BackendState.MAINTENANCE
         for name, protocol, number in self._ports:
-            made = Backend(address, number, protocol, name, state, self._weight, node, zones)
-            key = made[:4]
+            key = (address, number, protocol, name)
+            made = Backend(*key, state, self._weight, node, zones)
             if key in self._seen:
                 raise ValueError(f"{made} stands there already: keep one of them")
             self._seen.add(key)
@@ -90,10 +92,14 @@ def read_slice(
         place.refuse(f"addressType is missing: write {', '.join(_FAMILIES)}")
     family = _FAMILIES[choice(fields.get("addressType"), _FAMILIES, "IPv4")]
     name = ServiceName(namespace, labels.get(SERVICE_LABEL, ""))
-    found = _Collected(_ports(fields.get("ports"), notes), _weight(metadata), family)
-    for one in items(fields.get("endpoints")):
-        if only(one, _ENDPOINT):
-            _endpoint(one, found, disregard=name in unready)
+    ports, weight, endpoints = _ports(fields.get("ports"), notes), _weight(metadata), fields.get("endpoints")
+    disregard = name in unready
+    found = _plain(endpoints, _Collected(ports, weight, family), disregard=disregard)
+    if found is None:
+        found = _Collected(ports, weight, family)
+        for one in items(endpoints):
+            if only(one, _ENDPOINT):
+                _endpoint(one, found, disregard=disregard)
     if not family:
         note(notes, fields["addressType"], "names are not resolved here: these endpoints are not used")
     if not name.name:
@@ -102,8 +108,67 @@ def read_slice(
     return Backends(name, source, tuple(found.backends))
 
 
+class _PlainConditions(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    """Conditions that are right; None: nothing is said."""
+
+    ready: bool | None = None
+    serving: bool | None = None
+    terminating: bool | None = None
+
+
+class _PlainReference(msgspec.Struct, rename="camel", forbid_unknown_fields=True, gc=False):
+    """A reference that is right; nothing of it is read."""
+
+    api_version: object = None
+    field_path: object = None
+    kind: object = None
+    name: object = None
+    namespace: object = None
+    resource_version: object = None
+    uid: object = None
+
+
+class _PlainEndpoint(msgspec.Struct, rename="camel", forbid_unknown_fields=True, gc=False):
+    """An endpoint that is right, as most are; one with hints is read field by field."""
+
+    addresses: Annotated[list[str], msgspec.Meta(min_length=1)]
+    conditions: _PlainConditions | None = None
+    node_name: str | None = None
+    target_ref: _PlainReference | None = None
+    hostname: object = None
+    zone: object = None
+    deprecated_topology: object = None
+
+
+class _PlainEndpoints(msgspec.Struct, gc=False):
+    """All endpoints of a slice."""
+
+    endpoints: list[_PlainEndpoint]
+
+
+def _plain(place: Place | None, found: _Collected, *, disregard: bool) -> _Collected | None:
+    """What `found` has with these endpoints; None: something of them may be wrong, and is said by who reads places.
+
+    There may be a hundred thousand, and nearly always there is nothing to say.
+    """
+    if place is None or not found.family:
+        return None
+    try:
+        read = msgspec.convert({"endpoints": place.value}, _PlainEndpoints)
+        for one in read.endpoints:
+            said = one.conditions
+            state = BackendState.ACTIVE
+            if said is not None and not disregard:
+                state = _state_of(said.ready, said.serving, said.terminating)
+            for written in one.addresses:
+                found.add(written, state, one.node_name or "", ())
+    except ValueError:
+        return None
+    return found
+
+
 def _endpoint(place: Place, found: _Collected, *, disregard: bool) -> None:
-    """There may be a hundred thousand of them, so most of what is right is read without making a place for it."""
+    """One more endpoint, field by field."""
     fields = place.value
     assert isinstance(fields, OBJECTS), "it was looked at before"
     reference, said, hints = fields.get("targetRef"), fields.get("conditions"), fields.get("hints")
@@ -130,10 +195,13 @@ def _endpoint(place: Place, found: _Collected, *, disregard: bool) -> None:
 def _state(place: Place) -> BackendState:
     """The state that conditions mean; what does not say so is ready, and serves if it is ready."""
     said = booleans(place, _CONDITIONS)
-    ready = said.get("ready", True)
-    if ready:
+    return _state_of(said.get("ready"), said.get("serving"), said.get("terminating"))
+
+
+def _state_of(ready: bool | None, serving: bool | None, terminating: bool | None) -> BackendState:  # noqa: FBT001  # conditions
+    if ready or ready is None:
         return BackendState.ACTIVE
-    ends = said.get("terminating", False) and said.get("serving", ready)
+    ends = terminating and serving
     return BackendState.TERMINATING if ends else BackendState.MAINTENANCE
 
 

@@ -118,7 +118,8 @@ class Object(NamedTuple):
         return text if isinstance(text, str) else ""
 
     def __str__(self) -> str:
-        return f"{self.kind} {self.namespace}/{self.name}" if self.namespace else f"{self.kind} {self.name}"
+        namespace = self.namespace
+        return f"{self.kind} {namespace}/{self.name}" if namespace else f"{self.kind} {self.name}"
 
 
 def read_objects(

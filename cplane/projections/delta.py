@@ -159,6 +159,12 @@ class Composition(Generic[K, V]):
         return rows if self._alike is None else cast("Any", Spread(cast("Any", rows), self._alike.groups))
 
 
+def compose(made: dict[str, Composition[Any, Any]], deltas: Mapping[str, Delta[Any, Any]]) -> None:
+    """One more delta for each of these tables follows those that are in `made`."""
+    for name, delta in deltas.items():
+        made.setdefault(name, Composition()).add(delta)
+
+
 class _Alike:
     """Policies that have had the same rows in every delta."""
 

@@ -39,6 +39,8 @@ class IpcacheProjection:
     def apply(self, event: Event) -> Delta[IpcacheKey, IpcacheInfo]:
         """What the event changes."""
         touched = dict.fromkeys(self._claim(event))
+        if not touched:
+            return Delta.nothing()
         desired = {key: row for key in touched if (row := self._row(key)) is not None}
         actual = {key: self._table[key] for key in touched if key in self._table}
         delta = plan(desired, actual)

@@ -366,6 +366,8 @@ class PolicyMapProjection:
         before: dict[PolicyKey, PolicyEntry] = {}
         after: dict[PolicyKey, PolicyEntry] = {}
         changes = list(self._repository.changes())
+        if not changes:
+            return Delta.nothing()
         for numbers, key, _, now in changes:
             if now is not None and now.cookie and now.cookie not in cookies:
                 state = self._repository.state(numbers[0])

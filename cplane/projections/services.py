@@ -4,10 +4,12 @@ Everything that is asked of a service follows from the service, its backends and
 makes the rows of the services anew that it concerns, and only rows that differ are written.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import lru_cache
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache, partial
+from itertools import count, repeat
 from typing import Any, Final, NamedTuple
+
+import msgspec
 
 from cplane.domain import maglev
 from cplane.domain.service import (
@@ -33,7 +35,7 @@ from cplane.events.service import (
     ServiceUpserted,
 )
 from cplane.projections.addresses import packed, prefix_key
-from cplane.projections.delta import Delta, plan
+from cplane.projections.delta import Composition, Delta, compose, plan
 from datapath.maps.lb import (
     BACKEND_LOCAL,
     BENEATH,
@@ -75,6 +77,13 @@ _KINDS: Final = {
 _PRESENT: Final = Present()
 _PROTOCOLS: Final = {one.name: int(one) for one in PROTOCOLS}
 
+# What the classes make of their fields, in a quarter of the time: there may be a hundred thousand of each.
+_backend_key: Final[Callable[[tuple[int]], BackendKey]] = partial(tuple.__new__, BackendKey)
+_backend_entry: Final[Callable[[tuple[bytes, int, int, int, int, int]], BackendEntry]] = partial(
+    tuple.__new__, BackendEntry
+)
+_slot_key: Final[Callable[[tuple[int, int]], SlotKey]] = partial(tuple.__new__, SlotKey)
+
 AnyDelta = Delta[Any, Any]  # each table has row types of its own
 _Rows = dict[str, dict[Any, Any]]
 
@@ -86,14 +95,18 @@ class _Place(NamedTuple):
     source: str
 
 
-@dataclass(slots=True)
-class _Backend:
+class _Backend(msgspec.Struct, gc=False):
     """A backend as all places that name it say, and the row that they share."""
 
     address: str
     state: BackendState | None = None  # that was set, whatever they say
     entry: BackendEntry | None = None
-    places: dict[_Place, BackendRecord] = field(default_factory=dict)
+    places: dict[_Place, BackendRecord] = {}
+
+    @property
+    def services(self) -> Iterable[ServiceName]:
+        """The services whose backend it is; one that several sources name, as often."""
+        return (place.service for place in self.places)
 
 
 class ServiceProjection:
@@ -108,7 +121,7 @@ class ServiceProjection:
         self._services: dict[ServiceName, ServiceUpserted] = {}
         self._sources: dict[ServiceName, dict[str, tuple[BackendRecord, ...]]] = {}
         self._backends: dict[int, _Backend] = {}
-        self._at: dict[str, set[int]] = {}  # address → backends
+        self._at: dict[str, tuple[int, ...]] = {}  # address → backends, nearly always one
         self._claims: dict[ServiceKey, dict[bool, ServiceEntry]] = {}  # with True: redirected to this node
         self._rows: dict[ServiceName, _Rows] = {}
         self._tables: _Rows = {name: {} for name in TABLES}
@@ -117,26 +130,33 @@ class ServiceProjection:
         """All rows of a table."""
         return self._tables[name]
 
-    def gather(self, events: Iterable[Event]) -> None:
-        """As `apply` for each in order, but the rows of what is only added are made once for all of it."""
+    def gather(self, events: Iterable[Event]) -> dict[str, AnyDelta]:
+        """As `apply` for each in order, but the rows of what comes and stays are made once for all of it."""
+        made: dict[str, Composition[Any, Any]] = {}
         names: dict[ServiceName, None] = {}
         backends: dict[int, None] = {}
         for event in events:
             match event:
-                case ServiceUpserted() if (name := ServiceName(event.namespace, event.name)) not in self._services:
+                case ServiceUpserted():
+                    name = ServiceName(event.namespace, event.name)
                     self._services[name] = event
                     names[name] = None
-                case BackendsChanged() if self._is_news(event):
+                case BackendsChanged() if self._stay(event):
+                    names[ServiceName(event.namespace, event.service)] = None
                     backends |= self._taken_in(event)
                 case _:
-                    self._renew(tuple(names), backends)
-                    names, backends = {}, {}
-                    self.apply(event)
-        self._renew(tuple(names), backends)
+                    if names:
+                        compose(made, self._renew(names, backends))
+                        names, backends = {}, {}
+                    compose(made, self.apply(event))
+        if names:
+            compose(made, self._renew(names, backends))
+        return {name: composition.delta() for name, composition in made.items()}
 
-    def _is_news(self, event: BackendsChanged) -> bool:
-        """Whether nothing was known of the source."""
-        return event.source not in self._sources.get(ServiceName(event.namespace, event.service), {})
+    def _stay(self, event: BackendsChanged) -> bool:
+        """Whether none of the source's backends goes: what was set of one that does is forgotten at once."""
+        held = self._sources.get(ServiceName(event.namespace, event.service), {}).get(event.source, ())
+        return not held or {one.id for one in held} <= {one.id for one in event.backends}
 
     def apply(self, event: Event) -> dict[str, AnyDelta]:
         """What the event changes, by table."""
@@ -155,10 +175,10 @@ class ServiceProjection:
                 return self._state_changed(event)
             case ServiceOptionsChanged():
                 self._options = event
-                return self._renew(tuple(self._services))
+                return self._renew(self._services)
             case NodeJoined() if event.local:
                 changed, self._node = event.name != self._node, event.name
-                return self._renew(tuple(self._services), tuple(self._backends)) if changed else {}
+                return self._renew(self._services, self._backends) if changed else {}
             case EndpointCreated() | EndpointDeleted():
                 return self._endpoint_changed(event)
             case _:
@@ -176,10 +196,15 @@ class ServiceProjection:
         for one in sources.pop(event.source, ()):
             touched[one.id] = None
             self._backends[one.id].places.pop(place, None)
+        backends, at = self._backends, self._at
         for one in event.backends:
-            touched[one.id] = None
-            self._backends.setdefault(one.id, _Backend(one.address)).places[place] = one
-            self._at.setdefault(one.address, set()).add(one.id)
+            number = one.id
+            touched[number] = None
+            backend = backends.get(number)
+            if backend is None:
+                backend = backends[number] = _Backend(one.address)
+                at[one.address] = (*at.get(one.address, ()), number)
+            backend.places[place] = one
         if event.backends:
             sources[event.source] = event.backends
         elif not sources:
@@ -191,7 +216,7 @@ class ServiceProjection:
         if held is None:
             return {}
         held.state = None if event.state == BackendState.ACTIVE else BackendState(event.state)
-        return self._renew(tuple(dict.fromkeys(place.service for place in held.places)))
+        return self._renew(dict.fromkeys(held.services))
 
     def _endpoint_changed(self, event: EndpointCreated | EndpointDeleted) -> dict[str, AnyDelta]:
         if isinstance(event, EndpointCreated):
@@ -204,16 +229,15 @@ class ServiceProjection:
             for address in addresses:
                 self._netns.pop(address, None)
         touched = sorted({number for address in addresses for number in self._at.get(address, ())})
-        names = {place.service: None for number in touched for place in self._backends[number].places}
-        return self._renew(tuple(names), touched) if touched else {}
+        names = dict.fromkeys(name for number in touched for name in self._backends[number].services)
+        return self._renew(names, touched) if touched else {}
 
-    def _renew(self, names: Sequence[ServiceName], backends: Iterable[int] = ()) -> dict[str, AnyDelta]:
+    def _renew(self, names: Iterable[ServiceName], backends: Iterable[int] = ()) -> dict[str, AnyDelta]:
         """The rows of these services and backends as they are now."""
         before: _Rows = {}
         now: _Rows = {}
         concerned = dict.fromkeys(names)
-        for number in backends:
-            self._renew_backend(number, before, now, concerned)
+        before[BACKENDS], now[BACKENDS] = self._renew_backends(tuple(backends), concerned)
         for name in concerned:
             _add(before, self._rows.pop(name, {}))
             held = self._services.get(name)
@@ -235,27 +259,44 @@ class ServiceProjection:
                         del held_rows[key]
         return deltas
 
-    def _renew_backend(self, number: int, before: _Rows, now: _Rows, concerned: dict[ServiceName, None]) -> None:
-        """The row of a backend; if it is another one now, that concerns the services whose slots have it."""
-        held, key = self._backends[number], BackendKey(number)
-        was = held.entry
-        if was is not None:
-            before.setdefault(BACKENDS, {})[key] = was
-        record = next(iter(held.places.values()), None)
-        if record is None:
-            del self._backends[number]
-            self._at[held.address].discard(number)
-            if not self._at[held.address]:
-                del self._at[held.address]
-            return
-        family, address = packed(record.address)
-        flags = BACKEND_LOCAL if any(map(self._is_local, held.places.values())) else 0
-        entry = BackendEntry(address, record.port, _PROTOCOLS[record.protocol], family, number, flags)
-        if entry != was:
-            held.entry = entry
+    def _renew_backends(
+        self, numbers: Iterable[int], concerned: dict[ServiceName, None]
+    ) -> tuple[dict[BackendKey, BackendEntry], dict[BackendKey, BackendEntry]]:
+        """Their rows before and now; where a backend has another one, that concerns the services whose slots have it.
+
+        There may be a hundred thousand.
+        """
+        before, now = {}, {}
+        for number in numbers:
+            held, key = self._backends[number], _backend_key((number,))
+            was = held.entry
             if was is not None:
-                concerned.update(dict.fromkeys(place.service for place in held.places))
-        now.setdefault(BACKENDS, {})[key] = held.entry
+                before[key] = was
+            if not held.places:
+                self._forget(number, held)
+                continue
+            flags = 0
+            for record in held.places.values():
+                if self._is_local(record):
+                    flags = BACKEND_LOCAL
+            if was is None:
+                family, address = packed(record.address)
+                entry = _backend_entry((address, record.port, _PROTOCOLS[record.protocol], family, number, flags))
+            elif flags != was.flags:
+                entry = was._replace(flags=flags)
+                concerned.update(dict.fromkeys(held.services))
+            else:
+                entry = was
+            held.entry = now[key] = entry
+        return before, now
+
+    def _forget(self, number: int, held: _Backend) -> None:
+        """Nobody names the backend any more."""
+        del self._backends[number]
+        if left := tuple(one for one in self._at[held.address] if one != number):
+            self._at[held.address] = left
+        else:
+            del self._at[held.address]
 
     def _settle(self, before: dict[Any, Any], now: dict[Any, Any]) -> None:
         """Of two that claim one frontend the one counts that redirects to this node."""
@@ -264,8 +305,8 @@ class ServiceProjection:
                 claims = self._claims.setdefault(key, {})
                 if present:
                     claims[redirect] = entry
-                else:
-                    claims.pop(redirect, None)
+                elif claims.get(redirect) == entry:  # not that of a service that has taken it over
+                    del claims[redirect]
         keys = {key for key, _ in (*before, *now)}
         before.clear()
         now.clear()
@@ -351,9 +392,8 @@ class ServiceProjection:
         first = len(order) - len(local) + 1
         backends = self._backends
         if order:
-            rows.setdefault(SLOTS, {}).update(
-                (SlotKey(front.id, slot), backends[one.id].entry) for slot, one in enumerate(order, 1)
-            )
+            keys = map(_slot_key, zip(repeat(front.id), count(1)))
+            rows.setdefault(SLOTS, {}).update(zip(keys, [backends[one.id].entry for one in order], strict=False))
         if service.affinity_s:
             rows.setdefault(MEMBERS, {}).update((MemberKey(front.id, one.id), _PRESENT) for one in order)
         kind = _KINDS[FrontendKind(front.kind)]

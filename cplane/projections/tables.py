@@ -1,12 +1,13 @@
 """All tables of the datapath: one fold, one delta, and the order in which it must be written."""
 
 from collections.abc import Iterable, Mapping
-from typing import Final, cast
+from typing import Any, Final, cast
 
 from cplane.errors import Rejected
 from cplane.events.catalog import Event
+from cplane.events.service import ServiceEvent
 from cplane.projections import redirects, services
-from cplane.projections.delta import Delta
+from cplane.projections.delta import Composition, Delta, compose
 from cplane.projections.endpoints import address_projection, device_projection
 from cplane.projections.ipcache import IpcacheProjection
 from cplane.projections.policymap import PolicyMapProjection
@@ -84,6 +85,7 @@ class Tables:
             IPCACHE: IpcacheProjection(),
             LXC: address_projection(),
         }
+        self._of_services = {POLICY: self._policy}
         self._services = ServiceProjection()
         self._services.gather(map(self._folded, facts))
 
@@ -94,20 +96,32 @@ class Tables:
 
     def apply(self, event: Event) -> dict[str, Delta]:  # type: ignore[type-arg]
         """What the event changes, by table; tables that it leaves alone are not in it."""
-        deltas = self._fold(event)
-        if (devices := deltas.get(DEVICES)) and (programs := _programs(devices)):
-            deltas[PROGRAMS] = programs
-        return deltas | self._services.apply(event)
+        return self._fold(event) | self._services.apply(event)
+
+    def apply_all(self, events: Iterable[Event]) -> dict[str, Delta]:  # type: ignore[type-arg]
+        """What all of the events change together, by table: `apply` of each in order, composed."""
+        made: dict[str, Composition[Any, Any]] = {}
+
+        def folded(event: Event) -> Event:
+            compose(made, self._fold(event))
+            return event
+
+        services = self._services.gather(map(folded, events))
+        return {name: composition.delta() for name, composition in made.items()} | services
 
     def _fold(self, event: Event) -> dict[str, Delta]:  # type: ignore[type-arg]
         """What the event changes in tables that are not of services."""
-        deltas = {name: delta for name, fold in self._folds.items() if (delta := fold.apply(event))}
+        # Of services, of which there may be ten thousands, only policies say something.
+        folds = self._of_services if isinstance(event, ServiceEvent) else self._folds
+        deltas = {name: delta for name, fold in folds.items() if (delta := fold.apply(event))}
         if redirected := self._policy.redirected():
             deltas[REDIRECTS] = redirected
+        if (devices := deltas.get(DEVICES)) and (programs := _programs(devices)):
+            deltas[PROGRAMS] = programs
         return deltas
 
     def _folded(self, event: Event) -> Event:
-        """The same event, when all tables that are not of services have it."""
+        """The same event, when all tables that are not of services have it; what it changes is not kept."""
         self._fold(event)
         return event
 

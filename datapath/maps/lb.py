@@ -5,6 +5,7 @@ looked up by its number on the way; its number is for what outlives a change of 
 """
 
 import struct
+from collections.abc import Sequence
 from enum import IntEnum, IntFlag
 from typing import Final, NamedTuple
 
@@ -212,6 +213,11 @@ class ServiceKey(NamedTuple):
         return SERVICE_KEY.pack(*self)
 
     @classmethod
+    def pack_all(cls, rows: Sequence["ServiceKey"]) -> bytes:
+        """The bytes of many, joined."""
+        return SERVICE_KEY.pack_all(rows)
+
+    @classmethod
     def unpack(cls, data: bytes) -> "ServiceKey":
         """The inverse of `pack`."""
         return cls(*SERVICE_KEY.unpack(data))  # type: ignore[arg-type]  # the layout fixes the types
@@ -250,6 +256,11 @@ class SlotKey(NamedTuple):
         return SLOT_KEY.pack(*self)
 
     @classmethod
+    def pack_all(cls, rows: Sequence["SlotKey"]) -> bytes:
+        """The bytes of many, joined."""
+        return SLOT_KEY.pack_all(rows)
+
+    @classmethod
     def unpack(cls, data: bytes) -> "SlotKey":
         """The inverse of `pack`."""
         return cls(*SLOT_KEY.unpack(data))  # type: ignore[arg-type]  # the layout fixes the types
@@ -263,6 +274,11 @@ class BackendKey(NamedTuple):
     def pack(self) -> bytes:
         """The map's key bytes."""
         return BACKEND_KEY.pack(*self)
+
+    @classmethod
+    def pack_all(cls, rows: Sequence["BackendKey"]) -> bytes:
+        """The bytes of many, joined."""
+        return BACKEND_KEY.pack_all(rows)
 
     @classmethod
     def unpack(cls, data: bytes) -> "BackendKey":
@@ -285,6 +301,11 @@ class BackendEntry(NamedTuple):
         return BACKEND_VALUE.pack(*self)
 
     @classmethod
+    def pack_all(cls, rows: Sequence["BackendEntry"]) -> bytes:
+        """The bytes of many, joined."""
+        return BACKEND_VALUE.pack_all(rows)
+
+    @classmethod
     def unpack(cls, data: bytes) -> "BackendEntry":
         """The inverse of `pack`."""
         return cls(*BACKEND_VALUE.unpack(data))  # type: ignore[arg-type]  # the layout fixes the types
@@ -299,6 +320,11 @@ class MaglevKey(NamedTuple):
     def pack(self) -> bytes:
         """The map's key bytes."""
         return MAGLEV_KEY.pack(*self)
+
+    @classmethod
+    def pack_all(cls, rows: Sequence["MaglevKey"]) -> bytes:
+        """The bytes of many, joined."""
+        return MAGLEV_KEY.pack_all(rows)
 
     @classmethod
     def unpack(cls, data: bytes) -> "MaglevKey":
@@ -335,6 +361,11 @@ class MemberKey(NamedTuple):
     def pack(self) -> bytes:
         """The map's key bytes."""
         return MEMBER_KEY.pack(*self)
+
+    @classmethod
+    def pack_all(cls, rows: Sequence["MemberKey"]) -> bytes:
+        """The bytes of many, joined."""
+        return MEMBER_KEY.pack_all(rows)
 
     @classmethod
     def unpack(cls, data: bytes) -> "MemberKey":

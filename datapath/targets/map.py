@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
-from typing import Final, Generic, Protocol, TypeVar
+from typing import Final, Generic, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +32,15 @@ class Unpacks(Protocol[T_co]):
 
     def unpack(self, data: bytes) -> T_co:
         """The inverse of `pack`."""
+        ...
+
+
+@runtime_checkable
+class PacksAll(Protocol):
+    """The class of keys or values that are packed faster together."""
+
+    def pack_all(self, rows: Sequence[Packed]) -> bytes:
+        """The bytes of all, joined."""
         ...
 
 
@@ -125,9 +134,11 @@ class MapTarget(Generic[K, V]):
             yield from entries.packed(_PACKED_MAX)
             return
         for some in _sliced(entries.items()):
-            rows = {id(value): value for _, value in some}  # many rows share one
-            packed = {number: value.pack() for number, value in rows.items()}
-            yield b"".join(key.pack() for key, _ in some), b"".join(packed[id(value)] for _, value in some), len(some)
+            yield (
+                _joined(self._key, [key for key, _ in some]),
+                _joined(self._value, [value for _, value in some]),
+                len(some),
+            )
 
     def _rows(self, pieces: Iterable[Joined]) -> _Rows:
         """The bytes of each row, sorted."""
@@ -147,6 +158,15 @@ class MapTarget(Generic[K, V]):
             whole = row.ljust(rows.itemsize, b"\0")  # numpy takes zeros at the end of a text for its padding
             found[self._key.unpack(whole[:size])] = self._value.unpack(whole[size:])
         return found
+
+
+def _joined(kind: Unpacks[object], rows: Sequence[Packed]) -> bytes:
+    """The bytes of keys or values of one class."""
+    if isinstance(kind, PacksAll):
+        return kind.pack_all(rows)
+    different = {id(row): row for row in rows}  # many rows share one
+    packed = {number: row.pack() for number, row in different.items()}
+    return b"".join([packed[id(row)] for row in rows])
 
 
 def _sliced(entries: Iterable[T]) -> Iterator[list[T]]:

@@ -1,6 +1,7 @@
 """What rules refer to by name: groups of prefixes, and services."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from functools import lru_cache
 from ipaddress import ip_network
 from typing import NamedTuple
 
@@ -21,7 +22,8 @@ class Service(NamedTuple):
     addresses: tuple[str, ...] = ()
 
 
-def service_labels(texts: Iterable[str]) -> LabelSet:
+@lru_cache(maxsize=1024)  # services that are many have few labels between them
+def service_labels(texts: tuple[str, ...]) -> LabelSet:
     """The labels of a service, of which each is written `key=value`."""
     return LabelSet(tuple(Label(key, K8S, value) for key, _, value in (text.partition("=") for text in texts)))
 

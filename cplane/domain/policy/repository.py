@@ -190,6 +190,8 @@ class Repository:
         return self._states.of(self._planes(one.subject.numbers, audit=one.audit))
 
     def _follow(self, change: RuleChange) -> None:
+        if not any(change):
+            return
         touched: set[int] = set()
         for resolved in self._about(change.added):
             numbers = resolved.subject.numbers

@@ -231,3 +231,66 @@ def test_what_a_program_writes_is_read_as_libyaml_does_or_not_at_all(
     value: object, flow: bool | None, style: str | None
 ):
     both(yaml.safe_dump(value, default_flow_style=flow, default_style=style, allow_unicode=True))
+
+
+BEFORE_VALUES = st.sampled_from(["a: ", "b: ", "c: ", "- ", "- a: ", "-   b: ", "a:", "- ", "# ", "", "x%s: "])
+WRITTEN = st.sampled_from(
+    [
+        *("x", "web-1", "10.0.0.1", "1.2", "1.2.3", "80", "-1", "yes", "~", "<<", "12:30", "2020-01-01", "é", "a b"),
+        *('"q"', '"\\n"', "'s''t'", "{}", "[]", "[a, 1]", "{a: b}", "{a: {b: c}}", "|", "|-", ">", "&x y", "*x"),
+        *("x # why", "#x", "x ", "a: b", "x:", "- y", "'", '"', "[", "%s", "§0", '"§0"', "9" * 200, "1e5", ".nan"),
+        *("/a/b", "_x", "true", "O", "0x1f", "1_0", "0o7", "...", "---", "!t x", "`", "@"),
+    ]
+)
+
+
+@st.composite
+def alike(draw: st.DrawFn) -> str:
+    """Documents that differ in their values, and here and there in more than these."""
+    before = draw(st.lists(st.tuples(st.sampled_from([0, 0, 2, 2, 4]), BEFORE_VALUES), min_size=1, max_size=5))
+    documents = []
+    for _ in range(draw(st.integers(3, 5))):
+        values = [draw(WRITTEN) if draw(st.integers(0, 9)) else "" for _ in before]
+        lines = [f"{' ' * indent}{key}{value}" for (indent, key), value in zip(before, values, strict=True)]
+        documents.append("".join(f"{line}\n" for line in lines))
+    return "---\n".join(documents)
+
+
+@pytest.mark.slow
+@given(text=alike(), end=st.sampled_from(["", "---\n", "--- \n\n", "..."]))
+@settings(max_examples=examples(3000), deadline=None)
+def test_documents_that_are_alike_are_read_as_libyaml_does_or_not_at_all(text: str, end: str):
+    found = read_plain(text + end, BOUNDS)
+    if found is None:
+        return
+    try:
+        expected = read_yaml(text + end, BOUNDS)
+    except BadText as bad:
+        raise AssertionError(f"{text + end!r} was read as {found}") from bad
+    assert repr(found) == repr(expected), text
+
+
+def test_documents_that_are_alike_have_their_own_values():
+    pattern = "kind: K\nspec:\n  a: {}\n  b:\n  - {}\n  - x: {}\n    y:\n  c: {}\n"
+    texts = [pattern.format(*values) for values in ((1, "x", "10.0.0.1", '"q"'), ("{}", "'s'", "web", "~"))] * 2
+    found = both("---\n".join([*texts, pattern.format("{a: 1}", "[1, 2]", "no", 0x1F)]))
+    assert found is not None
+    assert [one.number for one in found] == [1, 2, 3, 4, 5]
+    assert found[0].value == {
+        "kind": "K",
+        "spec": {"a": 1, "b": ["x", {"x": "10.0.0.1", "y": None}], "c": "q"},
+    }
+    assert found[2].value == found[0].value
+
+
+def test_what_merges_mappings_is_text_in_a_list():
+    found = both("- <<\n")
+    assert found is not None
+    assert found[0].value == ["<<"]
+
+
+def test_documents_that_are_alike_are_as_deep_as_others():
+    deep = "\n".join(f"{' ' * n}a:" for n in range(62)) + f"\n{' ' * 62}a: "
+    assert both("---\n".join(f"{deep}{value}\n" for value in ("x", "y", "z"))) is not None
+    for value in ("{}", "[]", "{a: b}"):
+        assert read_plain("---\n".join(f"{deep}{one}\n" for one in ("x", "y", value)), BOUNDS) is None

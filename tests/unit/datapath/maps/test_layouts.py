@@ -41,3 +41,12 @@ def test_a_big_endian_field_takes_integers_only() -> None:
     assert layout.pack(0x0102) == b"\1\2"
     with pytest.raises(TypeError, match="a big-endian field takes an integer"):
         layout.pack(b"ab")
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_many_structs_are_packed_as_each_of_them(count: int) -> None:
+    layout = Layout(
+        "s", (Field("a", "u8"), Field("b", "u16", big_endian=True), Field("c", "bytes", 3), Field("d", "u32"))
+    )
+    rows = [(number, 0x1234 + number, b"xy\0", 0xDEADBEEF - number) for number in range(count)]
+    assert layout.pack_all(rows) == b"".join(layout.pack(*row) for row in rows)
