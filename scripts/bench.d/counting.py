@@ -68,9 +68,10 @@ def _program() -> Path:
     """Compiled, as long as this process runs. Raises WrongError."""
     folder = Path(tempfile.mkdtemp(prefix="cpb-counting-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    command = [compiler(), "-O2", "-Wall", "-Wextra", "-Werror", "-o", folder / "counting", _SOURCE]
+    made = folder / "counting"
+    command = [compiler(), "-O2", "-Wall", "-Wextra", "-Werror", "-o", str(made), str(_SOURCE)]
     subprocess.run(command, check=True, timeout=60)
-    return folder / "counting"
+    return made
 
 
 def _counted(told: bytes) -> Counted:
