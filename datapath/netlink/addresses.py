@@ -3,11 +3,10 @@
 from ipaddress import ip_address
 from typing import Final
 
-from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
-
 from datapath.netlink import rtnl
 from datapath.netlink.attachment import HOST_PREFIX
 from datapath.netlink.families import bits_of, family_of
+from datapath.netlink.messages import ifaddrmsg
 from datapath.netlink.rtnl import Message, Request, Rtnl
 
 _NO_DAD: Final = 0x02  # IFA_F_NODAD: usable at once; the agent gives no address twice

@@ -3,9 +3,8 @@
 from ipaddress import ip_address
 from typing import Final, NamedTuple
 
-from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
-
 from datapath.netlink import addresses, links, rtnl
+from datapath.netlink.messages import ifaddrmsg
 from datapath.netlink.rtnl import Message, Rtnl
 
 _ETHERNET: Final = 1  # ARPHRD_ETHER

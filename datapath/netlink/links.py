@@ -4,11 +4,10 @@ import errno
 from collections.abc import Mapping
 from typing import Final
 
-from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
-
 from datapath.netlink import rtnl
 from datapath.netlink.attachment import LINK_GROUP, Attachment, Link, OwnedLink, parse_alias
 from datapath.netlink.errors import InterfaceExists, KernelRefused, NameTaken
+from datapath.netlink.messages import ifinfmsg
 from datapath.netlink.rtnl import Message, Request, Rtnl
 
 _UP: Final = 1  # IFF_UP

@@ -3,13 +3,11 @@
 import errno
 from typing import Final, NamedTuple
 
-from pyroute2.netlink.rtnl.ndmsg import ndmsg
-from pyroute2.netlink.rtnl.rtmsg import rtmsg
-
 from datapath.netlink import rtnl
 from datapath.netlink.attachment import ROUTE_PROTOCOL
 from datapath.netlink.errors import KernelRefused
 from datapath.netlink.families import bits_of, family_of
+from datapath.netlink.messages import ndmsg, rtmsg
 from datapath.netlink.rtnl import Message, Request, Rtnl
 
 _MAIN: Final = 254  # RT_TABLE_MAIN

@@ -3,11 +3,10 @@
 import errno
 from typing import Final, NamedTuple
 
-from pyroute2.netlink.rtnl.fibmsg import fibmsg
-
 from datapath.netlink import rtnl
 from datapath.netlink.attachment import ROUTE_PROTOCOL
 from datapath.netlink.errors import KernelRefused
+from datapath.netlink.messages import fibmsg
 from datapath.netlink.rtnl import Request, Rtnl
 
 _LOOK_UP: Final = 1  # FR_ACT_TO_TBL
