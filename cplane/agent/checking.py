@@ -14,6 +14,7 @@ from cplane.domain.service import BackendState
 from cplane.engine.engine import Engine
 from cplane.errors import CplaneError
 from cplane.telemetry.log import line, logger
+from cplane.transport.address import host_port
 
 ACTOR: Final = "agent"
 FAILURES_MAX: Final = 3  # in a row; then it is quarantined
@@ -83,10 +84,9 @@ async def _finds(stream: ByteStream, address: str, port: int, path: str) -> bool
 
 def request(address: str, port: int, path: str) -> bytes:
     """GET of a path, as a client that asks once (RFC 9112, section 3)."""
-    host = f"[{address}]" if ":" in address else address
     lines = (
         f"GET {path} HTTP/1.1",
-        f"Host: {host}:{port}",
+        f"Host: {host_port(address, port)}",
         "User-Agent: cplane-health",
         "Accept: */*",
         "Connection: close",

@@ -14,8 +14,8 @@ from anyio import to_thread
 from anyio.abc import TaskGroup
 
 from cplane.agent.apiserver import Locate, NoApiServer
-from cplane.domain.policy.http import Secret
-from cplane.k8s.secrets import BadAnswer, Items, SecretWatch
+from cplane.domain.policy.http import Items, Secret
+from cplane.k8s.secrets import BadAnswer, SecretWatch
 from cplane.telemetry.log import line, logger
 from cplane.transport.backoff import Backoff
 from cplane.transport.http_client import NoAnswer, get

@@ -22,6 +22,7 @@ from cplane.hubble.eventring import EventRing
 from cplane.hubble.peer import Peer, Peers, peer_name, tls_name
 from cplane.pb.flow import flow_pb2
 from cplane.projections.tables import IPCACHE, POLICY
+from cplane.transport.address import host_port
 from datapath.maps.ipcache import FAMILY_V4, IpcacheInfo, IpcacheKey
 from datapath.maps.policy import AUDIT_PLANE
 from datapath.maps.spread import policies_of
@@ -248,5 +249,4 @@ def reached(node: Node | None, tcp: tuple[str, int] | None, *, tls: bool) -> lis
         return [Peer(name)]
     host, port = tcp
     host = host or _first(node, 4, 6)
-    address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    return [Peer(name, address if host else "", tls_name(node.cluster, node.name) if tls else "")]
+    return [Peer(name, host_port(host, port) if host else "", tls_name(node.cluster, node.name) if tls else "")]

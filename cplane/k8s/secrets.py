@@ -6,12 +6,12 @@ Source: Kubernetes API concepts, "Efficient detection of changes"; RBAC, "Referr
 """
 
 import re
-from collections.abc import Mapping
 from typing import Final, TypeVar
 from urllib.parse import quote
 
 import msgspec
 
+from cplane.domain.policy.http import ITEM_BYTES_MAX, ITEMS_MAX, Items
 from cplane.errors import Unavailable
 
 _NAMESPACE: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
@@ -20,12 +20,8 @@ _VERSION: Final = re.compile(r"[!-~]{1,256}")
 _WATCH_S: Final = 300
 """After which the server ends a watch: a connection on which nothing comes any more is noticed then at the latest."""
 
-ITEM_BYTES_MAX: Final = 1 << 20
-ITEMS_MAX: Final = 64
 _GONE: Final = 410
 _CHANGES: Final = frozenset({"ADDED", "MODIFIED", "DELETED", "BOOKMARK"})
-
-Items = Mapping[str, bytes]
 
 T = TypeVar("T")
 

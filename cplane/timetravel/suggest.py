@@ -190,13 +190,13 @@ class _Peer:
             if protocol not in PORT_PROTOCOLS:
                 continue
             written = {"port": str(number), "protocol": Protocol(protocol).name}
-            found = port.proposed()
+            found, said = port.proposed()
             if found is None:
                 ports.append(written)
             elif found.rules:
                 read.append((written, found))
             where = f"{number}/{Protocol(protocol).name} {side} {self._said}"
-            notes.update(dict.fromkeys(f"{where}: {one}" for one in (*port.notes, *(found.notes if found else ()))))
+            notes.update(dict.fromkeys(f"{where}: {one}" for one in (*said, *(found.notes if found else ()))))
         for start in range(0, len(ports), _PORTS_MAX):
             yield peer | {"toPorts": [{"ports": ports[start : start + _PORTS_MAX]}]}
         yield from (peer | {"toPorts": [{"ports": same, "rules": rules}]} for same, rules in _together(read))
@@ -210,15 +210,11 @@ class _Peer:
 
 
 class _Port:
-    """What was seen at a port: who connected with whom there, and of those a proxy has read what they asked.
-
-    `notes` are made by `proposed`.
-    """
+    """What was seen at a port: who connected with whom there, and of those a proxy has read what they asked."""
 
     def __init__(self) -> None:
         self.connected: set[tuple[int, str]] = set()
         self.asked: dict[tuple[int, str], set[Asked]] = {}
-        self.notes: tuple[str, ...] = ()
 
     def take(self, kind: Kind, *, refused: bool) -> None:
         """A kind of connections, or of requests; those that were refused say that there is a proxy, and no more."""
@@ -236,24 +232,21 @@ class _Port:
         for ends, asked in other.asked.items():
             self.asked.setdefault(ends, set()).update(asked)
 
-    def proposed(self) -> Proposed | None:
-        """Rules for what may be asked; None: anything, and nobody reads it."""
+    def proposed(self) -> tuple[Proposed | None, tuple[str, ...]]:
+        """Rules for what may be asked; None: anything, and nobody reads it. And notes: why it is that."""
         if not self.asked:
-            return None
+            return None, ()
         requests = set().union(*self.asked.values())
         unread = len(self.connected - self.asked.keys())
         if unread and any(isinstance(one, str) for one in requests):
-            self.notes = (f"any name, as {unread} of those who were seen there asked something that nobody read",)
-            return ANY_NAME  # so that addresses are known by their names
+            note = f"any name, as {unread} of those who were seen there asked something that nobody read"
+            return ANY_NAME, (note,)  # so that addresses are known by their names
         if unread:
-            self.notes = (f"any request, as {unread} of those who were seen there asked something that nobody read",)
-            return None
-        if not requests:
-            self.notes = ("left out, as all that was asked there was denied",)
+            return None, (f"any request, as {unread} of those who were seen there asked something that nobody read",)
         found = proposed(requests)
-        if found is None:
-            self.notes = ("any request, as several protocols were seen there",)
-        return found
+        if not requests:
+            return found, ("left out, as all that was asked there was denied",)
+        return found, () if found is not None else ("any request, as several protocols were seen there",)
 
 
 def _together(

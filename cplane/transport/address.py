@@ -44,8 +44,12 @@ class TcpAddress:
     tls: ssl.SSLContext | None = None
 
     def __str__(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{host}:{self.port}"
+        return host_port(self.host, self.port)
+
+
+def host_port(host: str, port: int) -> str:
+    """`host:port`, or `[v6]:port`; what `split_host_port` takes apart."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def parse_address(text: str, tls: ssl.SSLContext | None = None) -> UnixAddress | TcpAddress:

@@ -19,6 +19,7 @@ from anyio.abc import ByteStream, SocketAttribute
 from anyio.streams.tls import TLSStream
 
 from cplane.errors import Unavailable
+from cplane.transport.address import host_port
 
 _HEADERS_MAX: Final = 65_536  # bytes
 _CHUNK: Final = 65_536  # bytes
@@ -49,8 +50,7 @@ class HttpServer:
     path: str = ""
 
     def __str__(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{'https' if self.tls is not None else 'http'}://{host}:{self.port}{self.path}"
+        return f"{'https' if self.tls is not None else 'http'}://{host_port(self.host, self.port)}{self.path}"
 
 
 class Response:
@@ -138,7 +138,7 @@ async def get(
     try:
         wire = _Wire(address, stream)
         with _translated(address), anyio.fail_after(_ANSWER_S):
-            fields = [("host", _authority(server)), ("connection", "close"), *headers.items()]
+            fields = [("host", host_port(server.host, server.port)), ("connection", "close"), *headers.items()]
             await wire.send(h11.Request(method="GET", target=server.path + target, headers=fields))
             await wire.send(h11.EndOfMessage())
         yield Response(wire, await _status(wire), idle_s)
@@ -174,10 +174,6 @@ async def _connected(server: HttpServer) -> ByteStream:
     except BaseException:
         await anyio.aclose_forcefully(stream)
         raise
-
-
-def _authority(server: HttpServer) -> str:
-    return f"[{server.host}]:{server.port}" if ":" in server.host else f"{server.host}:{server.port}"
 
 
 @contextmanager

@@ -7,13 +7,9 @@ from typing import Final, Protocol
 import anyio
 from anyio import to_thread
 
-from cplane.domain.policy.http import Secret
-
-Items = Mapping[str, bytes]
+from cplane.domain.policy.http import ITEM_BYTES_MAX, ITEMS_MAX, Items, Secret
 
 _LOOK_S: Final = 1.0
-_ITEM_BYTES_MAX: Final = 1 << 20
-_ITEMS_MAX: Final = 64
 
 
 class Source(Protocol):
@@ -73,8 +69,8 @@ def _read(folder: Path, secret: Secret) -> Items | None:
     place = folder / secret.namespace / secret.name
     try:
         # names that begin with dots are what Kubernetes exchanges folders by
-        files = sorted(one for one in place.iterdir() if not one.name.startswith(".") and one.is_file())[:_ITEMS_MAX]
-        return {one.name: one.read_bytes() for one in files if one.stat().st_size <= _ITEM_BYTES_MAX}
+        files = sorted(one for one in place.iterdir() if not one.name.startswith(".") and one.is_file())[:ITEMS_MAX]
+        return {one.name: one.read_bytes() for one in files if one.stat().st_size <= ITEM_BYTES_MAX}
     except OSError:
         return None
 

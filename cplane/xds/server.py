@@ -20,7 +20,7 @@ from grpclib.exceptions import StreamTerminatedError
 from h2.exceptions import ProtocolError
 
 from cplane.domain.access import Access
-from cplane.domain.policy.http import Secret
+from cplane.domain.policy.http import Items, Secret
 from cplane.domain.policy.redirection import Redirection
 from cplane.telemetry.log import line, logger
 from cplane.transport.address import UnixAddress
@@ -32,7 +32,7 @@ from cplane.xds.listeners import Logged
 from cplane.xds.messages import LISTENER, TYPES, Key, Resource
 from cplane.xds.records import Records
 from cplane.xds.resources import Rendered, render, secrets_named
-from cplane.xds.secrets import Items, Source
+from cplane.xds.secrets import Source
 
 if TYPE_CHECKING:
     from grpclib.server import Stream

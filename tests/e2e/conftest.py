@@ -44,6 +44,14 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def with_lb(programs: Path) -> Path:
+    """The compiled programs of agents that serve clients outside."""
+    for dispatch in (1, 2, 3):
+        compiled(programs, {"lb": 1} | ({"dsr_dispatch": dispatch} if dispatch != 1 else {}))
+    return programs
+
+
 @pytest.fixture(scope="module")
 def shared(programs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """A site with three pods, host and world, for all tests of a module."""

@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 
 from datapath.kernel import syscall
-from datapath.kernel.compile import compiled
 from datapath.kernel.syscall import AttachPoint, ProgramKind
 from tests.support import asking
 from tests.support.echo import Said, asked, echo, opened, said
@@ -35,14 +34,6 @@ ADDRESSES = {4: ("203.0.113.80", NODE4, WORLD4, "198.51.100.3"), 6: ("2001:db8:8
 families = pytest.mark.parametrize("family", [4, 6], ids=["v4", "v6"])
 protocols = pytest.mark.parametrize("protocol", [TCP, UDP], ids=["tcp", "udp"])
 algorithms = pytest.mark.parametrize("algorithm", ["random", "maglev"])
-
-
-@pytest.fixture(scope="module")
-def with_lb(programs: Path) -> Path:
-    """The compiled programs of agents that serve clients outside."""
-    for dispatch in (1, 2, 3):
-        compiled(programs, {"lb": 1} | ({"dsr_dispatch": dispatch} if dispatch != 1 else {}))
-    return programs
 
 
 @pytest.fixture(scope="module")

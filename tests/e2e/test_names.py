@@ -2,7 +2,6 @@
 
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from tests.support.site import WORLD4, WORLD6, Site, policy, site
-from tests.support.tree import ROOT
 
 pytestmark = [
     pytest.mark.root,
@@ -56,17 +54,7 @@ def names(programs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     with site(tmp_path_factory.mktemp("site"), programs, ("client",)) as made:
         made.serve()
         made.pods.add("dns", serve=False)
-        pod = made["dns"]
-        command = [sys.executable, "-m", "tests.support.dnsserver", pod.ipv4, pod.ipv6]
-        pod.server = subprocess.Popen(
-            ["nsenter", f"--net={pod.netns.path}", "--", *command],
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
-        assert pod.server.stdout is not None
-        assert pod.server.stdout.readline() == "serving\n"
+        made["dns"].serve_names()
         yield Names(made)
 
 

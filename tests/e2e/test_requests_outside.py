@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from datapath.kernel.compile import compiled
 from tests.support.asking import until
 from tests.support.netns import Namespace
 from tests.support.site import CABLE, NODE4, NODE6, WORLD4, WORLD6, Site, policy, site
@@ -30,14 +29,6 @@ NODE, CLIENT = {4: NODE4, 6: NODE6}, {4: WORLD4, 6: WORLD6}
 OTHER = {4: "198.51.100.3", 6: "2001:db8::3"}
 ANY = {4: "0.0.0.0", 6: "::"}
 families = pytest.mark.parametrize("family", [4, 6], ids=["v4", "v6"])
-
-
-@pytest.fixture(scope="module")
-def with_lb(programs: Path) -> Path:
-    """The compiled programs of agents that serve clients outside."""
-    for dispatch in (1, 2, 3):
-        compiled(programs, {"lb": 1} | ({"dsr_dispatch": dispatch} if dispatch != 1 else {}))
-    return programs
 
 
 @pytest.fixture(scope="module")

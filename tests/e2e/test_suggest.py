@@ -3,7 +3,6 @@
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +11,6 @@ import yaml
 
 from tests.support.asking import until
 from tests.support.site import WORLD4, policy, site
-from tests.support.tree import ROOT
 from tests.support.web import Web
 
 pytestmark = [
@@ -40,17 +38,7 @@ def web(programs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[We
     with site(tmp_path_factory.mktemp("site"), programs, ("client",)) as made:
         made.world.serve()
         made.pods.add("dns", serve=False)
-        pod = made["dns"]
-        command = [sys.executable, "-m", "tests.support.dnsserver", pod.ipv4, pod.ipv6]
-        pod.server = subprocess.Popen(
-            ["nsenter", f"--net={pod.netns.path}", "--", *command],
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
-        assert pod.server.stdout is not None
-        assert pod.server.stdout.readline() == "serving\n"
+        made["dns"].serve_names()
         yield Web(made)
 
 

@@ -15,6 +15,7 @@ from typing import Final, NamedTuple
 from tests.support.agent import BIN, Agent
 from tests.support.cni_client import CniClient, Reply
 from tests.support.netns import Namespace, ping
+from tests.support.tree import ROOT
 
 PORT: Final = 8080
 PATIENT_S: Final = 5.0  # for what should work, on a busy machine
@@ -61,9 +62,16 @@ class Pod:
 
     def serve(self, port: int = PORT, *, named: bool = False) -> None:
         """A server answers in the pod, over TCP and UDP; one that is `named` says which pod it is."""
-        command = [sys.executable, "-I", "-S", str(_SERVER), str(port), *([self.name] if named else [])]
+        self._serve("ready", "-I", "-S", str(_SERVER), str(port), *([self.name] if named else []))
+
+    def serve_names(self) -> None:
+        """A DNS server answers in the pod."""
+        self._serve("serving", "-m", "tests.support.dnsserver", self.ipv4, self.ipv6)
+
+    def _serve(self, word: str, *arguments: str) -> None:
         self.server = subprocess.Popen(
-            ["nsenter", f"--net={self.netns.path}", "--", *command],
+            ["nsenter", f"--net={self.netns.path}", "--", sys.executable, *arguments],
+            cwd=ROOT,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             text=True,
@@ -71,7 +79,7 @@ class Pod:
         )
         assert self.server.stdout is not None
         said = self.server.stdout.readline()
-        assert said == "ready\n", f"the server in {self.name} said {said!r}"
+        assert said == f"{word}\n", f"the server in {self.name} said {said!r}"
 
     def connect(self, address: str, port: int = PORT, timeout_s: float = PATIENT_S) -> "Conversation":
         """An open TCP connection from the pod. Raises OSError."""

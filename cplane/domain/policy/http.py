@@ -21,6 +21,14 @@ class Secret(NamedTuple):
     name: str
 
 
+Items = Mapping[str, bytes]
+"""What a secret holds, by name."""
+
+ITEMS_MAX: Final = 64
+ITEM_BYTES_MAX: Final = 1 << 20
+"""Of a secret, wherever it comes from."""
+
+
 class HeaderMatch(NamedTuple):
     """A header that must have this value, from here or from a secret; `mismatch`: what to do where it has not."""
 

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cplane.k8s.secrets import ITEM_BYTES_MAX, ITEMS_MAX, BadAnswer, SecretWatch
+from cplane.domain.policy.http import ITEM_BYTES_MAX, ITEMS_MAX
+from cplane.k8s.secrets import BadAnswer, SecretWatch
 
 
 def secret(items=None, version="5", name="tls", namespace="shop"):
