@@ -4,7 +4,6 @@ A peer list that is missing or empty is everyone, the world and the host include
 direction that it names denies that direction.
 """
 
-import re
 from typing import Final
 
 from cplane.domain.cidr import contains
@@ -44,7 +43,6 @@ _BLOCK_FIELDS: Final = Fields(frozenset({"cidr", "except"}))
 _PORT_FIELDS: Final = Fields(frozenset({"protocol", "port", "endPort"}))
 _TYPES: Final = ("Ingress", "Egress")
 _PROTOCOLS: Final = {one.name: one for one in (Protocol.TCP, Protocol.UDP, Protocol.SCTP)}
-_PORT_NAME: Final = re.compile(r"(?=.{1,15}$)(?=.*[a-z])[a-z0-9]+(-[a-z0-9]+)*")
 _EVERYONE: Final = LabelSelector()
 
 
@@ -182,7 +180,7 @@ def _port(place: Place) -> PortMatch | NamedPort | None:
 
 def _named(place: Place, protocol: Protocol, text: str) -> NamedPort | None:
     """A container port's name as Kubernetes has them: a number in quotes is none, and capitals are not in any."""
-    if _PORT_NAME.fullmatch(text):
+    if l4.is_port_name(text) and text == text.lower():
         return NamedPort(protocol, text)
     if text.isascii() and text.isdecimal():
         place.refuse(f"{shown(text)} is text: write the number without quotes")
