@@ -15,7 +15,7 @@ from cplane.config.problems import Value
 
 # What stands before a value in its line, and the value; see `plain._LINE`.
 _VALUE: Final = re.compile(
-    r"^( *+(?:- ++)?+(?:[A-Za-z0-9_./-]++: ++|(?<=- )(?![A-Za-z0-9_./-]++:(?: |$))))(.++)$", re.MULTILINE
+    r"^( *+(?:- ++)?(?:[A-Za-z0-9_./-]++: ++|(?<=- )(?![A-Za-z0-9_./-]++:(?: |$))))(.++)$", re.MULTILINE
 )
 _STANDS_FOR: Final = "\u00a7"  # no key has this sign
 _PLACE: Final = re.compile(f'"{_STANDS_FOR}(\\d+)"')

@@ -19,20 +19,21 @@ from cplane.config.problems import Bounds, Document, Value, distinct
 from cplane.config.yaml import convert
 
 _CHUNK: Final = 1 << 16  # characters whose lines are taken apart at a time
+_SIGNED_MAX: Final = 1 << 16  # characters of a value in quotes or brackets; expressions keep what they may go back to
 _KEY_MAX: Final = 1000  # characters; YAML has a limit for keys that stand before their values
 
 # Of characters beyond ASCII only those that are letters or signs to everybody, and neither spaces nor line breaks.
 _UNUSUAL: Final = re.compile("[^\n -~\u00a1-\u167f\u3001-\ud7ff]")
 # Indentation with the dash of an item, a key without quotes and its value; or else what stands there instead.
-_LINE: Final = re.compile(r"^( *+(?:- ++)?+)(?:([A-Za-z0-9_./-]++):(?: ++(.*+)|$)|(.*+))", re.MULTILINE)
+_LINE: Final = re.compile(r"^( *+(?:- ++)?)(?:([A-Za-z0-9_./-]++):(?: ++(.*+)|$)|(.*+))", re.MULTILINE)
 _MARK: Final = re.compile(r"^--- *$\n?", re.MULTILINE)  # ends a document wherever it stands, and begins another
-_DOUBLE_QUOTED: Final = re.compile(r'"(?:[^"\\]|\\["\\nt])*+"')
-_SINGLE_QUOTED: Final = re.compile(r"'(?:[^']|'')*+'")
+_DOUBLE_QUOTED: Final = re.compile(r'"[^"\\]*+(?:\\["\\nt][^"\\]*+)*"')
+_SINGLE_QUOTED: Final = re.compile(r"'[^']*+(?:''[^']*+)*'")
 _SIGNS: Final = frozenset(["", *"[]{}#&*!|>%@`,?:\"'"])  # a value that begins so is not what it looks like
 _BRACKETS: Final = frozenset("[{")
 _DASHES: Final = frozenset({"-", "- "})
-_WORD: Final = r"[A-Za-z0-9_./][A-Za-z0-9_./+-]*+(?::++[A-Za-z0-9_./+-]++)*+"
-_FLOW: Final = re.compile(rf'(?:"[^"\\]*+"|{_WORD}|: |[][{{}}, ])*+')
+_WORD: Final = r"[A-Za-z0-9_./][A-Za-z0-9_./+-]*+(?::++[A-Za-z0-9_./+-]++)*"
+_FLOW: Final = re.compile(rf'(?:"[^"\\]*+"|{_WORD}|: |[][{{}}, ])*')
 _FLOW_WORD: Final = re.compile(rf'"[^"\\]*+"|{_WORD}')
 _NOT_TEXT: Final = frozenset("yYnNtTfFoO-+0123456789.<~=")  # first characters of scalars that may be something else
 _LITERALS: Final = frozenset({"|", "|-"})
@@ -266,6 +267,8 @@ class _Reader:
             if ": " in text or " #" in text or text[-1] == ":" or text[:2] in _DASHES:
                 raise _NotPlainError
             value = self._plain(text)
+        elif len(text) > _SIGNED_MAX:
+            raise _NotPlainError
         elif first in _BRACKETS:
             return self._flow(text)
         elif text in _LITERALS:
