@@ -2,6 +2,7 @@
 
 import os
 import pwd
+import select
 import shutil
 import signal
 import subprocess
@@ -88,12 +89,8 @@ class Server:
         process, self._process = self._process, None
         if process is None:
             return
-        if how is signal.SIGKILL:  # its children would end too, but only when they notice
-            children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-            process.send_signal(how)
-            for child in children:
-                with suppress(ProcessLookupError):
-                    os.kill(int(child), how)
+        if how is signal.SIGKILL:
+            _kill(process.pid)
         else:
             process.send_signal(how)
         process.wait(START_S)
@@ -126,6 +123,19 @@ class Server:
             yield name
         finally:
             self.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+
+
+def _kill(pid: int) -> None:
+    """The process and its children are gone. By themselves children would notice, later; the next server minds them."""
+    os.kill(pid, signal.SIGSTOP)  # no new ones
+    os.waitid(os.P_PID, pid, os.WSTOPPED)
+    children = [os.pidfd_open(int(one)) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    os.kill(pid, signal.SIGKILL)
+    for child in children:
+        with suppress(ProcessLookupError):
+            signal.pidfd_send_signal(child, signal.SIGKILL)
+        assert select.select([child], [], [], START_S)[0], "a child of the server does not end"
+        os.close(child)
 
 
 @contextmanager
