@@ -22,7 +22,7 @@ from datapath.maps.endpoints import DeviceKey
 from datapath.targets.program import ProgramTarget
 from tests.support.asking import until
 from tests.support.kernel import EGRESS, HOST, HOST4, HOST6, INGRESS, SIZES, A, B, Node, Pod
-from tests.support.netns import Namespace, namespaces, ping
+from tests.support.netns import Namespace, namespaces, ping, without_dad
 from tests.support.packets import TCP, UDP, ethernet, ipv4, udp
 
 pytestmark = [pytest.mark.root, pytest.mark.slow]
@@ -88,8 +88,7 @@ def world(cache: Path) -> Iterator[World]:
         home, first, second = stack.enter_context(namespaces(3))
         stack.callback(remove, root)
         for namespace in (home, first, second):
-            # Waiting for duplicate addresses takes a second that no test is about.
-            namespace.run(lambda: Path("/proc/sys/net/ipv6/conf/default/accept_dad").write_text("0"))
+            namespace.run(without_dad)
         home.ip("link", "set", "lo", "up")
         home.ip("addr", "add", f"{HOST4}/32", "dev", "lo")
         home.ip("addr", "add", f"{HOST6}/128", "dev", "lo", "nodad")

@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from tests.support.netns import Namespace, namespaces
+from tests.support.netns import Namespace, namespaces, without_dad
 from tests.support.tree import ROOT
 
 T = TypeVar("T")
@@ -92,6 +92,7 @@ def dns_net(
     with ExitStack() as stack:
         client, node, far = stack.enter_context(namespaces(3))
         for one in (client, node, far):
+            one.run(without_dad)  # a solicitation waits for its sender's address
             one.ip("link", "set", "lo", "up")
         for device, peer, ends in (("c", client, (CLIENT4, CLIENT6)), ("s", far, (SERVER4, SERVER6))):
             node.ip("link", "add", device, "type", "veth", "peer", "eth0", "netns", peer.name)

@@ -80,6 +80,12 @@ def namespace(name: str = "") -> Iterator[Namespace]:
         subprocess.run(["ip", "netns", "delete", name], check=True)
 
 
+def without_dad() -> None:
+    """No address is tried out before it is used, which would take a second; to be called inside a namespace."""
+    for devices in ("default", "all"):
+        Path(f"/proc/sys/net/ipv6/conf/{devices}/accept_dad").write_text("0")
+
+
 def ping(address: str, timeout_s: float = 1.0) -> bool:
     """Whether an ICMP echo to the address is answered; to be called inside a namespace, which it lets ping."""
     Path("/proc/sys/net/ipv4/ping_group_range").write_text("0 2147483647")

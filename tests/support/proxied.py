@@ -28,7 +28,7 @@ from cplane.domain.verdict import Direction
 from cplane.proxy.envoy import remove_memory
 from cplane.proxy.process import end, is_alive, read_identity
 from cplane.xds.secrets import Files, Source
-from tests.support.netns import Namespace, namespace
+from tests.support.netns import Namespace, namespace, without_dad
 
 T = TypeVar("T")
 
@@ -165,7 +165,7 @@ class Site:
 
     def _wire(self) -> None:
         for one in (self.client, self.router, self.server):  # a solicitation waits a second for its sender's address
-            self.inside(one, "sysctl", "-qw", "net.ipv6.conf.default.accept_dad=0", "net.ipv6.conf.all.accept_dad=0")
+            one.run(without_dad)
         for side, there, net, net6 in (
             (self.client, "c0", "10.71.1", "fd71:1:"),
             (self.server, "s0", "10.71.2", "fd71:2:"),

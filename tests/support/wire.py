@@ -23,7 +23,7 @@ from datapath.kernel.datapath import KernelDatapath, remove
 from datapath.kernel.syscall import AttachPoint, ProgramKind
 from tests.support.kernel import SIZES, Node, Pod
 from tests.support.lb_tables import Services
-from tests.support.netns import Namespace, namespaces
+from tests.support.netns import Namespace, namespaces, without_dad
 
 CLIENT4, CLIENT6 = "10.200.0.7", "fd20::7"
 # Maps that forget the least used must not, with thousands of connections.
@@ -78,7 +78,7 @@ def wire(cache: Path, pods: Mapping[str, int], configs: Mapping[str, int]) -> It
         spaces = stack.enter_context(namespaces(4 + sum(pods.values())))
         client, switch, *rest = spaces
         for space in spaces:
-            space.run(_quiet)
+            space.run(without_dad)
             space.ip("link", "set", "lo", "up")
         switch.ip("link", "add", "br0", "type", "bridge")
         switch.ip("link", "set", "br0", "up")
@@ -102,12 +102,6 @@ def wire(cache: Path, pods: Mapping[str, int], configs: Mapping[str, int]) -> It
             client.ip("route", "add", f"10.20{number}.0.0/24", "via", site.ipv4)
             client.ip("-6", "route", "add", f"fd2{number}::/64", "via", site.ipv6)
         yield made
-
-
-def _quiet() -> None:
-    """No waiting for duplicate addresses, and packets are forwarded."""
-    Path("/proc/sys/net/ipv6/conf/default/accept_dad").write_text("0")
-    Path("/proc/sys/net/ipv6/conf/all/accept_dad").write_text("0")
 
 
 def _forward() -> None:
