@@ -10,6 +10,7 @@ from cplane.config.text import read
 from cplane.errors import Rejected
 
 _ITSELF: Final = "document"  # what the policy language calls a document as a whole
+_canonical: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode
 _WANTED: Final = "an object (a mapping with kind and metadata) is wanted"
 
 
@@ -96,8 +97,7 @@ def _objects(document: Document, problems: list[Problem]) -> Iterator[Object]:
 
 
 def _object(value: dict[str, object], document: int, path: str) -> Object:
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return Object(text, value, document, path)
+    return Object(_canonical(value), value, document, path)
 
 
 def _twice(objects: list[Object]) -> Iterator[Problem]:

@@ -8,6 +8,7 @@ numbers such as `12:30`, which YAML 1.1 would turn into 750.
 import json
 import math
 import re
+from collections.abc import Collection
 from typing import Final, NamedTuple, NoReturn
 
 from cplane.config.plain import read_plain
@@ -106,14 +107,19 @@ class _Sound:
             value = json.loads(text, object_pairs_hook=distinct, parse_constant=_no_constant, parse_float=_finite)
         except (ValueError, RecursionError):
             return None
-        return value if self._is_shallow(value, 1) else None
+        return value if self._is_shallow(value) else None
 
-    def _is_shallow(self, value: Value, depth: int) -> bool:
-        if isinstance(value, dict):
-            value = value.values()
-        elif not isinstance(value, list):
-            return depth <= self._bounds.depth
-        return depth <= self._bounds.depth and all(self._is_shallow(one, depth + 1) for one in value)
+    def _is_shallow(self, value: Value) -> bool:
+        level = [value]
+        for _ in range(self._bounds.depth):
+            level = [one for held in level if isinstance(held, dict | list) for one in _within(held)]
+            if not level:
+                return True
+        return False
+
+
+def _within(held: dict[str, Value] | list[Value]) -> Collection[Value]:
+    return held.values() if isinstance(held, dict) else held
 
 
 def _finite(text: str) -> float:

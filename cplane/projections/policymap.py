@@ -110,6 +110,7 @@ class PolicyMapProjection:
         self._rows = _Rows(self._repository.states(), self._redirects)
         self._cookies = Cookies()
         self._cluster = _CLUSTER
+        self._gathering = False  # there is something that `gathered` would tell
         self._documents: dict[PolicyRef, str] = {}
         self._described: dict[tuple[str, str], ServiceUpserted] = {}
         self._sources: dict[tuple[str, str], dict[str, tuple[str, ...]]] = {}  # addresses of backends
@@ -186,6 +187,26 @@ class PolicyMapProjection:
     def rules(self, cookie: int) -> tuple[Rule, ...]:
         """The rules that have those terms, as they read now or, when they are gone, as they did last."""
         return self._cookies.rules(cookie)
+
+    def gather(self, event: PolicyUpserted) -> bool:
+        """Takes the event in, and `gathered` has what it changes; False: nothing was done, and it is for `apply`.
+
+        Rows are made once for a thousand policies then. Where there are proxies, ports follow the order of events.
+        """
+        ref = PolicyRef(event.kind, event.namespace, event.name)
+        found = self._parse(ref, event.document)
+        if isinstance(found, CidrGroup) or self._redirects.table() or any(map(_is_redirected, found.rules)):
+            return False
+        self._policy(ref, event.document)
+        self._gathering = True
+        return True
+
+    def gathered(self) -> Delta[PolicyKey, PolicyEntry]:
+        """What all that was gathered since this was asked last changes."""
+        if not self._gathering:
+            return Delta.nothing()
+        self._gathering = False
+        return self._delta()
 
     def apply(self, event: Event) -> Delta[PolicyKey, PolicyEntry]:
         """What the event changes."""
@@ -417,6 +438,10 @@ def _group(entry: MapEntry | None) -> int:
 
 def _asks(entry: MapEntry | None) -> bool:
     return entry is not None and is_redirect(entry.precedence)
+
+
+def _is_redirected(rule: Rule) -> bool:
+    return any(term.redirect is not None for term in rule.terms)
 
 
 def _groups(found: Iterable[tuple[int, ...]]) -> Groups | None:

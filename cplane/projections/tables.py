@@ -5,6 +5,7 @@ from typing import Any, Final, cast
 
 from cplane.errors import Rejected
 from cplane.events.catalog import Event
+from cplane.events.policy import PolicyUpserted
 from cplane.events.service import ServiceEvent
 from cplane.projections import redirects, services
 from cplane.projections.delta import Composition, Delta, compose
@@ -103,11 +104,14 @@ class Tables:
         made: dict[str, Composition[Any, Any]] = {}
 
         def folded(event: Event) -> Event:
-            compose(made, self._fold(event))
+            if not (isinstance(event, PolicyUpserted) and self._policy.gather(event)):
+                compose(made, {POLICY: self._policy.gathered()})
+                compose(made, self._fold(event))
             return event
 
         services = self._services.gather(map(folded, events))
-        return {name: composition.delta() for name, composition in made.items()} | services
+        compose(made, {POLICY: self._policy.gathered()})
+        return {name: delta for name, composition in made.items() if (delta := composition.delta())} | services
 
     def _fold(self, event: Event) -> dict[str, Delta]:  # type: ignore[type-arg]
         """What the event changes in tables that are not of services."""

@@ -39,7 +39,7 @@ def measure(rig: Rig) -> Iterator[Result]:
 
 def _loaded(rig: Rig, full: Bed) -> Iterator[Result]:
     """The rules are in force, and the probe is allowed by one more."""
-    took_s = rules.load(full, rules.thousand())
+    took_s = rules.load(full, rules.thousand()).took_s
     rules.load(full, rules.allow("probe", rules.app(0), rules.app(1), "UDP", deny.PORT_OF_PROBE))
     rig.say(f"net: {rules.RULES} rules enforced after {took_s:.1f} s")
     yield Result(name="net.load_1000rules_s", value=took_s, unit="s", peer=CILIUM, peer_value=1.44)

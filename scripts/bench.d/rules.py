@@ -2,7 +2,7 @@
 
 import json
 import time
-from typing import Final
+from typing import Final, NamedTuple
 
 from rig import Bed
 
@@ -84,14 +84,21 @@ spec:
 """.encode()
 
 
-def load(bed: Bed, document: bytes) -> float:
-    """The policies are enforced. Returns the seconds that this took."""
+class Loaded(NamedTuple):
+    """When policies were asked for, of CLOCK_MONOTONIC, and how long it took until all of them were enforced."""
 
-    async def apply(channel: ClientChannel) -> float:
-        began = time.monotonic()
+    asked_ns: int
+    took_s: float
+
+
+def load(bed: Bed, document: bytes) -> Loaded:
+    """The policies are enforced. A client asks that is connected already."""
+
+    async def apply(channel: ClientChannel) -> Loaded:
+        asked_ns = time.monotonic_ns()
         applied = await pb.PolicyServiceStub(channel).apply(pb.ApplyPolicyRequest(documents=document))
         await pb.StatusServiceStub(channel).wait(pb.WaitRequest(position=applied.position, timeout_ns=_WAIT_NS))
-        return time.monotonic() - began
+        return Loaded(asked_ns, (time.monotonic_ns() - asked_ns) / 1e9)
 
     return asking.ask(bed.agent, apply)
 

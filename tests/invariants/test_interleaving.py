@@ -2,8 +2,13 @@
 
 import pytest
 from hypothesis import given, settings
+from hypothesis import strategies as st
+from msgspec.structs import replace
 
+from cplane.events.endpoint import EndpointCreated
+from cplane.projections.delta import compose
 from cplane.projections.policymap import PolicyMapProjection
+from cplane.projections.tables import POLICY, REDIRECTS, Tables
 from tests.support.effort import examples
 from tests.support.events import histories, settled
 
@@ -64,3 +69,21 @@ def test_every_delta_leads_from_the_table_before_to_the_table_after(both):
         for key in shadow:
             counted[key.policy_id] = counted.get(key.policy_id, 0) + 1
         assert counted == projection.entries_by_policy()
+
+
+@given(histories(), st.randoms(use_true_random=False))
+@settings(max_examples=examples(120), deadline=None)
+def test_facts_that_are_taken_in_many_at_once_change_what_they_do_one_by_one(both, chance):
+    history = [replace(one, host_ifindex=one.endpoint) if isinstance(one, EndpointCreated) else one for one in both[0]]
+    singly, together = Tables(), Tables()
+    at = 0
+    while at < len(history):
+        some = history[at : at + chance.randint(1, 6)]
+        at += len(some)
+        made = {}
+        for event in some:
+            compose(made, singly.apply(event))
+        composed = {name: delta for name, one in made.items() if (delta := one.delta())}
+        assert {name: delta for name, delta in together.apply_all(some).items() if delta} == composed
+        assert together.table(POLICY) == singly.table(POLICY)
+        assert together.table(REDIRECTS) == singly.table(REDIRECTS)

@@ -53,14 +53,20 @@ class Fields(NamedTuple):
 class Place:
     """A value and where it stands. Its text is made only when an error needs it."""
 
-    __slots__ = ("_parent", "_reader", "_step", "value")
+    __slots__ = ("_parent", "_path", "_reader", "_step", "value")
 
     def __init__(self, reader: "Reader", value: object, parent: "Place | None", step: str | int) -> None:
         self._reader, self.value, self._parent, self._step = reader, value, parent, step
+        self._path: str | None = None
 
     @property
     def path(self) -> str:
         """For example `spec.ingress[0].fromCIDR[1]`; for the document itself, empty."""
+        if self._path is None:
+            self._path = self._written()
+        return self._path
+
+    def _written(self) -> str:
         parent = self._parent.path if self._parent is not None else ""
         if isinstance(self._step, int):
             return f"{parent}[{self._step}]"
