@@ -15,7 +15,7 @@ from cplane.domain.policy.kafka import KafkaRule
 from tests.support.kafka_site import BROKER, PORT, KafkaSite, kafka_site
 
 RECORDS: Final = 40_000
-ROUNDS: Final = 9
+ROUNDS: Final = 25
 _TOPIC: Final = "topic1"
 _VALUE: Final = bytes(1024)
 _SERVER: Final = f"{BROKER}:{PORT}"
