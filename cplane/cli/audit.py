@@ -9,7 +9,7 @@ import click
 
 from cplane.cli.format import align, instant, printable, to_json, to_yaml
 from cplane.cli.session import Session
-from cplane.cli.timetravel import log_option, stream
+from cplane.cli.timetravel import log_option, moment_option, stream
 
 if TYPE_CHECKING:
     from cplane.pb.cplane.admin import v1 as pb
@@ -21,7 +21,8 @@ _FIELDS: Final = ("position", "time", "actor", "cause", "type", "object", "summa
 _BATCH: Final = 100
 
 _EPILOG: Final = """\b
-An OBJECT is named as `cplane audit` prints it: policy CiliumNetworkPolicy/shop/db, endpoint 7, identity 300, options.
+An OBJECT is named as `cplane audit` prints it: policy CiliumNetworkPolicy/shop/db, service shop/web, endpoint 7,
+identity 300, options.
 A MOMENT is a position, a time (2026-01-31T12:00:00Z, or 14:03 for today, UTC) or how long ago (2h).
 
 \b
@@ -43,9 +44,14 @@ Exit codes:
 @click.command(epilog=_EPILOG)
 @click.option("--actor", default="", metavar="WHO", help="Only what was asked for by, such as 'uid:0(root)'.")
 @click.option("--object", "object_", default="", metavar="OBJECT", help="Only what is about this object.")
-@click.option("--kind", default="", help="Only objects of this kind: policy, endpoint, identity, pool, node, options.")
-@click.option("--since", default="", metavar="MOMENT", help="From then on.")
-@click.option("--until", default="", metavar="MOMENT", help="Up to then.")
+@click.option(
+    "--kind",
+    default="",
+    help="Only objects of this kind: policy, endpoint, identity, pool, node, options, service, backend, "
+    "service-options, name (of DNS).",
+)
+@moment_option("--since", default="", text="From then on.")
+@moment_option("--until", default="", text="Up to then.")
 @click.option("--last", type=click.IntRange(min=1), help="Only so many. Default: 100, or all with --since.")
 @click.option("--refused", is_flag=True, help="Only commands that were refused.")
 @click.option("--diff", "with_diff", is_flag=True, help="In the table: what each object was before, and is after.")

@@ -7,7 +7,7 @@ import click
 
 from cplane.cli.format import printable, table
 from cplane.cli.session import REFUSED, Session, emit, output_option
-from cplane.cli.timetravel import ask, log_option
+from cplane.cli.timetravel import ask, log_option, moment_option
 from cplane.cli.traffic import Traffic, traffic_options
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _TABLES: Final = (
     *("policymap", "ipcache", "addresses", "devices"),
-    *("lb-frontends", "lb-slots", "lb-backends", "lb-affinity", "lb-source-ranges", "lb-maglev"),
+    *("lb-frontends", "lb-slots", "lb-backends", "lb-affinity", "lb-skips", "lb-source-ranges", "lb-maglev"),
 )
 _EPILOG: Final = """\b
 An end is namespace/pod, an address, node, or identity:NUMBER. A port is 80/TCP, the name of one (http/TCP) or ICMP:8.
@@ -44,8 +44,8 @@ Exit codes:
     "--has", metavar="KEY", help="With --table: is a row there whose key has these words, as replay shows it?"
 )
 @click.option("--count-gt", type=click.IntRange(0, 2**32 - 1), metavar="N", help="With --table: has it more rows?")
-@click.option("--good", required=True, metavar="MOMENT", help="When it was as it should be.")
-@click.option("--bad", required=True, metavar="MOMENT", help="When it was not; before or after the other.")
+@moment_option("--good", required=True, text="When it was as it should be.")
+@moment_option("--bad", required=True, text="When it was not; before or after the other.")
 @log_option
 @output_option
 @click.pass_obj

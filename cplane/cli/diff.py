@@ -42,7 +42,10 @@ _MARKS = {"added": "+", "removed": "-", "changed": "~"}
 @output_option
 @click.pass_obj
 def diff(session: Session, *, before: str, after: str, tables: str | None, log: str | None, output: str) -> None:
-    """Show what changed between two moments: policies, endpoints, identities and options, by whom, and the tables."""
+    """Show what changed between two moments, and by whom: policies, endpoints, identities, services, options.
+
+    Also what became of the tables.
+    """
     from msgspec import to_builtins
 
     from cplane.timetravel.diff import Difference

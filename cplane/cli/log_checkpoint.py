@@ -7,7 +7,7 @@ import click
 
 from cplane.cli.format import instant
 from cplane.cli.session import Session, complain, emit, fail, output_option
-from cplane.cli.timetravel import ask, log_option
+from cplane.cli.timetravel import ask, log_option, moment_option
 
 if TYPE_CHECKING:
     from cplane.pb.cplane.admin import v1 as pb
@@ -33,7 +33,7 @@ Exit codes:
 
 
 @click.command(epilog=_EPILOG)
-@click.option("--at", default="head", show_default=True, metavar="MOMENT", help="A position or time, or the end.")
+@moment_option("--at", default="head", text="A position or time, or the end.")
 @click.option("--key", type=click.Path(dir_okay=False), help="Sign it with the private key in this PEM file (ed25519).")
 @click.option("--generate-key", is_flag=True, help="Make the file of --key first, and KEY.pub for whoever verifies.")
 @log_option

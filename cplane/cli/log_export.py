@@ -10,7 +10,7 @@ import click
 
 from cplane.cli.format import pairs
 from cplane.cli.session import Session, emit, fail, output_option
-from cplane.cli.timetravel import ask_log, log_option
+from cplane.cli.timetravel import ask_log, log_option, moment_option
 
 if TYPE_CHECKING:
     from cplane.timetravel.history import History
@@ -47,8 +47,8 @@ Exit codes:
 
 
 @click.command("export", epilog=_EXPORT)
-@click.option("--from", "first", default="", metavar="MOMENT", help="The first event. Default: the log's.")
-@click.option("--to", "last", default="", metavar="MOMENT", help="The last event. Default: the log's at this moment.")
+@moment_option("--from", "first", default="", text="The first event. Default: the log's.")
+@moment_option("--to", "last", default="", text="The last event. Default: the log's at this moment.")
 @click.option("--zstd", is_flag=True, help="Compress it, to about a tenth.")
 @log_option
 @click.pass_obj

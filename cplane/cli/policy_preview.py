@@ -11,7 +11,7 @@ from cplane.cli.diff import intent_lines
 from cplane.cli.flows import KINDS, flows_option, seen_in
 from cplane.cli.format import instant, printable, table
 from cplane.cli.session import Session, emit, output_option
-from cplane.cli.timetravel import ask, log_option
+from cplane.cli.timetravel import ask, log_option, moment_option
 
 if TYPE_CHECKING:
     from cplane.pb.cplane.admin import v1 as pb
@@ -50,9 +50,9 @@ Exit codes:
     "-f", "--file", "files", multiple=True, metavar="FILE", help="YAML or JSON to apply; - is standard input."
 )
 @click.option("--delete", "deleted", multiple=True, metavar="POLICY", help="KIND/NAMESPACE/NAME of one to delete.")
-@click.option("--at", default="", metavar="MOMENT", help="Try it on what was so then. Default: on the present.")
-@click.option("--since", default="", metavar="MOMENT", help="Flows from then on. Default: all that are recorded.")
-@click.option("--until", default="", metavar="MOMENT", help="Flows up to then.")
+@moment_option("--at", default="", text="Try it on what was so then. Default: on the present.")
+@moment_option("--since", default="", text="Flows from then on. Default: all that are recorded.")
+@moment_option("--until", default="", text="Flows up to then.")
 @log_option
 @flows_option
 @output_option

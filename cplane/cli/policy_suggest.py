@@ -9,7 +9,7 @@ from cplane.cli.flows import KINDS, flows_option, seen_in
 from cplane.cli.format import printable, to_json, to_yaml
 from cplane.cli.policy_preview import window_line
 from cplane.cli.session import Session
-from cplane.cli.timetravel import ask, log_option
+from cplane.cli.timetravel import ask, log_option, moment_option
 
 if TYPE_CHECKING:
     from cplane.pb.cplane.admin import v1 as pb
@@ -27,16 +27,16 @@ Examples:
 
 \b
 Exit codes:
-  0  done
-  1  there is nothing to learn from
+  0  done, also when nothing was seen and nothing is proposed
+  1  no pod of the namespace is known, no flows are recorded at all, or the log or the flows cannot be read
   2  wrong usage, or no agent answers
 """
 
 
 @click.command("suggest", epilog=_EPILOG)
 @click.option("-n", "--namespace", required=True, help="Whose pods are to have policies.")
-@click.option("--since", default="", metavar="MOMENT", help="Flows from then on. Default: all that are recorded.")
-@click.option("--until", default="", metavar="MOMENT", help="Flows up to then.")
+@moment_option("--since", default="", text="Flows from then on. Default: all that are recorded.")
+@moment_option("--until", default="", text="Flows up to then.")
 @click.option("--include-denied", is_flag=True, help="Allow what was denied, too.")
 @click.option("--l4", "ports_only", is_flag=True, help="No rules for requests and names: addresses and ports alone.")
 @log_option

@@ -8,7 +8,7 @@ import click
 
 from cplane.cli.format import align, instant, printable, table, to_json, to_yaml
 from cplane.cli.session import Session, emit, output_option
-from cplane.cli.timetravel import ask, log_option, stream
+from cplane.cli.timetravel import ask, log_option, moment_option, stream
 from cplane.terminal.progress import Told, progress
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _SHOWS: Final = (
     *("summary", "policymap", "ipcache", "addresses", "devices", "endpoints", "identities", "policies"),
     *("services", "node", "options"),
-    *("lb-frontends", "lb-slots", "lb-backends", "lb-affinity", "lb-source-ranges", "lb-maglev"),
+    *("lb-frontends", "lb-slots", "lb-backends", "lb-affinity", "lb-skips", "lb-source-ranges", "lb-maglev"),
 )
 _HEADERS: Final = ("position", "time", "actor", "tables", "summary")
 _STEPS: Final = 100
@@ -43,13 +43,11 @@ Exit codes:
 
 
 @click.command(epilog=_EPILOG)
-@click.option(
-    "--to", default="head", show_default=True, metavar="MOMENT", help="What to go back to, or the last event."
-)
+@moment_option("--to", default="head", text="What to go back to, or the last event.")
 @click.option("--show", type=click.Choice(_SHOWS), metavar="WHAT", help=f"{', '.join(_SHOWS)}. Default: summary.")
 @click.argument("endpoint", required=False, type=click.IntRange(min=1))
 @click.option("-f", "--follow", is_flag=True, help="Step through history, event by event, with what each changed.")
-@click.option("--from", "first", metavar="MOMENT", help="With --follow: the first event. Default: the log's.")
+@moment_option("--from", "first", text="With --follow: the first event. Default: the log's.")
 @click.option("--speed", metavar="N|max", help="With --follow: so many events per second. Default: max.")
 @log_option
 @output_option

@@ -8,7 +8,7 @@ import click
 from cplane.cli.diff import intent_lines
 from cplane.cli.format import printable
 from cplane.cli.session import Session, emit, output_option, wait_for, wait_options
-from cplane.cli.timetravel import ask, ask_log, log_option
+from cplane.cli.timetravel import ask, ask_log, log_option, moment_option
 
 if TYPE_CHECKING:
     from cplane.pb.cplane.admin import v1 as pb
@@ -34,7 +34,7 @@ Exit codes:
 
 
 @click.command(epilog=_EPILOG)
-@click.option("--to", required=True, metavar="MOMENT", help="When everything was as it shall be again.")
+@moment_option("--to", required=True, text="When everything was as it shall be again.")
 @click.option(
     "--only", metavar="PART,…", help="policies, options, endpoints (their audit mode), services. Default: all."
 )
@@ -54,15 +54,18 @@ def rollback(
     log: str | None,
     output: str,
 ) -> None:
-    """Put the policies, options and audit modes of a moment in force again, all of them or none.
+    """Put the policies, services, options and audit modes of a moment in force again, all of them or none.
 
-    With --dry-run and --log, what it would change of the last moment of that log.
+    Policies and services that came since are deleted, unless --only leaves them out. With --dry-run and --log, what it
+    would change of the last moment of that log.
     """
     from msgspec import to_builtins
 
     from cplane.timetravel.rollback import Rollback
 
     parts = [name.strip() for name in only.split(",") if name.strip()] if only is not None else []
+    if only is not None and not parts:
+        raise click.UsageError("--only names nothing: leave it out for everything")
     if log is not None and not dry_run:
         raise click.UsageError("a log is only read: give --dry-run with --log, or no --log to ask the agent")
 

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 Answer = TypeVar("Answer")
 Opened = TypeVar("Opened")
 
+# What code that may rely on what was decided runs into, where something else stands.
+_NONSENSE: Final = (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError)
 _AGO: Final = re.compile(r"-(\d+[wdhms])+")
 
 
@@ -40,6 +42,28 @@ def log_option(callback: Callback) -> Callback:
         metavar="LOCATION",
         help="Ask this log and no agent: a file, which is only read and may be in use, or postgresql://….",
     )(callback)
+
+
+def moment_option(
+    *names: str, text: str, default: str | None = None, required: bool = False
+) -> Callable[[Callback], Callback]:
+    """The command takes a MOMENT, with that help. An empty one, as of a variable that is not set, is not none."""
+    return click.option(
+        *names,
+        metavar="MOMENT",
+        default=default,
+        show_default=bool(default),
+        required=required,
+        callback=_not_empty,
+        help=text,
+    )
+
+
+def _not_empty(context: click.Context, option: click.Parameter, value: str | None) -> str | None:
+    given = option.name is not None and context.get_parameter_source(option.name) is ParameterSource.COMMANDLINE
+    if given and value is not None and not value.strip():
+        raise click.BadParameter("it is empty: name a moment, or leave the option out", context, option)
+    return value
 
 
 def ask(
@@ -115,7 +139,28 @@ def ask_log(log: str, question: "Callable[[History, int], Answer]", told: Told |
 
         return open_history(log, told=hearing)
 
-    return ask_opened(opened, question, told)
+    def answered(history: "History", now_ns: int) -> Answer:
+        try:
+            return question(history, now_ns)
+        except _NONSENSE:
+            _blame(log)
+            raise
+
+    return ask_opened(opened, answered, told)
+
+
+def _blame(log: str) -> None:
+    """Raises BadEvent when the log is not sound: its events, whose digests no question looks at, may say anything."""
+    from cplane.errors import CplaneError
+    from cplane.eventlog.errors import BadEvent
+    from cplane.eventlog.verify import verify_file
+
+    try:
+        found = verify_file(log)
+    except CplaneError:
+        return
+    if found.fault:
+        raise BadEvent(found.position, found.fault)
 
 
 def ask_opened(

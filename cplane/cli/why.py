@@ -9,7 +9,7 @@ import click
 from cplane.cli.flows import KINDS, flow_in
 from cplane.cli.format import to_json, to_yaml
 from cplane.cli.session import Session
-from cplane.cli.timetravel import ask, log_option
+from cplane.cli.timetravel import ask, log_option, moment_option
 from cplane.cli.traffic import Traffic, traffic_options
 from cplane.cli.why_across import answer_of, ask_nodes, is_of_nodes, parts_of
 
@@ -45,7 +45,7 @@ Exit codes:
 @click.command(epilog=_EPILOG)
 @click.argument("uuid", required=False, metavar="[FLOW_UUID]")
 @traffic_options
-@click.option("--at", metavar="MOMENT", help="When. Default: now, or the last event of the log.")
+@moment_option("--at", text="When. Default: now, or the last event of the log.")
 @click.option("--flow", "--flows", multiple=True, metavar="PATH", help="Recorded flows; FLOW_UUID says which is meant.")
 @log_option
 @click.option(

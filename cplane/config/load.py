@@ -24,7 +24,8 @@ from cplane.config.proxy import ProxyConfig
 from cplane.config.text import read
 
 PREFIX: Final = "CPLANE_"
-_OTHERS: Final = frozenset({"CPLANE_SERVER", "CPLANE_OUTPUT", "CPLANE_CONFIG"})  # read by other parts of cplane
+# Read by other parts of cplane.
+_OTHERS: Final = frozenset({"CPLANE_SERVER", "CPLANE_OUTPUT", "CPLANE_CONFIG", "CPLANE_CNI_SOCKET"})
 _SERVICE_LINKS: Final = ("_SERVICE_HOST", "_SERVICE_PORT", "_PORT", "_TCP", "_UDP", "_PROTO", "_ADDR")
 _FILE_BOUNDS: Final = Bounds(bytes=1_000_000, values=10_000, depth=8, documents=2)
 _TRUE: Final = {"true", "yes", "on", "1"}

@@ -20,7 +20,7 @@ from cplane.eventlog.errors import BadEvent, NotALog
 from cplane.eventlog.reader import POSTGRESQL, open_reading
 from cplane.eventlog.reading import StoredReader
 from cplane.eventlog.rows import Rows
-from cplane.eventlog.schema import SELECT_ALL, SELECT_RANGE
+from cplane.eventlog.schema import SELECT_ALL, SELECT_RANGE, SELECT_STREAMS
 from cplane.eventlog.snapshots import Snapshots
 from cplane.eventlog.sqlite import driver, is_damage, open_reader, recognise, storage_reason, translated
 from cplane.timetravel.ledger import Ledger
@@ -127,10 +127,30 @@ def walk(connection: Connection, chain: Chain, *, events: bool = False) -> None:
             if events:
                 decode(row)
             chain.follow(row)
+        _compare_index(driver(connection), chain, damaged=not events)
     except sqlite3.Error as error:
         if not is_damage(error):
             raise
         raise BadEvent(chain.position + 1, f"the file is damaged: {storage_reason(error)}") from error
+
+
+def _compare_index(connection: sqlite3.Connection, chain: Chain, *, damaged: bool) -> None:
+    """The index of streams knows of no event behind the end. It may be `damaged`: all can be read without it.
+
+    Where a page of the table was lost, the rows that are left may be a chain that begins with the first event. An
+    agent would go on from its end, and enforce what was so then.
+    """
+    try:
+        streams = connection.execute(SELECT_STREAMS).fetchall()
+    except sqlite3.Error as error:
+        if damaged and is_damage(error):
+            return
+        raise
+    for stream, last in streams:
+        name = stream.decode(errors="backslashreplace")
+        if last > chain.versions.get(name, 0):
+            reason = f"the event is missing: the index of the file has stream {name!r} up to version {last}"
+            raise BadEvent(chain.position + 1, reason)
 
 
 def _verify(path: str, chain: Chain) -> Beginning | None:
@@ -147,7 +167,9 @@ def _verify(path: str, chain: Chain) -> Beginning | None:
             chain.position, chain.digest, chain.versions = first.position, first.digest, first.versions
             found.check(chain, decode)
             _compare_copies(driver(connection), found)
+            driver(connection).execute("BEGIN")  # rows and index are those of one moment, though somebody writes
             walk(connection, chain, events=True)
+            driver(connection).execute("ROLLBACK")
             return found.beginning
     finally:
         engine.dispose()

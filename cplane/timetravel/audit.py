@@ -7,10 +7,11 @@ from typing import Any, Final
 
 import msgspec
 
+from cplane.domain.policy.rule import CCNP, CIDR_GROUP, CNP, KNP
 from cplane.errors import Rejected
 from cplane.events.catalog import WIRE_NAME
 from cplane.events.envelope import Envelope
-from cplane.events.objects import KINDS, object_of
+from cplane.events.objects import KINDS, OPTIONS, SERVICE_OPTIONS, object_of
 from cplane.events.summary import summary
 from cplane.projections.tables import POLICY, Tables
 from cplane.timetravel.affected import Affected, affected
@@ -18,11 +19,12 @@ from cplane.timetravel.history import History
 from cplane.timetravel.intent import Written, kind_of, written, yaml_diff
 from cplane.timetravel.ledger import Ledger
 from cplane.timetravel.wanted import Wanted
-from cplane.timetravel.when import position_or_ns
+from cplane.timetravel.when import HEAD, position_or_ns
 
 LAST: Final = 100
 """How many entries an answer has where nobody says how many, or since when."""
 
+_POLICY_KINDS: Final = frozenset({CNP, CCNP, KNP, CIDR_GROUP})
 _FACTS: Final = 1000  # about one object that are read for what it was; its creation is among them, or it was longer ago
 _STRIDE: Final = 5000  # events that are applied one by one rather than that tables are made anew
 
@@ -74,6 +76,34 @@ class UnknownKind(Rejected):
         return f"there are no objects of kind {self.kind!r}: name {', '.join(KINDS)}"
 
 
+class UnknownObject(Rejected):
+    """Events were asked for of an object by what is no name of one."""
+
+    code = "audit.unknown_object"
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __str__(self) -> str:
+        return (
+            f"{self.name!r} is no name of an object: write policy KIND/NAMESPACE/NAME, such as "
+            f"'policy {CNP}/shop/db', service NAMESPACE/NAME, endpoint ID, identity NUMBER, pool NAME, "
+            "node NAME, backend ID, name DNS-NAME, options or service-options"
+        )
+
+
+class BackwardsInTime(Rejected):
+    """The first event to show is behind the last."""
+
+    code = "audit.backwards"
+
+    def __init__(self, since: str, until: str) -> None:
+        self.since, self.until = since, until
+
+    def __str__(self) -> str:
+        return f"{self.until} is before {self.since}: give them the other way round"
+
+
 class Asked(msgspec.Struct, frozen=True, kw_only=True):
     """What is asked for. `since` and `until` are texts as users write moments; what is empty does not matter."""
 
@@ -88,12 +118,18 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def wanted(history: History, now_ns: int, asked: Asked) -> Wanted:
-    """Which events that are. Raises NoSuchMoment, UnknownKind."""
+    """Which events that are. Raises NoSuchMoment, UnknownKind, UnknownObject, BackwardsInTime."""
     if asked.kind and asked.kind not in KINDS:
         raise UnknownKind(asked.kind)
+    if asked.object and not _is_name(asked.object):
+        raise UnknownObject(asked.object)
+    after = history.before(asked.since, now_ns) if asked.since else history.start
+    to = history.position_of(asked.until, now_ns) if asked.until else history.head
+    if asked.since and asked.until and _is_backwards(asked, now_ns, after, to):
+        raise BackwardsInTime(asked.since, asked.until)
     return Wanted(
-        after=history.before(asked.since, now_ns) if asked.since else history.start,
-        to=history.position_of(asked.until, now_ns) if asked.until else history.head,
+        after=after,
+        to=to,
         object=asked.object,
         kind=asked.kind,
         actor=asked.actor,
@@ -101,8 +137,23 @@ def wanted(history: History, now_ns: int, asked: Asked) -> Wanted:
     )
 
 
+def _is_name(name: str) -> bool:
+    kind, _, rest = name.partition(" ")
+    if kind not in KINDS or (kind in {OPTIONS, SERVICE_OPTIONS}) != (not rest):
+        return False
+    return kind != "policy" or rest.partition("/")[0] in _POLICY_KINDS
+
+
+def _is_backwards(asked: Asked, now_ns: int, after: int, to: int) -> bool:
+    """Whether the last moment is before the first. Two times are compared as such: clocks may have been set back."""
+    (first, first_ns), (last, last_ns) = position_or_ns(asked.since, now_ns), position_or_ns(asked.until, now_ns)
+    if first is None and last is None:
+        return last_ns < first_ns
+    return to < after if first is None or last is None or HEAD in {first, last} else last < first
+
+
 def audit(history: History, now_ns: int, asked: Asked) -> Iterator[Entry]:
-    """The entries, oldest first. Raises NoSuchMoment, UnknownKind."""
+    """The entries, oldest first. Raises what `wanted` raises."""
     what = wanted(history, now_ns, asked)
     positions = [] if asked.refused else history.find(what)
     found = merge(

@@ -7,7 +7,6 @@ import msgspec
 
 from cplane.deciders.endpoint import NoSuchEndpoint
 from cplane.deciders.servicestate import ServiceState
-from cplane.deciders.world import World
 from cplane.domain.endpoint import Endpoint
 from cplane.domain.service import BackendState, leads_to, shown
 from cplane.errors import NotFound, Rejected
@@ -69,11 +68,28 @@ class NotByEndpoint(Rejected):
         self.show = show
 
     def __str__(self) -> str:
-        return f"{self.show} is not by endpoint: leave the endpoint out"
+        return (
+            f"{self.show} is not by endpoint: leave the endpoint out, or say with --show what of it you mean: "
+            f"endpoints, {', '.join(TABLES)}"
+        )
+
+
+class NoEndpointThen(NoSuchEndpoint):
+    """There was no such endpoint at the position."""
+
+    def __init__(self, endpoint: int, position: int) -> None:
+        super().__init__(endpoint)
+        self.position = position
+
+    def __str__(self) -> str:
+        return (
+            f"there is no endpoint {self.endpoint} at position {self.position}: "
+            f"`cplane replay --to {self.position} --show endpoints` shows those that are"
+        )
 
 
 def replay(history: History, now_ns: int, *, to: str, show: str, endpoint: int = 0) -> Shown:
-    """What was so at `to`. Raises NoSuchMoment, NothingToShow, NoSuchEndpoint."""
+    """What was so at `to`. Raises NoSuchMoment, NothingToShow, NoEndpointThen."""
     if show not in SHOWS:
         raise NothingToShow(show, SHOWS)
     moment = history.moment(history.position_of(to, now_ns))
@@ -84,7 +100,7 @@ def replay(history: History, now_ns: int, *, to: str, show: str, endpoint: int =
     else:
         columns, rows = _OBJECTS[show](moment)
         if endpoint:
-            _find(moment.world, endpoint)
+            _find(moment, endpoint)
             rows = tuple(row for row in rows if row[0] == str(endpoint))
     return Shown(
         position=moment.position,
@@ -103,17 +119,17 @@ Grid = tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]
 def _table(moment: Moment, name: str, endpoint: int) -> Grid:
     rows = moment.tables.table(name)
     if endpoint:
-        rows = only(_find(moment.world, endpoint), name, rows)
+        rows = only(_find(moment, endpoint), name, rows)
     keys = sorted(rows)  # type: ignore[type-var]  # the keys of one table are of one type, and tuples
     columns = columns_of(name, keys, rows.values(), moment.tables.policies.origins)
     cells = tuple((*columns.key(key), *columns.value(rows[key])) for key in keys)
     return (*columns.key_names, *columns.value_names), cells
 
 
-def _find(world: World, number: int) -> Endpoint:
-    endpoint = world.endpoints.get(number)
+def _find(moment: Moment, number: int) -> Endpoint:
+    endpoint = moment.world.endpoints.get(number)
     if endpoint is None:
-        raise NoSuchEndpoint(number)
+        raise NoEndpointThen(number, moment.position)
     return endpoint
 
 

@@ -96,6 +96,10 @@ def test_wrong_questions_say_what_is_right(changed: Agent) -> None:
         (("audit", "--since", "2099-01-01T00:00:00Z"), 1, "still to come"),
         (("rollback", "--to", "1", "--only", "pods"), 1, "policies, options, endpoints"),
         (("rollback", "--to", "99999999"), 1, "not there yet"),
+        (("rollback", "--to", "1", "--only", ""), 2, "--only names nothing: leave it out for everything"),
+        (("audit", "--since", ""), 2, "it is empty: name a moment, or leave the option out"),
+        (("audit", "--object", "demo/web"), 1, "write policy KIND/NAMESPACE/NAME"),
+        (("audit", "--since", "3", "--until", "2"), 1, "2 is before 3: give them the other way round"),
         (("rollback", "--to", "1", "--log", "x.db"), 2, "--dry-run"),
         (("audit", "--log", "nobody.db"), 1, "no such file"),
     ):

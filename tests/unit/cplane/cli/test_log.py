@@ -191,3 +191,22 @@ def test_help_has_examples_and_exit_codes(command: str) -> None:
     assert "Examples:" in shown
     assert "Exit codes:" in shown
     assert "\n    0  " in shown
+
+
+# Questions to a log that is not sound
+
+
+@pytest.mark.parametrize(
+    ("kind", "old", "new"),
+    [("ipam.pool_added", "ipv4", "ipv5"), ("policy.upserted", '"kind":"C', '"kind":"D')],
+)
+def test_a_question_that_a_changed_event_misleads_says_that_the_log_is_not_sound(path, kind, old, new):
+    ((position, before, after),) = sql(
+        path,
+        f"SELECT min(position), data, replace(data, '{old}', '{new}') FROM events WHERE type = '{kind}'",
+    )
+    assert before != after
+    sql(path, f"UPDATE events SET data = replace(data, '{old}', '{new}') WHERE position = {position}")
+    done = CliRunner().invoke(cli, ["replay", "--log", str(path), "--to", "head"], prog_name="cplane")
+    assert (done.exit_code, done.stdout) == (1, ""), done.exception
+    assert f"position {position}: its digest does not fit" in done.stderr

@@ -144,7 +144,13 @@ def test_variables_of_kubernetes_services_and_other_programs_are_left_alone():
     load(
         None,
         {"node_name": "n"},
-        {"CPLANE_AGENT_SERVICE_HOST": "10.0.0.1", "CPLANE_PORT_80_TCP": "x", "CPLANE_SERVER": "x"},
+        {
+            "CPLANE_AGENT_SERVICE_HOST": "10.0.0.1",
+            "CPLANE_PORT_80_TCP": "x",
+            "CPLANE_SERVER": "x",
+            "CPLANE_OUTPUT": "json",
+            "CPLANE_CNI_SOCKET": "x",
+        },
     )
 
 

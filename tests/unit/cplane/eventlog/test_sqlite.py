@@ -13,6 +13,7 @@ from cplane.eventlog.errors import NewerSchema, NotALog, StorageFailed
 from cplane.eventlog.schema import REVISIONS
 from cplane.eventlog.sqlite import driver, failure, open_reader, open_writer
 from cplane.eventlog.store import SqliteLog
+from cplane.eventlog.verify import verify_file
 from tests.support.clock import TickingClock
 from tests.support.filesystems import run_read_only
 from tests.support.log import everything, fill, proposal, sql, written
@@ -23,6 +24,7 @@ OPEN = """
 import sys, anyio
 from cplane.errors import CplaneError
 from cplane.eventlog.store import SqliteLog
+from cplane.eventlog.verify import verify_file
 from cplane.eventlog.verify import verify
 from tests.support.clock import TickingClock
 
@@ -188,6 +190,25 @@ async def test_an_index_that_makes_no_sense_lets_everything_be_read_and_nothing_
             with pytest.raises(NotALog, match=r"malformed \(SQLITE_CORRUPT"):
                 await log.append(proposal(40))
         assert await everything(log) == before
+
+
+async def test_events_that_a_lost_page_hides_are_missed_when_the_log_is_opened_and_verified(tmp_path):
+    path = tmp_path / "log"
+    await written(path, 200)
+    whole = bytearray(path.read_bytes())
+    ((root,),) = sql(path, "SELECT rootpage FROM sqlite_schema WHERE name = 'events'")
+    page = whole[(root - 1) * 4096 : root * 4096]
+    assert page[0] == 5, "the events fit on one page"
+    cell = int.from_bytes(page[12:14])
+    leaf = int.from_bytes(page[cell : cell + 4])  # the table is its first rows now, and they are a chain
+    whole[(root - 1) * 4096 : root * 4096] = whole[(leaf - 1) * 4096 : leaf * 4096]
+    path.write_bytes(whole)
+    error = await refusal(path)
+    assert re.search(r"position \d+: the event is missing: the index of the file has stream", str(error))
+    found = verify_file(str(path))
+    assert 0 < found.events < 200
+    assert found.position == found.events + 1
+    assert "the event is missing" in found.fault
 
 
 async def test_a_file_that_was_cut_off_is_found_when_the_log_is_opened(tmp_path):

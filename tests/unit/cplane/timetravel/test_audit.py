@@ -11,7 +11,7 @@ from cplane.deciders.world import Command
 from cplane.domain.policy import CNP, PolicyRef
 from cplane.eventlog.reader import MemoryReader
 from cplane.events.objects import KINDS
-from cplane.timetravel.audit import Asked, Entry, UnknownKind, audit
+from cplane.timetravel.audit import Asked, BackwardsInTime, Entry, UnknownKind, UnknownObject, audit
 from cplane.timetravel.history import History, NoSuchMoment
 from cplane.timetravel.intent import written
 from cplane.timetravel.refused import Refused
@@ -130,6 +130,25 @@ def test_a_time_before_the_log_is_its_beginning_and_one_to_come_is_refused(past)
 def test_an_unknown_kind_is_refused_with_those_that_there_are(past) -> None:
     with pytest.raises(UnknownKind, match="policy, endpoint, identity"):
         asked(past[0], kind="pods")
+
+
+@pytest.mark.parametrize("name", ["shop/web", "policy shop/web", "policy", "pods web", "options x", "endpoint"])
+def test_what_is_no_name_of_an_object_is_refused(past, name: str) -> None:
+    with pytest.raises(UnknownObject, match=f"'{name}' is no name of an object: write policy KIND/NAMESPACE/NAME"):
+        asked(past[0], object=name)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_name_that_events_have_is_one(past, kind: str) -> None:
+    history, _ = past
+    for one in asked(history, kind=kind, last=3):
+        assert one in asked(history, object=one.object, last=history.head)
+
+
+@pytest.mark.parametrize(("since", "until"), [("5", "4"), ("head", "3"), ("1h", "2h")])
+def test_an_end_before_the_beginning_is_refused(past, since: str, until: str) -> None:
+    with pytest.raises(BackwardsInTime, match="give them the other way round"):
+        asked(past[0], since=since, until=until)
 
 
 def test_the_endpoints_that_obey_other_rows_are_those_of_the_policy(past) -> None:

@@ -152,9 +152,9 @@ def test_what_concerns_an_endpoint_is_shown_alone(past) -> None:
     assert set(cells(replay(history, NOW, to=at, show="policymap", endpoint=2), "port")) == {"ANY"}
     assert len(replay(history, NOW, to=at, show="addresses", endpoint=1).rows) == 2
     assert cells(replay(history, NOW, to=at, show="endpoints", endpoint=2), "pod") == ["shop/client"]
-    with pytest.raises(NoSuchEndpoint):
+    with pytest.raises(NoSuchEndpoint, match=rf"no endpoint 2 at position {history.head}: `cplane replay --to"):
         replay(history, NOW, to="head", show="ipcache", endpoint=2)
-    with pytest.raises(NotByEndpoint):
+    with pytest.raises(NotByEndpoint, match="say with --show what of it you mean: endpoints, policymap"):
         replay(history, NOW, to="head", show="options", endpoint=1)
     with pytest.raises(NothingToShow, match="known are summary"):
         replay(history, NOW, to="head", show="everything")
