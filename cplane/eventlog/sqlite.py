@@ -120,8 +120,8 @@ def recognise(connection: Connection, path: str) -> str:
     if missing:
         raise NotALog(path, f"it has no table {' and '.join(sorted(missing))!r}")
     revisions = [_text(row[0]) for row in connection.exec_driver_sql("SELECT version_num FROM alembic_version")]
-    if len(revisions) != 1:
-        raise NotALog(path, f"it names {len(revisions)} schemas, not one")
+    if len(revisions) != 1 or not revisions[0]:
+        raise NotALog(path, f"it names {len(list(filter(None, revisions)))} schemas, not one")
     if revisions[0] not in REVISIONS:
         raise NewerSchema(path, revisions[0], REVISIONS[-1])
     columns = tuple(_text(row[1]) for row in connection.exec_driver_sql("PRAGMA table_info(events)"))
@@ -189,5 +189,8 @@ def _upgrade(engine: Engine) -> None:
         command.upgrade(config, REVISIONS[-1])
 
 
-def _text(value: str | bytes) -> str:
-    return value if isinstance(value, str) else value.decode(errors="backslashreplace")
+def _text(value: object) -> str:
+    """A text; what is none, as in a row that was overwritten, is empty."""
+    if isinstance(value, bytes):
+        return value.decode(errors="backslashreplace")
+    return value if isinstance(value, str) else ""

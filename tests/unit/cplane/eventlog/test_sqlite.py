@@ -142,6 +142,18 @@ async def test_a_log_with_another_shape_is_refused(tmp_path, meddle, reason):
     assert re.search(reason, str(error))
 
 
+async def test_a_name_of_the_schema_that_was_overwritten_is_none(tmp_path):
+    path = tmp_path / "log"
+    await written(path)
+    ((page,),) = sql(path, "SELECT rootpage FROM sqlite_schema WHERE name = 'alembic_version'")
+    whole = bytearray(path.read_bytes())
+    whole[page * 4096 - 64 : page * 4096] = bytes(64)  # where the only row of its table is
+    path.write_bytes(whole)
+    error = await refusal(path)
+    assert isinstance(error, NotALog)
+    assert "it names 0 schemas, not one" in str(error)
+
+
 async def test_a_file_of_a_newer_version_is_refused_and_left_as_it_was(tmp_path):
     path = tmp_path / "log"
     await written(path)
