@@ -3,7 +3,7 @@
 import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import click
@@ -140,13 +140,21 @@ def ask_log(log: str, question: "Callable[[History, int], Answer]", told: Told |
         return open_history(log, told=hearing)
 
     def answered(history: "History", now_ns: int) -> Answer:
-        try:
+        with blaming(log):
             return question(history, now_ns)
-        except _NONSENSE:
-            _blame(log)
-            raise
 
     return ask_opened(opened, answered, told)
+
+
+@contextmanager
+def blaming(*logs: str) -> Iterator[None]:
+    """What code trips over in here is taken for what stands in the logs, where one of them is not sound."""
+    try:
+        yield
+    except _NONSENSE:
+        for log in logs:
+            _blame(log)
+        raise
 
 
 def _blame(log: str) -> None:

@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
 from cplane.cli.format import printable
-from cplane.cli.timetravel import ask_opened
+from cplane.cli.timetravel import ask_opened, blaming
 from cplane.cli.why_text import Node, parts
 from cplane.terminal.progress import Told
 
@@ -37,9 +37,11 @@ def ask_nodes(log: str, question: "Question", at: str) -> "WhyAcross":
         return open_nodes(log, question, told)
 
     def answer(nodes: "dict[str, History]", now_ns: int) -> "WhyAcross":
+        from cplane.eventlog.verify import with_node
         from cplane.timetravel.across import why_across
 
-        return why_across(nodes, now_ns, question, at=at)
+        with blaming(*(with_node(log, node) for node in nodes)):
+            return why_across(nodes, now_ns, question, at=at)
 
     return ask_opened(opened, answer)
 

@@ -121,7 +121,8 @@ class StorageFailed(Unavailable):
         self.path, self.reason = path, reason
 
     def __str__(self) -> str:
-        return f"event log {self.path}: {self.reason}; nothing was written, check space, permissions and the disk"
+        remedy = "the database, and the way to it" if "://" in self.path else "space, permissions and the disk"
+        return f"event log {self.path}: {self.reason}; nothing was written, check {remedy}"
 
 
 class BadExport(Rejected):
