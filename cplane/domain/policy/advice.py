@@ -58,6 +58,8 @@ def advice(document: Mapping[str, object], policy: Policy, index: RuleIndex) -> 
             if beaten is not None:
                 held, other = beaten
                 yield Advice(term.path, f"allows nothing: {held.ref} {other.path} denies all of it")
+    if policy.ref.kind == KNP and document.get("spec") is None:
+        yield Advice("spec", "missing: all pods of the namespace are meant, and nobody may reach them; write it out")
     shadow = shadowing(policy, index)
     if shadow is not None:
         yield Advice(policy.rules[0].path, f"adds nothing: {shadow} says all of it; remove one of them")

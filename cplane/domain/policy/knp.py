@@ -50,14 +50,11 @@ def read_rules(root: Place, fields: dict[str, Place], ref: PolicyRef, labels: La
     """The one rule of a document; `labels` name the policy."""
     if "specs" in fields:
         fields["specs"].refuse("a NetworkPolicy has one spec")
-    if "spec" not in fields:
-        root.refuse("spec is missing: write at least spec.podSelector")
-        return []
-    place = fields["spec"]
+    # Without one, and without a podSelector, it is as with an empty one: Kubernetes fills both in.
+    place = fields.get("spec") or root.child("spec", {})
     spec = place.fields(_SPEC_FIELDS)
     if spec is None:
         return []
-    # Without one it is as with an empty one: Kubernetes fills it in.
     subject = peers.kubernetes_selector(spec["podSelector"]) if "podSelector" in spec else ()
     types = _types(spec)
     terms: list[Term] = []

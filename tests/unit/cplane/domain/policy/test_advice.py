@@ -84,6 +84,13 @@ def test_an_empty_list_of_a_network_policy_is_how_it_denies():
     assert told(knp(ingress=[], policyTypes=["Ingress"])) == []
 
 
+def test_a_network_policy_without_a_spec_is_told_what_it_does():
+    found = [("spec", "missing: all pods of the namespace are meant, and nobody may reach them; write it out")]
+    assert told({**knp(), "spec": None}) == found
+    assert told({key: value for key, value in knp().items() if key != "spec"}) == found
+    assert told({**knp(), "spec": {}}) == []
+
+
 @pytest.mark.parametrize(
     ("element", "field", "meant"),
     [

@@ -40,6 +40,17 @@ def test_a_policy_has_the_name_and_namespace_of_its_metadata():
     assert policy(document).ref == PolicyRef(KNP, "default", "a")
 
 
+@pytest.mark.parametrize("written", [{}, {"spec": None}, {"spec": {}}])
+def test_without_a_spec_all_pods_of_the_namespace_are_meant_and_nobody_may_reach_them(written):
+    document = knp("a")
+    del document["spec"]
+    (rule,) = policy(document | written).rules
+    assert rule.path == "spec"
+    assert rule.subject == LabelSelector((IN_SHOP,))
+    assert rule.terms == ()
+    assert rule.default_deny == DefaultDeny(ingress=True, egress=False)
+
+
 def test_a_rule_carries_the_labels_that_name_its_policy():
     document = knp("a")
     document["metadata"]["uid"] = "u-1"

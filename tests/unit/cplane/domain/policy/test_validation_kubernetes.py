@@ -30,7 +30,6 @@ PORT, PEER = "spec.ingress[0].ports[0]", "spec.ingress[0].from[0]"
 
 REFUSED = [
     ({**knp(), "apiVersion": "extensions/v1beta1"}, "apiVersion", "write networking.k8s.io/v1"),
-    (without(knp(), "spec"), "document", "spec is missing: write at least spec.podSelector"),
     ({**knp(), "specs": []}, "specs", "a NetworkPolicy has one spec"),
     ({**knp(), "spec": []}, "spec", "expected an object"),
     (knp(endpointSelector={}), "spec.endpointSelector", "unknown field; write podSelector"),
