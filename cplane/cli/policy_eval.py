@@ -69,7 +69,7 @@ def evaluate(
     Ends are namespace/pod, node/NAME or an address; `to` may be svc:namespace/name, where the worst backend
     counts. Ports may be names; ICMP has icmp_type. Over ports that go to a proxy, http, kafka or dns is what
     is asked; without it the answer has "l7": true. A line that is no probe is answered with {"error": ...},
-    and the exit code is 1.
+    and the exit code is 1; empty lines are passed over.
     """
     if probes == STDIN and STDIN in paths:
         raise click.UsageError("standard input cannot hold both manifests and probes")

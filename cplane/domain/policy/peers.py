@@ -316,6 +316,7 @@ def _operator(place: Place, fields: dict[str, Place]) -> Operator | None:
 
 def _key(place: Place, text: str, source: str = "") -> tuple[str, str] | None:
     """Source and key of a label's name as selectors write it; without a source it is `any`."""
+    written = "" if source else "source:key or key, where key is "
     if source:
         key = text
     elif text.startswith("$"):
@@ -338,8 +339,8 @@ def _key(place: Place, text: str, source: str = "") -> tuple[str, str] | None:
     )
     if not good:
         place.refuse(
-            f"{shown(text)} is not a label's key: write source:key or key, where key is letters, digits, '-', '_' "
-            f"and '.', at most {NAME_MAX} of them, after an optional DNS name and '/'"
+            f"{shown(text)} is not a label's key: write {written}letters, digits, '-', '_' and '.', at most {NAME_MAX} "
+            f"of them, after an optional DNS name and '/'"
         )
         return None
     return source, key

@@ -35,7 +35,11 @@ REFUSED = [
     (knp(endpointSelector={}), "spec.endpointSelector", "unknown field; write podSelector"),
     (knp(ingressDeny=[{}]), "spec.ingressDeny", "unknown field; write a CiliumNetworkPolicy"),
     (knp(podSelector=[]), "spec.podSelector", "expected an object, got list"),
-    (knp(podSelector=selector("k8s:app=x")), 'spec.podSelector.matchLabels."k8s:app"', "is not a label's key"),
+    (
+        knp(podSelector=selector("k8s:app=x")),
+        'spec.podSelector.matchLabels."k8s:app"',
+        "'k8s:app' is not a label's key: write letters, digits, '-', '_' and '.', at most 63 of them",
+    ),
     (knp(podSelector=selector("$host=")), 'spec.podSelector.matchLabels."$host"', "is not a label's key"),
     (knp(policyTypes=["ingress"]), "spec.policyTypes[0]", "unknown type 'ingress'; did you mean 'Ingress'?"),
     (knp(policyTypes="Ingress"), "spec.policyTypes", "expected a list"),
