@@ -20,7 +20,7 @@ A test file is a list:
     to: shop/api             # also svc:namespace/name
     port: 8080/TCP           # or http/TCP, 8/ICMP
     expect: deny             # or allow, audit
-    because: api             # optional: the policy that decides
+    because: api             # optional: the policy that decides; also shop/api, or with its kind as answers have it
     http: {method: GET, path: /pub}   # optional: what is asked; or kafka, dns
 """
 

@@ -7,6 +7,7 @@ from cplane.config.problems import BadText, join
 from cplane.config.text import read
 from cplane.domain.policy.document import Fields, InvalidPolicy, Place, Reader, did_you_mean, required_text, shown
 from cplane.domain.policy.explanation import Explanation, Outcome, RuleHit
+from cplane.domain.policy.rule import PolicyRef
 from cplane.k8s.objects import WHOLE, Finding, Source, text
 from cplane.k8s.ports import Asked, parse_port
 from cplane.k8s.probes import BadProbe, Probe, probe_of
@@ -76,10 +77,16 @@ def _problem(one: Expectation, answer: Answer) -> str:
     if answer.verdict is not one.expect:
         return f"expected {one.expect}, got {answer.verdict}"
     rules = sorted({rule.ref for rule in _decided(answer)})
-    if one.because and not any(one.because in {ref.name, f"{ref.namespace}/{ref.name}"} for ref in rules):
+    if one.because and not any(one.because in _names(ref) for ref in rules):
         by = ", ".join(str(ref) for ref in rules) or "no policy"
         return f"{answer.verdict} as expected, but not because of {one.because}: by {by}"
     return ""
+
+
+def _names(ref: PolicyRef) -> tuple[str, ...]:
+    """What a policy may be called by: also as answers say it, and as `cplane audit` does."""
+    place = f"{ref.namespace}/{ref.name}" if ref.namespace else ref.name
+    return ref.name, place, f"{ref.kind} {place}", f"{ref.kind}/{place}"
 
 
 def _decided(answer: Answer) -> Iterator[RuleHit]:

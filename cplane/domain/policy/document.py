@@ -135,7 +135,11 @@ class Place:
         """A string; None where it is none, which is refused."""
         if isinstance(self.value, str):
             return self.value
-        advice = f'; write "{shown(self.value)}"' if isinstance(self.value, int | float) else ""
+        advice = ""
+        if isinstance(self.value, bool | float):  # of `yes`, `on` and 1.10 there is no more than this
+            advice = "; write it in quotes, as it is meant"
+        elif isinstance(self.value, int):
+            advice = f'; write "{shown(self.value)}"'
         self.refuse(f"expected a string, got {_described(self.value)}{advice}")
         return None
 

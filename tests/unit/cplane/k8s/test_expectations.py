@@ -182,3 +182,9 @@ def test_without_pods_or_nodes_nothing_is_in_vain():
     found = scene(node("n1"), hosts)
     (one,) = Coverage(found).advice(found.manifests.policies[0].policy)
     assert one.path == "spec.nodeSelector"
+
+
+@pytest.mark.parametrize("name", ["web", "shop/web", "CiliumNetworkPolicy shop/web", "CiliumNetworkPolicy/shop/web"])
+def test_the_policy_that_decides_may_be_called_as_answers_call_it(name: str) -> None:
+    text = f"- {{from: shop/web, to: shop/api, port: 80, expect: allow, because: {name}}}"
+    assert problems(text, WEB, API, ONLY_WEB) == [""]

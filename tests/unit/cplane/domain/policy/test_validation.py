@@ -140,7 +140,7 @@ REFUSED = [
     (
         with_field(GOOD, ["metadata", "annotations"], {"policy.cplane.io/audit": True}),
         'metadata.annotations."policy.cplane.io/audit"',
-        'expected a string, got boolean true; write "true"',
+        "expected a string, got boolean true; write it in quotes, as it is meant",
     ),
     # selectors
     (cnp(subject={"matchLabel": {}}, ingress=[WEB]), "spec.endpointSelector.matchLabel", "did you mean 'matchLabels'?"),
