@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 from typing import Final, NamedTuple
 
+from cplane.domain.policy.document import did_you_mean
 from cplane.domain.policy.explanation import Outcome
 from cplane.errors import Rejected
 from cplane.k8s.backends import named_port
@@ -25,6 +26,21 @@ class TooManyParties(Rejected):
 
     def __str__(self) -> str:
         return f"{self.count} rows and columns are too many, the limit is {PARTIES_MAX}: name a namespace with -n"
+
+
+class NoPods(Rejected):
+    """A namespace was named that no pod is in."""
+
+    code = "matrix.no_pods"
+
+    def __init__(self, namespace: str, known: Iterable[str]) -> None:
+        self.namespace, self.known = namespace, tuple(known)
+
+    def __str__(self) -> str:
+        held = f"there are pods of {', '.join(self.known)}" if self.known else "there is no pod in the files"
+        return (
+            f"no pod of namespace {self.namespace!r} is in the files{did_you_mean(self.namespace, self.known)}; {held}"
+        )
 
 
 class Party(NamedTuple):
@@ -55,9 +71,12 @@ class Cell(NamedTuple):
 def parties(scene: Scene, namespaces: Iterable[str] = ()) -> tuple[Party, ...]:
     """The rows: pods, then nodes, then prefixes that anything names, and the world. No namespaces: all of them.
 
-    Raises TooManyParties.
+    Raises TooManyParties, NoPods.
     """
     chosen = frozenset(namespaces)
+    known = sorted({end.pod.namespace for end in scene.pods.values() if end.pod is not None})
+    for name in sorted(chosen.difference(known)):
+        raise NoPods(name, known)
     found = [
         *_pods(scene, chosen),
         *(Party(end.name, "node", (end,)) for end in scene.nodes.values()),

@@ -3,7 +3,8 @@
 from typing import NamedTuple
 
 from cplane.domain.policy.document import did_you_mean
-from cplane.k8s.probes import ICMP_PROTOCOLS, PROTOCOLS, BadProbe
+from cplane.domain.ports import PORT_MAX
+from cplane.k8s.probes import ICMP_PROTOCOLS, ICMP_TYPE_MAX, PROTOCOLS, BadProbe
 
 
 class Asked(NamedTuple):
@@ -32,5 +33,11 @@ def parse_port(text: str) -> Asked:
     if protocol in ICMP_PROTOCOLS:
         if head and not plain:
             raise BadProbe(f"{text!r}: a type of {name} is a number; write {ICMP_PROTOCOLS[protocol]}/{name}")
-        return Asked(name, icmp_type=int(head) if head else None)
-    return Asked(name, int(head) if plain else head or None)
+        return Asked(name, icmp_type=_within(text, int(head), 0, ICMP_TYPE_MAX) if head else None)
+    return Asked(name, _within(text, int(head), 1, PORT_MAX) if plain else head or None)
+
+
+def _within(text: str, number: int, low: int, high: int) -> int:
+    if not low <= number <= high:
+        raise BadProbe(f"{text!r}: {number} is not {low}..{high}")
+    return number

@@ -13,6 +13,7 @@ from cplane.domain.ports import PORT_MAX, PORT_PROTOCOLS, Protocol
 from cplane.errors import Rejected
 
 ICMP_PROTOCOLS: Final = {Protocol.ICMP: 8, Protocol.ICMPV6: 128}  # and the type of an echo request
+ICMP_TYPE_MAX: Final = 255
 PROTOCOLS: Final = {one.name: one for one in (*PORT_PROTOCOLS, *ICMP_PROTOCOLS)} | {"ICMPV4": Protocol.ICMP}
 _ROLES: Final = {"produce": "produce", "consume": "fetch"}  # what a client of the role does above all
 
@@ -72,8 +73,8 @@ class Probe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename={"fr
             if self.port is not None:
                 raise BadProbe(f"port: {protocol.name} has no ports; write icmp_type")
             found = ICMP_PROTOCOLS[protocol] if self.icmp_type is None else self.icmp_type
-            if not 0 <= found <= 255:
-                raise BadProbe(f"icmp_type: {found} is not 0..255")
+            if not 0 <= found <= ICMP_TYPE_MAX:
+                raise BadProbe(f"icmp_type: {found} is not 0..{ICMP_TYPE_MAX}")
             return found
         if self.icmp_type is not None:
             raise BadProbe(f"icmp_type: {protocol.name} has none; write protocol ICMP or ICMPv6")
@@ -81,7 +82,8 @@ class Probe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename={"fr
             raise BadProbe(f"port: {self.port} is not 1..{PORT_MAX}")
         if isinstance(self.port, str):
             plain = self.port.isascii() and self.port.isdecimal()
-            return int(self.port) if plain and 0 < int(self.port) <= PORT_MAX else self.port.lower()
+            number = int(self.port) if plain and len(self.port) <= len(str(PORT_MAX)) else 0
+            return number if 0 < number <= PORT_MAX else self.port.lower()
         return self.port
 
     @property

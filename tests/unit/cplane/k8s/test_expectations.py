@@ -5,7 +5,7 @@ import pytest
 from cplane.domain.policy.explanation import Outcome
 from cplane.k8s.coverage import Coverage
 from cplane.k8s.expectations import check, read_expectations
-from cplane.k8s.matrix import PARTIES_MAX, TooManyParties, cells, parties
+from cplane.k8s.matrix import PARTIES_MAX, NoPods, TooManyParties, cells, parties
 from cplane.k8s.objects import Source
 from cplane.k8s.ports import Asked, parse_port
 from cplane.k8s.probes import BadProbe
@@ -50,7 +50,7 @@ def test_traffic_is_written_as_port_and_protocol(text, asked):
     assert parse_port(text) == asked
 
 
-@pytest.mark.parametrize("text", ["80/TPC", "echo/ICMP", "80/"])
+@pytest.mark.parametrize("text", ["80/TPC", "echo/ICMP", "80/", "0/TCP", "65536", "99999/UDP", "256/ICMP"])
 def test_traffic_that_there_is_not_is_refused(text):
     if text == "80/":
         assert parse_port(text) == Asked("TCP", 80)
@@ -138,6 +138,8 @@ def test_a_matrix_can_be_of_some_namespaces_and_not_of_too_much():
     many = scene(*(pod(f"shop/p{number}") for number in range(PARTIES_MAX)))
     with pytest.raises(TooManyParties, match="601 rows"):
         parties(many)
+    with pytest.raises(NoPods, match="no pod of namespace 'othr' is in the files; did you mean 'other'"):
+        parties(found, ["shop", "othr"])
 
 
 @pytest.mark.parametrize(

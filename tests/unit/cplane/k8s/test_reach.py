@@ -275,6 +275,7 @@ def test_messages_have_a_type_and_an_echo_request_where_it_is_not_said():
         ({"port": None}, "port is missing"),
         ({"port": 0}, "port: 0 is not 1..65535"),
         ({"port": 65536}, "port: 65536 is not 1..65535"),
+        ({"port": "9" * 5000}, "shop/api has no TCP port named '9999"),
         ({"protocol": "TCCP"}, "unknown protocol 'TCCP'; did you mean 'TCP'?"),
         ({"protocol": "ICMP"}, "ICMP has no ports; write icmp_type"),
         ({"protocol": "ICMP", "port": None, "icmp_type": 256}, "icmp_type: 256 is not 0..255"),
