@@ -101,6 +101,8 @@ def _element(path: str, element: Mapping[str, object]) -> Iterator[Advice]:
         if name in element and element[name] is None:
             meant = _meant(is_peer=name in peers, named=named, narrowed=narrowed)
             yield Advice(f"{path}.{name}", f"empty, as good as left out: {meant} is meant; write a list, or remove it")
+        elif name in peers and element[name] == [] and not any(element[one] for one in peers):
+            yield Advice(f"{path}.{name}", "an empty list of peers is nobody: write who is meant, or remove it for all")
     for index, rule in enumerate(_list(element.get("toPorts"))):
         for place, port in enumerate(_list(rule.get("ports")) if isinstance(rule, Mapping) else ()):
             protocol = port.get("protocol") if isinstance(port, Mapping) else None

@@ -8,7 +8,17 @@ from typing import Final
 
 from cplane.domain.labels import K8S, Label, LabelSet
 from cplane.domain.policy import cidrgroup, cnp, knp, peers
-from cplane.domain.policy.document import Fields, Place, Reader, did_you_mean, required_text, shown
+from cplane.domain.policy.document import (
+    OBJECTS,
+    FieldError,
+    Fields,
+    InvalidPolicy,
+    Place,
+    Reader,
+    did_you_mean,
+    required_text,
+    shown,
+)
 from cplane.domain.policy.rule import CCNP, CIDR_GROUP, CNP, KNP, CidrGroup, Policy, PolicyRef
 
 DEFAULT_NAMESPACE: Final = "default"
@@ -70,6 +80,9 @@ def parse(document: Mapping[str, object], *, cluster: str) -> Policy | CidrGroup
     """
     reader = Reader()
     root = reader.root(document)
+    kind = document.get("kind") if isinstance(document, OBJECTS) else None
+    if isinstance(kind, str) and _is_foreign(kind):
+        raise InvalidPolicy((FieldError("kind", _unknown(kind)),))
     fields = root.fields(_DOCUMENT_FIELDS) or {}
     kind = _kind(root, fields)
     metadata = _metadata(root, fields)
@@ -104,10 +117,19 @@ def _parse_text(text: str, cluster: str) -> Policy | CidrGroup:
 _kept = lru_cache(maxsize=KEPT_TEXTS)(_parse_text)
 
 
+def _is_foreign(kind: str) -> bool:
+    """Whether it is the kind of somebody else's object, of which there is no more to say."""
+    return bool(kind) and kind not in KINDS and not did_you_mean(kind, KINDS)
+
+
+def _unknown(kind: str) -> str:
+    return f"unknown kind {shown(kind)}{did_you_mean(kind, KINDS)}; kinds are {', '.join(KINDS)}"
+
+
 def _kind(root: Place, fields: dict[str, Place]) -> str:
     kind = required_text(root, fields, "kind", f"write one of {', '.join(KINDS)}")
     if kind is not None and kind not in KINDS:
-        fields["kind"].refuse(f"unknown kind {shown(kind)}{did_you_mean(kind, KINDS)}; kinds are {', '.join(KINDS)}")
+        fields["kind"].refuse(_unknown(kind))
     versions = _API_VERSIONS.get(kind or "", _API_VERSIONS[CNP])
     version = required_text(root, fields, "apiVersion", f"write {versions[0]}")
     if version is not None and version not in versions:

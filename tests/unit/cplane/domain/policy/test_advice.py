@@ -109,6 +109,17 @@ def test_a_field_that_is_there_and_empty_is_told_for_what_it_means(element, fiel
     assert message == f"empty, as good as left out: {meant} is meant; write a list, or remove it"
 
 
+@pytest.mark.parametrize("element", [{"fromEndpoints": []}, {"fromCIDRSet": [], "toPorts": ports("80/TCP")}])
+def test_an_empty_list_of_peers_is_told_to_be_nobody(element):
+    ((path, message),) = told(cnp(ingress=[{"fromEntities": ["health"]}, element]))
+    assert path == f"spec.ingress[1].{next(iter(element))}"
+    assert message == "an empty list of peers is nobody: write who is meant, or remove it for all"
+
+
+def test_an_empty_list_beside_other_peers_is_not_told():
+    assert told(cnp(ingress=[{**FROM_WEB, "fromCIDR": []}])) == []
+
+
 def test_a_section_that_is_there_and_empty_is_told():
     assert paths(cnp(ingress=None, egress=[{}])) == ["spec.ingress"]
 

@@ -468,3 +468,10 @@ def test_what_is_no_object_is_no_policy(document):
 def test_field_names_that_are_no_strings_are_refused():
     with pytest.raises(InvalidPolicy, match="field name 1 is not a string"):
         policy({**GOOD, 1: 2})
+
+
+def test_of_an_object_of_another_kind_nothing_else_is_said():
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "P"}, "spec": {"containers": []}, "status": {}}
+    with pytest.raises(InvalidPolicy) as refused:
+        parse(pod, cluster="c1")
+    assert [str(one).partition(";")[0] for one in refused.value.errors] == ["kind: unknown kind 'Pod'"]
