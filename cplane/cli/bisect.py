@@ -20,6 +20,7 @@ _TABLES: Final = (
     *("policymap", "ipcache", "addresses", "devices"),
     *("lb-frontends", "lb-slots", "lb-backends", "lb-affinity", "lb-skips", "lb-source-ranges", "lb-maglev"),
 )
+_ABSENT: Final = "ABSENT"  # `timetravel.verdicts`, which costs a command that only asks an agent time
 _EPILOG: Final = """\b
 An end is namespace/pod, an address, node, or identity:NUMBER. A port is 80/TCP, the name of one (http/TCP) or ICMP:8.
 A moment is a position (1234), head, a time (2026-01-31T12:00:00Z, or 14:03 for today, UTC) or how long ago (2h).
@@ -120,7 +121,8 @@ def _lines(found: "Bisected") -> Iterator[str]:
 
     rows = ((one.position, one.time or "-", one.answer) for one in found.steps)
     if found.turned is None:
-        yield printable(f"{found.question}: {found.good.answer} at both positions, nothing to find")
+        why = ": no such end, or no port of that name" if found.good.answer == _ABSENT else ""
+        yield printable(f"{found.question}: {found.good.answer} at both positions{why}, nothing to find")
     else:
         event = found.turned.event
         yield printable(

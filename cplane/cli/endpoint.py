@@ -6,7 +6,9 @@ import click
 
 from cplane.cli.config import AUDIT, parse_assignments, switch_word
 from cplane.cli.format import pairs, table
-from cplane.cli.session import Session, emit, output_option, wait_for, wait_options
+from cplane.cli.session import Session, complain, emit, output_option, wait_for, wait_options
+
+_NAMESPACE: Final = "k8s:io.kubernetes.pod.namespace="
 
 if TYPE_CHECKING:
     from cplane.pb.cplane.admin import v1 as pb
@@ -61,7 +63,11 @@ def get(session: Session, number: int, output: str) -> None:
 def relabel(
     session: Session, *, number: int, labels: tuple[str, ...], wait: bool, timeout_s: float, output: str
 ) -> None:
-    """Give an endpoint exactly these labels, `source:key=value`; without a source it is `k8s`."""
+    """Give an endpoint exactly these labels, `source:key=value`; without a source it is `k8s`.
+
+    All others are gone, those that say its namespace, cluster and service account too: policies of a namespace are
+    about endpoints with its label only.
+    """
 
     async def ask(channel: "ClientChannel") -> "pb.RelabelEndpointResponse":
         from cplane.pb.cplane.admin import v1 as pb
@@ -79,6 +85,11 @@ def relabel(
         answer,
         lambda: f"endpoint {number} has identity {one.identity if one else 0}\nposition {answer.position}",
     )
+    if one is not None and one.namespace and not any(label.startswith(_NAMESPACE) for label in one.labels):
+        complain(
+            f"endpoint {number} has no namespace by its labels now, so policies of {one.namespace} are not about it; "
+            f"give {_NAMESPACE}{one.namespace} too if they should be"
+        )
 
 
 _EPILOG: Final = """\b

@@ -85,6 +85,8 @@ def verify(
     shown = _verify_file(path) if path is not None else _ask_verify(session)
     rows = [("events", shown["events"]), ("digest", shown["digest"] or "-")]
     if shown["start"]:
+        kept = int(str(shown["events"])) - int(str(shown["start"]))
+        rows[0] = ("events", f"{kept}, the last at position {shown['events']}")
         gone = f"the past before is gone, its digest was {shown['start_digest']}"
         rows.append(("begins", f"from position {int(str(shown['start'])) + 1} on; {gone}"))
     if snapshots and path is not None and shown["ok"]:

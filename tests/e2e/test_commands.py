@@ -193,7 +193,10 @@ def test_new_labels_are_a_new_identity_and_the_old_one_is_free(agent: Agent, add
     assert stranger["identity"] not in numbers
     assert agent.ask("identity", "get", str(client["identity"]))["endpoints"] == sorted((stranger["id"], client["id"]))
     assert forwarded(agent, addresses["stranger"], addresses["web"], "--port", "80")
-    agent.cplane("endpoint", "relabel", str(stranger["id"]), *stranger["labels"], "--wait")
+    alone = agent.cplane("endpoint", "relabel", str(stranger["id"]), "app=client", "--wait")
+    assert f"endpoint {stranger['id']} has no namespace by its labels now, so policies of demo" in alone.stderr
+    back = agent.cplane("endpoint", "relabel", str(stranger["id"]), *stranger["labels"], "--wait")
+    assert back.stderr == ""
     assert not forwarded(agent, addresses["stranger"], addresses["web"], "--port", "80")
 
 

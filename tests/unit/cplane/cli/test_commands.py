@@ -146,7 +146,7 @@ async def test_the_exit_code_tells_refusal_from_wrong_usage_and_no_agent(
         (("wait", "--position", "1"), "position 1"),
         (("probe", "10.0.0.1", "10.0.0.2", "--port", "81"), "DROPPED (POLICY_DENIED, 133): no rule allows it"),
         (("probe", "10.0.0.1", "10.0.0.2", "--port", "80"), "FORWARDED: allowed by default/web"),
-        (("endpoint", "relabel", "1", "app=x"), "endpoint 1 has identity"),
+        (("endpoint", "relabel", "1", "app=x", "io.kubernetes.pod.namespace=shop"), "endpoint 1 has identity"),
         (("version",), f"cplane {__version__}"),
     ],
 )
