@@ -9,7 +9,7 @@ import os
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 from urllib.parse import quote
 
 import msgspec
@@ -19,6 +19,8 @@ from cplane.eventlog.errors import BadEvent, UnknownEvent
 from cplane.eventlog.sqlite import is_damage
 from cplane.events.objects import OPTIONS, SERVICE_OPTIONS, policy_name, service_name
 from cplane.timetravel.wanted import Wanted
+
+Answer = TypeVar("Answer")
 
 TABLES: Final = (
     """
@@ -174,15 +176,25 @@ class Changes:
 
         Raises BadEvent.
         """
+        return self._asked(lambda: self._find(wanted, head))
+
+    def first_at(self, instant_ns: int, after: int, head: int) -> int:
+        """The first position behind `after` that was recorded then or later; one behind `head`: there is none up to it.
+
+        Raises BadEvent.
+        """
+        return self._asked(lambda: self._first_at(instant_ns, after, head))
+
+    def _asked(self, question: Callable[[], Answer]) -> Answer:
         try:
-            return self._find(wanted, head)
+            return question()
         except sqlite3.Error as error:
             # It can be made anew at any time, so also now: in memory, where no disk is full.
             self._file.close()
             if is_damage(error):
                 throw_away(self._place)
             self._file = self._opened(None)
-            return self._find(wanted, head)
+            return question()
 
     def extend(self, head: int, most: int) -> bool:
         """Up to so many more events are in it; whether there are still more up to `head`. Raises BadEvent.
@@ -210,6 +222,15 @@ class Changes:
             (*values, -1 if wanted.last is None else wanted.last),
         )
         return [position for (position,) in rows][::-1]
+
+    def _first_at(self, instant_ns: int, after: int, head: int) -> int:
+        self._extend(head)
+        found = self._file.execute(
+            "SELECT position FROM changes WHERE recorded_at_ns >= ? AND position > ? AND position <= ? "
+            "ORDER BY position LIMIT 1",
+            (instant_ns, after, head),
+        ).fetchone()
+        return head + 1 if found is None else int(found[0])
 
     def _sort(self, column: str) -> None:
         """Who asks by the column need not look at all rows."""

@@ -254,11 +254,14 @@ def _remove(unfinished: str) -> None:
             Path(unfinished + suffix).unlink()
 
 
+_WORDS: Final[dict[object, str]] = {Header: "header", Exported: "event", Trailer: "last line"}
+
+
 def _decoded(lines: _Lines, line: bytes, what: type[T]) -> T:
     try:
         return msgspec.json.decode(line, type=what)
     except (msgspec.MsgspecError, UnicodeError) as error:
-        raise BadExport(lines.number, 0, f"it is not the {what.__name__.lower()} of an export: {error}") from error
+        raise BadExport(lines.number, 0, f"it is no {_WORDS[what]} of an export: {error}") from error
 
 
 def _hex(lines: _Lines, text: str) -> bytes:

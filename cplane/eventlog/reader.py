@@ -226,6 +226,11 @@ class MemoryReader:
         """The positions of the events that are wanted, in order."""
         return wanted.selects(self._entries[wanted.after : self.head])
 
+    def first_at(self, instant_ns: int) -> int:
+        """The first position that was recorded at or after it; one behind the head: there is none."""
+        found = (one.position for one in self._entries[: self.head] if one.recorded_at_ns >= instant_ns)
+        return next(found, self.head + 1)
+
     def refusals(self) -> Iterator[Refused]:
         """The last commands that were refused, oldest first."""
         return iter(self._refusals)

@@ -131,6 +131,10 @@ class StoredReader(ABC):
                 self._snapshots.put(ledger)
             self._told("folding", stop - began, to - began)
 
+    def first_at(self, instant_ns: int) -> int:
+        """The first position that was recorded at or after it; one behind the head: there is none. Raises BadEvent."""
+        return self._index().first_at(instant_ns, self.start, self.head)
+
     def find(self, wanted: Wanted) -> list[int]:
         """The positions of the events that are wanted, in order. Raises BadEvent."""
         return [position for position in self._index().find(wanted, self.head) if position > self.start]

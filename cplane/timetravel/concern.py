@@ -2,6 +2,7 @@
 
 To read a policy takes a hundred times longer, and most of a node's policies are not about the two whom a question is
 about. The answer is never wrongly no: `matchLabels` are met by labels with just these values, whatever their keys mean.
+Only the namespace, which a policy says itself, may stand there in vain.
 """
 
 from collections.abc import Collection, Iterator
@@ -9,10 +10,12 @@ from typing import Any
 
 import msgspec
 
+from cplane.domain.labels import K8S, NAMESPACE_KEY
 from cplane.domain.policy.rule import CCNP, CNP, KNP
 from cplane.events.policy import PolicyUpserted
 
 _KINDS = frozenset({CNP, CCNP, KNP})
+_OVERWRITTEN = f"{K8S}:{NAMESPACE_KEY}"  # by the policy's own (`peers.subject_selector`)
 
 
 class _Selector(msgspec.Struct):
@@ -46,9 +49,10 @@ def may_concern(event: PolicyUpserted, values: Collection[str]) -> bool:
     except msgspec.MsgspecError:
         return True
     specs = [*([document.spec] if document.spec is not None else []), *(document.specs or [])]
-    return any(_selects(spec, values) for spec in specs)
+    # A NetworkPolicy without a spec is about all pods of its namespace.
+    return not specs or any(_selects(spec, values) for spec in specs)
 
 
 def _selects(spec: _Spec, values: Collection[str]) -> bool:
-    needs = [value for labels in spec.needs() for value in labels.values()]
+    needs = [value for labels in spec.needs() for key, value in labels.items() if key != _OVERWRITTEN]
     return all(not isinstance(value, str) or value in values for value in needs)

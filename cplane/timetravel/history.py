@@ -53,6 +53,10 @@ class Reader(Protocol):
         """The last position that was recorded at or before it (UTC, nanoseconds); 0: it is before the log."""
         ...
 
+    def first_at(self, instant_ns: int) -> int:
+        """The first position that was recorded at or after it; one behind the head: there is none."""
+        ...
+
     def find(self, wanted: Wanted) -> list[int]:
         """The positions of the events that are wanted, in order."""
         ...
@@ -181,12 +185,16 @@ class History:
     def before(self, text: str, now_ns: int) -> int:
         """The position behind which all events are that a user means by "since"; of a time before the log, its start.
 
-        Raises NoSuchMoment, BadMoment.
+        Of a time, the first that was recorded then or later counts: where the clock was set back, nothing that was
+        recorded later is missed for what stands behind it. Raises NoSuchMoment, BadMoment.
         """
         position, instant_ns = position_or_ns(text, now_ns)
         if position is not None or instant_ns > now_ns:
             return max(self.start, self.position_of(text, now_ns) - 1)
-        return max(self.start, self._reader.position_at(instant_ns - 1))
+        if self.is_long:
+            return max(self.start, self._reader.first_at(instant_ns) - 1)
+        late = (one.position for one in self._reader.entries(self.start, self.head) if one.recorded_at_ns >= instant_ns)
+        return max(self.start, next(late, self.head + 1) - 1)
 
     def _check(self, position: int) -> None:
         if position > self.head:

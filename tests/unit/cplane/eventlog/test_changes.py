@@ -6,6 +6,7 @@ from pathlib import Path
 from random import Random
 
 import pytest
+from msgspec import structs
 
 from cplane.domain.policy import CCNP, CNP
 from cplane.eventlog import archiving
@@ -84,6 +85,20 @@ def questions(entries) -> list[Wanted]:
 def test_it_finds_what_reading_everything_finds(indexed, entries) -> None:
     for wanted in questions(entries):
         assert indexed.changes.find(wanted, EVENTS) == wanted.selects(entries[:EVENTS])
+
+
+def test_the_first_event_of_a_time_is_the_first_also_where_the_clock_was_set_back(indexed, entries, tmp_path) -> None:
+    times = sorted({one.recorded_at_ns for one in entries})
+    for at in (*Random(1).choices(times, k=8), times[0] - 1, times[-1] + 1):
+        first = next((one.position for one in entries if one.recorded_at_ns >= at), len(entries) + 1)
+        assert indexed.changes.first_at(at, 0, len(entries)) == first
+        behind = next((one.position for one in entries[50:] if one.recorded_at_ns >= at), len(entries) + 1)
+        assert indexed.changes.first_at(at, 50, len(entries)) == behind
+    early = [structs.replace(entries[99], recorded_at_ns=times[0] - 5)]
+    set_back = Indexed(tmp_path / "back.db", (*entries[:99], *early, *entries[100:]))
+    at = entries[80].recorded_at_ns
+    assert set_back.changes.first_at(at, 0, 200) == indexed.changes.first_at(at, 0, 200) <= 81
+    set_back.changes.close()
 
 
 def test_only_what_is_new_is_read(indexed, entries) -> None:

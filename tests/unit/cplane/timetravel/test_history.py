@@ -78,6 +78,15 @@ def test_when_the_clock_was_set_back_the_later_position_counts() -> None:
     assert history.position_of("00:00:02", NOW) == 1
 
 
+def test_since_a_time_means_all_that_was_recorded_later_also_where_the_clock_was_set_back() -> None:
+    history = recorded(0, 9000, 3000, 4000)
+    assert history.before("00:00:08", NOW) == 1
+    assert history.before("00:00:03", NOW) == 1
+    assert history.before("00:00:00", NOW) == 0
+    assert history.before("00:00:10", NOW) == 4
+    assert history.before("3", NOW) == 2
+
+
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
