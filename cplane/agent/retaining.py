@@ -50,5 +50,5 @@ def retain(config: AgentConfig, now_ns: int) -> tuple[Archived, Compacted]:
     position = 0
     if config.log_keep_days:
         with open_history(config.log_path) as history:
-            position = history.position_at(now_ns - config.log_keep_days * _DAY_NS)
+            position = history.older_than(now_ns - config.log_keep_days * _DAY_NS)
     return moved, compact(config.log_path, position)

@@ -87,7 +87,7 @@ def compact(path: str, keep: str, output: str) -> None:
 
         position, instant_ns = position_or_ns(keep, now_ns)
         if position is None and instant_ns <= now_ns:
-            return history.position_at(instant_ns)
+            return history.older_than(instant_ns)
         return max(history.position_of(keep, now_ns) - 1, 0)  # which raises for what is still to come
 
     now_ns = SystemClock().now_ns()

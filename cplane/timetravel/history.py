@@ -146,6 +146,15 @@ class History:
         """The last position that was recorded at or before it (UTC, nanoseconds); 0: it is before the log."""
         return self._reader.position_at(instant_ns)
 
+    def older_than(self, instant_ns: int) -> int:
+        """The last position up to which all events were recorded before it; `start`: the first was not.
+
+        Where the clock was set back, what stands before is as young as it says.
+        """
+        last = max(self.start, self._reader.position_at(instant_ns - 1))
+        young = (one.position for one in self._reader.stored(self.start, last) if one.recorded_at_ns >= instant_ns)
+        return next(young, last + 1) - 1
+
     @property
     def is_long(self) -> bool:
         """Whether the reader is asked which events are wanted, instead of reading all of them once."""

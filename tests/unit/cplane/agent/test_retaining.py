@@ -11,9 +11,12 @@ from cplane.agent.retaining import retain, retain_often
 from cplane.config.model import AgentConfig, BadConfig
 from cplane.eventlog import archiving
 from cplane.eventlog.archive import folder_of
+from cplane.eventlog.chain import Chain
+from cplane.eventlog.codec import draft
 from cplane.eventlog.reader import open_history
 from cplane.eventlog.store import SqliteLog
 from cplane.eventlog.verify import verify_file
+from cplane.events.envelope import Proposed
 from cplane.telemetry.clock import SystemClock
 from tests.support import churn
 from tests.support.clock import TickingClock
@@ -77,6 +80,21 @@ def test_events_older_than_the_horizon_are_dropped(path: Path) -> None:
     assert dropped.start == 40
     _, dropped = retain(config(path, 10, days=3), now_ns=at_ns + 3 * DAY_NS)
     assert (dropped.events, dropped.start) == (0, 40)
+
+
+def test_a_clock_that_was_set_back_makes_nothing_old_that_came_before(tmp_path: Path) -> None:
+    chain, rows = Chain(), []
+    young_ns = churn.BEGAN_NS + 9 * DAY_NS
+    for number, decided in zip(range(80), churn.Churn(Random(13), pods=4, policies=20).turns(), strict=False):
+        at_ns = young_ns if 20 <= number < 40 or number >= 60 else churn.BEGAN_NS
+        expected = {stream: chain.versions.get(stream, 0) for stream, _ in decided}
+        rows += chain.extend(draft(Proposed(events=decided, expected=expected, actor="test")), expected, at_ns)[0]
+    path = churn.stored(tmp_path / "log.db", rows)
+    with open_history(str(path)) as history:
+        first = history.older_than(young_ns) + 1
+        assert history.position_at(young_ns - 1) > first + 20  # what was recorded when the clock had been set back
+    _, dropped = retain(config(path, 1, days=3), now_ns=young_ns)
+    assert first - 20 <= dropped.start < first
 
 
 def test_nothing_is_dropped_before_it_is_old(path: Path) -> None:

@@ -78,6 +78,16 @@ def test_when_the_clock_was_set_back_the_later_position_counts() -> None:
     assert history.position_of("00:00:02", NOW) == 1
 
 
+def test_older_than_a_time_is_nothing_behind_an_event_that_is_not() -> None:
+    history = recorded(0, 1000, 9000, 3000, 4000)
+    assert history.older_than(history.recorded_at_ns(3)) == 2
+    assert history.older_than(history.recorded_at_ns(4)) == 2
+    assert history.older_than(history.recorded_at_ns(2)) == 1
+    assert history.older_than(history.recorded_at_ns(2) + 1) == 2
+    assert history.older_than(history.recorded_at_ns(1)) == 0
+    assert history.older_than(history.recorded_at_ns(3) + 1) == 5
+
+
 def test_since_a_time_means_all_that_was_recorded_later_also_where_the_clock_was_set_back() -> None:
     history = recorded(0, 9000, 3000, 4000)
     assert history.before("00:00:08", NOW) == 1
