@@ -141,6 +141,10 @@ def bootstrap(options: EnvoyOptions) -> Json:
                         # expressions of users may be long; RE2 takes time linear in the text all the same
                         "re2.max_program_size.error_level": (1 << 32) - 1,
                         "re2.max_program_size.warn_level": (1 << 32) - 1,
+                        # a header that is there several times is one value, joined by commas, as for whoever explains
+                        # verdicts; else one line that a rule likes would let others pass that it does not
+                        "envoy.reloadable_features.match_headers_individually": False,
+                        "envoy.reloadable_features.rbac_match_headers_individually": False,
                     },
                 }
             ]
