@@ -179,14 +179,14 @@ def test_every_request_and_answer_is_told(proxied):
     assert [one.phase for one in proxied.since(began)] == [Phase.REQUEST, Phase.RESPONSE] * 2
     assert (asked.verdict, asked.rules, asked.proxy_port) == (Verdict.FORWARDED, (REF,), PROXY)
     assert (asked.payload.method, asked.payload.url) == ("GET", f"{URL}/told?q=1")
-    assert ("x-token", "7") in asked.payload.headers
+    assert ("X-Token", "7") in asked.payload.headers
     assert (asked.source.ip, asked.destination) == (CLIENT, (SERVER, 80))
     assert (answered.payload.code, answered.source, answered.destination) == (200, asked.destination, asked.source)
     assert answered.latency_ns > 0
     assert answered.time_ns >= asked.time_ns
     assert (refused.verdict, refused.rules, refused.payload.method) == (Verdict.DROPPED, (), "PUT")
     assert (refused.payload.protocol, refused.direction) == ("HTTP/2", Direction.EGRESS)
-    assert dict(refused.payload.headers)["cookie"] == "HUBBLE_REDACTED"
+    assert dict(refused.payload.headers)["Cookie"] == "HUBBLE_REDACTED"
     assert (said.verdict, said.payload.code) == (Verdict.FORWARDED, 403)
 
 
