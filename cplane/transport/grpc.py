@@ -124,9 +124,7 @@ async def _serving(handlers: "list[IServable]", bound: _Bound, calls: Calls, lim
         yield
     finally:
         with anyio.CancelScope(shield=True):
-            server.close()
-            await server.wait_closed()
-            server.close_connections()
+            await server.end()
 
 
 class _Server(Server):
@@ -154,8 +152,14 @@ class _Server(Server):
         """The connection is gone."""
         self._live.discard(protocol)
 
-    def close_connections(self) -> None:
-        """Every client is told that no further call is answered here, and hung up on."""
+    async def end(self) -> None:
+        """Every call has ended; then every client is told that no further one is answered here, and hung up on.
+
+        [grpclib's `wait_closed`: from Python 3.12 on it waits until clients have hung up by themselves.]
+        """
+        self.close()
+        for handler in tuple(self._handlers):
+            await handler.wait_closed()
         for protocol in tuple(self._live):
             protocol.hang_up()
 
