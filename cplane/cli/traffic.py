@@ -52,6 +52,9 @@ class Traffic:
         missing = [name for name, text in given.items() if not text]
         if missing:
             raise click.UsageError(f"{' and '.join(missing)} missing: say who talks to whom, over what")
+        for name, text in {"--http": self.http, "--dns": self.dns}.items():
+            if text is not None and not text.strip():  # as of a variable that is not set: packets alone may pass
+                raise click.UsageError(f"{name} is empty: say what is asked for, or leave it out")
         try:
             return question_of(
                 source=self.source or "",
