@@ -360,8 +360,11 @@ struct lb_flow_key {
 	__be16 dport;
 	u8 protocol;
 	u8 family;
-	u16 pad;
+	u16 kind;		/* FLOW_KEY_* */
 };
+
+#define FLOW_KEY_PACKET 0
+#define FLOW_KEY_TUNNELLED 1	/* of a packet that comes in another one (dsr_receive.h): the row says its backend */
 
 struct lb_route {		/* the next hop, and what it takes */
 	u32 ifindex;		/* 0: not known */

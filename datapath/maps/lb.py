@@ -143,7 +143,7 @@ _TUPLE: Final = (
     Field("sport", "u16", big_endian=True),
     Field("dport", "u16", big_endian=True),
 )
-FLOW_KEY: Final = Layout("lb_flow_key", (*_TUPLE, Field("protocol", "u8"), Field("family", "u8"), Field("pad", "u16")))
+FLOW_KEY: Final = Layout("lb_flow_key", (*_TUPLE, Field("protocol", "u8"), Field("family", "u8"), Field("kind", "u16")))
 FLOW_VALUE: Final = Layout(
     "lb_flow",
     (
@@ -434,15 +434,16 @@ class FlowKey(NamedTuple):
     dport: int
     protocol: int
     family: int
+    kind: int = 0  # FLOW_KEY_*
 
     def pack(self) -> bytes:
         """The map's key bytes."""
-        return FLOW_KEY.pack(*self, 0)
+        return FLOW_KEY.pack(*self)
 
     @classmethod
     def unpack(cls, data: bytes) -> "FlowKey":
         """The inverse of `pack`."""
-        return cls(*FLOW_KEY.unpack(data)[:-1])  # type: ignore[arg-type]  # the layout fixes the types
+        return cls(*FLOW_KEY.unpack(data))  # type: ignore[arg-type]  # the layout fixes the types
 
 
 class Flow(NamedTuple):
