@@ -9,14 +9,14 @@ from datapath.errors import DatapathError
 from datapath.kernel.datapath import KernelDatapath
 from datapath.maps import lb
 from datapath.maps.lb import NetdevFlags, NetdevKey
-from datapath.netlink import devices
+from datapath.netlink import devices, xdp
 from datapath.netlink.devices import Netdev
 from datapath.targets.map import MapTarget
 
 log = logger("datapath")
 
 _ABSENT: Final = "there is no such Ethernet device"
-_VETH: Final = "it is one end of a veth pair, and can send only if the other end runs XDP programs, too"
+_VETH: Final = "it is one end of a veth pair, and can send only while the other end runs an XDP program or has GRO on"
 _OFF: Final = "lb.acceleration is disabled"
 
 
@@ -60,8 +60,9 @@ class Netdevs:
             return ServedDevice(name, detail=_ABSENT)
         found.add(device.ifindex)
         lacks = self._accelerate(device)
+        takes = not lacks and xdp.takes_frames(device.ifindex)
         # Programs on tcx must know the node's addresses there; those of XDP leave alone what they do not know.
-        row = lb.Netdev(device.ipv4, device.ipv6, device.mac, NetdevFlags(0) if lacks else NetdevFlags.REDIRECT)
+        row = lb.Netdev(device.ipv4, device.ipv6, device.mac, NetdevFlags.REDIRECT if takes else NetdevFlags(0))
         self._rows.upsert({NetdevKey(device.ifindex): row})
         self._opened.attach_netdev(device.ifindex)
         return ServedDevice(name, present=True, xdp=not lacks, detail=lacks)
@@ -69,11 +70,13 @@ class Netdevs:
     def _accelerate(self, device: Netdev) -> str:
         """Why packets are not taken before there are socket buffers; empty: they are."""
         wanted = self._config.acceleration
-        if wanted != "native":
-            lacks = _OFF if wanted == "disabled" else _VETH if device.kind == "veth" else ""
-            if lacks:
-                self._opened.detach_xdp(device.ifindex)
-                return lacks
+        lacks = _OFF if wanted == "disabled" else ""
+        # The other end may change at any time, so whoever wants XDP here has to say so.
+        if not lacks and device.kind == "veth" and (wanted != "native" or not xdp.takes_frames(device.ifindex)):
+            lacks = _VETH
+        if lacks:
+            self._opened.detach_xdp(device.ifindex)
+            return lacks
         try:
             self._opened.attach_xdp(device.ifindex)
         except DatapathError as error:

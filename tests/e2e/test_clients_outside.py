@@ -288,9 +288,15 @@ def _passing(place: Site) -> Iterator[None]:
 
 def test_xdp_takes_what_goes_on_to_others(with_lb: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     """And only that: with the programs on tcx away, backends of the node are not reached any more."""
-    with _site(with_lb, tmp_path_factory, "--lb-acceleration", "native") as place, _passing(place):
+    with _site(with_lb, tmp_path_factory, "--lb-acceleration", "native") as place, ExitStack() as passing:
         (device,) = asking.status(place.agent).served_devices
-        assert device.xdp
+        assert (device.present, device.xdp) == (True, False)
+        assert "other end" in device.detail, "what XDP sends there would be lost"
+        for family in (4, 6):
+            upsert(place, family, TCP, shown(ADDRESSES[family][0]), backends=(FAR,))
+            assert who(place, ADDRESSES[family][0], 80, TCP)[0][0] == FAR
+        passing.enter_context(_passing(place))
+        asking.until(lambda: asking.status(place.agent).served_devices[0].xdp, "there is XDP", 30.0)
         for family in (4, 6):
             vip, node, client, _ = ADDRESSES[family]
             upsert(place, family, TCP, shown(vip), backends=("one", FAR))
