@@ -240,6 +240,17 @@ def _addresses(node: Node | None) -> Iterator[str]:
             yield text
 
 
+def _anywhere(host: str) -> tuple[int, ...]:
+    """The families of whose addresses a listener takes all; none: it listens at one address, or a name."""
+    if not host:
+        return 4, 6
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return ()
+    return (address.version,) if address.is_unspecified else ()
+
+
 def reached(node: Node | None, tcp: tuple[str, int] | None, *, tls: bool) -> list[Peer]:
     """This node as others find it, once it has joined. `tcp` is where its observer listens, None: nowhere."""
     if node is None:
@@ -248,5 +259,6 @@ def reached(node: Node | None, tcp: tuple[str, int] | None, *, tls: bool) -> lis
     if tcp is None:
         return [Peer(name)]
     host, port = tcp
-    host = host or _first(node, 4, 6)
+    if families := _anywhere(host):
+        host = _first(node, *families)
     return [Peer(name, host_port(host, port) if host else "", tls_name(node.cluster, node.name) if tls else "")]

@@ -17,7 +17,7 @@ class Phase(IntEnum):
 
 
 class Http(NamedTuple):
-    """`code` is 0 in a request; `headers` in the order in which they came, names as sent."""
+    """`code` is 0 in a request; `headers` by names such as `X-Request-Id`, in any order."""
 
     method: str
     url: str

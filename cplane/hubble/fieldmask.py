@@ -29,6 +29,11 @@ def parse_mask(paths: Iterable[str]) -> Mask:
     return tree
 
 
+def unknown_path(paths: Iterable[str]) -> str | None:
+    """The first of them that a Flow does not have; for masks of people who wait for no newer version."""
+    return next((path for path in paths if not _exists(_FLOW, path.split("."))), None)
+
+
 def keep(message: Message, mask: Mask) -> None:
     """Everything that the mask does not name is cleared."""
     for field, value in message.ListFields():

@@ -158,7 +158,7 @@ class Observer:
         return pb.ServerStatusResponse(
             num_flows=len(ring),
             max_flows=ring.capacity,
-            seen_flows=ring.written,
+            seen_flows=ring.seen,
             uptime_ns=self._clock.monotonic_ns() - self._started,
         )
 

@@ -164,6 +164,7 @@ class FlowRing:
             raise ValueError(f"hubble.ring_records: {capacity} is not a power of two")
         self.capacity = capacity
         self.written = start if place is None else place.written  # position of the next flow
+        self._began = self.written
         self.overwritten_unread = 0  # flows that a reader was told it will never see
         self.told: Callable[[Loss], None] = lambda _: None  # who else wants to know of losses
         self._floor = start if place is None else place.oldest
@@ -175,6 +176,11 @@ class FlowRing:
     def oldest(self) -> int:
         """Position of the oldest flow that is still there; `written` when there is none."""
         return max(self._floor, self.written - self.capacity)
+
+    @property
+    def seen(self) -> int:
+        """Flows that came since it was opened; a place may have had others before."""
+        return self.written - self._began
 
     def __len__(self) -> int:
         return self.written - self.oldest

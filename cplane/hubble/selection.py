@@ -98,13 +98,15 @@ async def find_start(ring: FlowRing, query: Query) -> Start:
         if not query.needs_scan:
             return Start(max(ring.oldest, end - query.number), max(0, query.number - len(ring)))
     missing = max(query.number, 1)
-    stop = end
+    stop = begin = end
     while stop > ring.oldest:
         start = max(ring.oldest, stop - query.chunk, (stop - 1) // ring.capacity * ring.capacity)
         span = ring.span(start, stop)
         if query.since_ns is not None:
-            if not (span["time_ns"] >= query.since_ns).any():
-                return Start(stop, 0)
+            rows = np.flatnonzero(span["time_ns"] >= query.since_ns)
+            if not len(rows):
+                return Start(begin, 0)
+            begin = start + int(rows[0])  # what was lost before it is none of the answer's
         else:
             rows = np.flatnonzero(query.selects(span))
             if len(rows) >= missing:
@@ -112,7 +114,7 @@ async def find_start(ring: FlowRing, query: Query) -> Start:
             missing -= len(rows)
         stop = start
         await anyio.lowlevel.checkpoint()
-    return Start(ring.oldest, missing)
+    return Start(ring.oldest if query.since_ns is None else begin, missing)
 
 
 class Reading:
@@ -236,7 +238,8 @@ class Reading:
         return b"".join(self._encoder.loss(loss) for loss in found)
 
     def _news(self, position: int, losses: tuple[Loss, ...]) -> tuple[Loss, ...]:
-        """Of the losses at the position those that are not told yet: more may come while there is no flow."""
+        """Of the losses at the position those to be told that are not yet: more may come while there is no flow."""
         before, count = self._told
         self._told = (position, len(losses))
-        return losses[count:] if before == position else losses
+        new, until = losses[count:] if before == position else losses, self._query.until_ns
+        return new if until is None else tuple(one for one in new if one.first_ns <= until)

@@ -108,6 +108,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="cplane.proxy.dns", description=__doc__.partition("\n")[0])
     parser.add_argument("--channel", type=Path, required=True, help="socket at which the agent listens")
     parser.add_argument("--rules", type=Path, required=True, help="file that keeps the last rules")
+    parser.add_argument("--build", default="", help="of the code: an agent replaces a proxy of another one")
     parser.add_argument("--reject", choices=sorted(REJECT), default="refused", help="answer to who may not ask")
     parser.add_argument("--max-delay-ms", type=int, default=int(RELEASE_S * 1000), help="how long an answer waits")
     given = parser.parse_args(arguments)

@@ -26,6 +26,7 @@ from cplane.proxy.dnswire import (
     BadMessage,
     Query,
     id_of,
+    in_one_packet,
     read_answer,
     read_query,
     refusal,
@@ -150,7 +151,7 @@ class UdpServing:
         """The server is asked under another number: the client's is known to the client, and to whom it tells it."""
         until = time.monotonic() + self.shared.settings.patience_s
         pending = _Pending(key, exchange, secrets.randbits(16), until)
-        pending.data = with_id(data, pending.number)
+        pending.data = with_id(in_one_packet(data, exchange.query), pending.number)
         try:
             made = to_server(socket.SOCK_DGRAM, exchange.client.ip, exchange.rules.direction)
         except OSError:

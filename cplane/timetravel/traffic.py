@@ -199,5 +199,6 @@ def _http(text: str, headers: Iterable[str]) -> HttpRequest:
         name, colon, value = one.partition(":")
         if not colon or not name.strip():
             raise BadQuestion(f"header: {one!r} is none: write NAME:VALUE")
-        found[name.strip().lower()] = value.strip()
+        key = name.strip().lower()
+        found[key] = f"{found[key]},{value.strip()}" if key in found else value.strip()  # as the proxy joins them
     return HttpRequest(method.upper(), path, found.get("host", host), found)

@@ -9,18 +9,22 @@ call, a client that goes ends its own call, and no handler runs in a task that g
 import socket
 from collections.abc import AsyncIterator, Collection, Iterator, Sequence
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import anyio
 from anyio.abc import TaskStatus
 from grpclib.config import Configuration
+from grpclib.const import Cardinality, Status
+from grpclib.const import Handler as Method
 from grpclib.events import RecvRequest, listen
+from grpclib.exceptions import GRPCError
 from grpclib.protocol import H2Protocol
 from grpclib.server import Handler, Server
 
 from cplane.transport.actor import actor_of
 from cplane.transport.address import BadAddress, TcpAddress, UnixAddress, parse_address
-from cplane.transport.calls import Calls, Limits, Refusal, Refuse, caller, refuse_nothing
+from cplane.transport.calls import AnyStream, Calls, Limits, Refusal, Refuse, caller, refuse_nothing
 from cplane.transport.codec import Codec
 from cplane.transport.reflection import with_health_and_reflection
 from cplane.transport.sockets import AddressInUse, CannotListen, inode_of, listen_tcp, listen_unix, remove_unix
@@ -47,6 +51,7 @@ __all__ = [
 
 # bytes that a client may send before anybody has read them, for each connection
 _WINDOW: Final = 1 << 20
+_NAME_MAX: Final = 200  # characters of a method's name in an error
 _FRAME_MAX: Final = 16_384 + 9  # bytes of a frame that h2 takes by default, with its header
 _CONFIGURATION: Final = Configuration(
     http2_connection_window_size=_WINDOW,
@@ -119,9 +124,7 @@ async def _serving(handlers: "list[IServable]", bound: _Bound, calls: Calls, lim
         yield
     finally:
         with anyio.CancelScope(shield=True):
-            server.close()
-            await server.wait_closed()
-            server.close_connections()
+            await server.end()
 
 
 class _Server(Server):
@@ -129,6 +132,7 @@ class _Server(Server):
 
     def __init__(self, handlers: "list[IServable]", connections_max: int) -> None:
         super().__init__(handlers, codec=Codec(), config=_CONFIGURATION)
+        self._mapping = _Methods(self._mapping)
         self._connections_max = connections_max
         self._live: set[_Protocol] = set()
 
@@ -148,10 +152,31 @@ class _Server(Server):
         """The connection is gone."""
         self._live.discard(protocol)
 
-    def close_connections(self) -> None:
-        """Every client is told that no further call is answered here, and hung up on."""
+    async def end(self) -> None:
+        """Every call has ended; then every client is told that no further one is answered here, and hung up on.
+
+        [grpclib's `wait_closed`: from Python 3.12 on it waits until clients have hung up by themselves.]
+        """
+        self.close()
+        for handler in tuple(self._handlers):
+            await handler.wait_closed()
         for protocol in tuple(self._live):
             protocol.hang_up()
+
+
+class _Methods(dict[str, Method]):
+    """The methods of a server, and an answer to who asks for another one.
+
+    grpclib's own has no content type, so Go's clients read "no gRPC server" where they look for UNIMPLEMENTED.
+    """
+
+    def get(self, name: str, _default: object = None) -> Method:
+        """How the method is answered."""
+        return super().get(name) or Method(partial(_unknown, name), Cardinality.UNARY_UNARY, bytes, bytes)
+
+
+async def _unknown(name: str, _stream: AnyStream) -> None:
+    raise GRPCError(Status.UNIMPLEMENTED, f"unknown method {name[:_NAME_MAX]}")
 
 
 class _Protocol(H2Protocol):

@@ -112,12 +112,20 @@ class Reader:
     def _learn(self, entry: bytes) -> tuple[str, str]:
         """A header as it is told."""
         pair = _pair(entry)
-        told = _NO_HEADER if pair[0] == METHOD_HEADER else (pair[0], REDACTED) if pair[0] in _SECRETS else pair
+        name, value = pair
+        told = _NO_HEADER
+        if name != METHOD_HEADER:
+            told = _canonical(name), REDACTED if name in _SECRETS else value
         if len(entry) <= _KNOWN_BYTES:
             if len(self._known) >= _KNOWN_MAX:
                 self._known.clear()
             self._known[entry] = told
         return told
+
+
+def _canonical(name: str) -> str:
+    """As Hubble writes it, and compares it with filters: `X-Request-Id` (Go's net/http). Envoy has it in lower case."""
+    return "-".join([one.capitalize() for one in name.split("-")]) if name.isascii() else name
 
 
 def _tcp(common: Any, direction: Direction) -> Access:  # noqa: ANN401  # has no type

@@ -12,13 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from datapath.kernel import syscall
-from datapath.kernel.syscall import AttachPoint, ProgramKind
 from tests.support import asking
 from tests.support.echo import Said, asked, echo, opened, said
 from tests.support.site import CABLE, NODE4, NODE6, WORLD4, WORLD6, Site, policy, site
-from tests.support.sites import BEHIND, two_nodes
-from tests.support.wire import PASSES, sum_in_software
+from tests.support.sites import BEHIND, passing, two_nodes
 
 pytestmark = [
     pytest.mark.root,
@@ -269,33 +266,16 @@ def test_status_tells_by_which_devices_and_doctor_what_xdp_needs(shared: Site) -
     assert check["ok"]
 
 
-@contextmanager
-def _passing(place: Site) -> Iterator[None]:
-    """The world's end of the cable runs XDP, too, without which the node's cannot send; checksums are in packets."""
-    passes = syscall.prog_load(ProgramKind.XDP, AttachPoint.XDP, PASSES, "cpe_pass")
-
-    def attach() -> int:
-        sum_in_software("eth0")
-        return syscall.link_create(passes, socket.if_nametoindex("eth0"), AttachPoint.XDP, "the world's end", 1 << 2)
-
-    link = place.world.netns.run(attach)
-    try:
-        yield
-    finally:
-        os.close(link)
-        os.close(passes)
-
-
 def test_xdp_takes_what_goes_on_to_others(with_lb: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     """And only that: with the programs on tcx away, backends of the node are not reached any more."""
-    with _site(with_lb, tmp_path_factory, "--lb-acceleration", "native") as place, ExitStack() as passing:
+    with _site(with_lb, tmp_path_factory, "--lb-acceleration", "native") as place, ExitStack() as stack:
         (device,) = asking.status(place.agent).served_devices
         assert (device.present, device.xdp) == (True, False)
         assert "other end" in device.detail, "what XDP sends there would be lost"
         for family in (4, 6):
             upsert(place, family, TCP, shown(ADDRESSES[family][0]), backends=(FAR,))
             assert who(place, ADDRESSES[family][0], 80, TCP)[0][0] == FAR
-        passing.enter_context(_passing(place))
+        stack.enter_context(passing(place.world.netns, "eth0"))
         asking.until(lambda: asking.status(place.agent).served_devices[0].xdp, "there is XDP", 30.0)
         for family in (4, 6):
             vip, node, client, _ = ADDRESSES[family]

@@ -83,6 +83,15 @@ def test_names_that_may_not_be_asked_for_are_refused(asking: Names, family: int)
     assert asking.addresses("a.example", "+tcp", family=family)
 
 
+@FAMILIES
+def test_an_answer_that_is_too_long_for_one_packet_arrives(asking: Names, family: int) -> None:
+    """Whatever the client says it takes: the later pieces of a datagram have no ports by which a proxy had them."""
+    asking.site.apply(policy("names", "client", NAMES))
+    for size in (512, 1232, 4096, 65535):
+        found = asking.dig("many.example", f"+bufsize={size}", family=family)
+        assert found.count("198.51.100.") == 100, size
+
+
 def test_what_was_asked_is_seen_and_the_address_has_its_name(asking: Names) -> None:
     asking.site.apply(policy("names", "client", NAMES))
     asking.addresses("world.example")

@@ -11,11 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import asking
 from tests.support.asking import until
 from tests.support.netns import Namespace
 from tests.support.site import CABLE, NODE4, NODE6, WORLD4, WORLD6, Site, policy, site
-from tests.support.sites import BEHIND, two_nodes
+from tests.support.sites import BEHIND, passing, two_nodes
 from tests.support.web import origin
+from tests.support.wire import sum_in_software
 
 pytestmark = [
     pytest.mark.root,
@@ -50,6 +52,22 @@ def nodes(
 ) -> Iterator[tuple[Site, Site]]:
     # what a proxy answers leaves as the service's by devices that serve clients
     with two_nodes(with_lb, tmp_path_factory.mktemp, request.param, behind="next0 out0") as (front, back):
+        back.pods.add("one", serve=False)
+        with origin(back["one"].netns, PORT):
+            yield front, back
+
+
+@pytest.fixture(scope="module", params=["opt", "ipip", "geneve"])
+def fast(
+    with_lb: Path, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Iterator[tuple[Site, Site]]:
+    """The same nodes, with XDP in front of both."""
+    options = ("--lb-acceleration", "native")
+    nodes = two_nodes(with_lb, tmp_path_factory.mktemp, request.param, behind="next0 out0", options=options)
+    with nodes as (front, back), passing(front.world.netns, "eth0"):
+        back.node.run(lambda: sum_in_software("next0"))
+        for one in (front, back):
+            assert [device.xdp for device in asking.status(one.agent).served_devices] == [True, True]
         back.pods.add("one", serve=False)
         with origin(back["one"].netns, PORT):
             yield front, back
@@ -120,7 +138,32 @@ def test_a_service_of_another_node_is_judged_at_the_backend(
     nodes: tuple[Site, Site], family: int, forwarding: str
 ) -> None:
     """By the client's address where it is seen, by that of the node where not; and never unread."""
-    front, back = nodes
+    judged_behind(*nodes, family, forwarding)
+
+
+@families
+@pytest.mark.parametrize("forwarding", ["snat", "dsr"])
+def test_what_xdp_forwards_is_judged_at_the_backend(fast: tuple[Site, Site], family: int, forwarding: str) -> None:
+    """Also where the node in front has nothing but XDP: its agent is dead, and its programs on tcx are away."""
+    front, back = fast
+    judged_behind(front, back, family, forwarding)
+    front.agent.kill()
+    for name in ("from_netdev", "to_netdev"):
+        for link in (front.agent.bpf_root / "links").glob(f"*_{name}"):
+            link.unlink()
+    shown = CLIENT[family] if forwarding == "dsr" else BEHIND[family]
+    back.apply(rules(shown))
+    try:
+        for address, port in ((VIP[family], 80), (NODE[family], NODE_PORT)):
+            paths = ("/public/a", "/private")
+            assert [curl(front.world.netns, address, port, path)[0] for path in paths] == ["200", "403"]
+    finally:
+        back.lift()
+        front.agent.start()
+
+
+def judged_behind(front: Site, back: Site, family: int, forwarding: str) -> None:
+    """A service of the node in front, whose backend is behind it, is read there."""
     serve(front, family, back["one"].address(family), f"--forwarding={forwarding}", sites=(back,))
     shown, hidden = BEHIND[family], CLIENT[family]
     if forwarding == "dsr":

@@ -1,11 +1,17 @@
 """Two nodes with an agent each, and clients outside who ask the one and have a cable to the other, too."""
 
+import os
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from datapath.kernel import syscall
+from datapath.kernel.syscall import AttachPoint, ProgramKind
+from tests.support.netns import Namespace
 from tests.support.site import CABLE, WORLD4, WORLD6, Site, site
+from tests.support.wire import PASSES, sum_in_software
 
 BEHIND: Final = {4: "192.0.2.1", 6: "fd99::1"}
 """Where the node behind sees the one in front, by family."""
@@ -15,13 +21,18 @@ _MAC: Final = "02:00:00:00:00:77"
 
 @contextmanager
 def two_nodes(
-    programs: Path, folder: Callable[[str], Path], dispatch: str, *, behind: str = "next0"
+    programs: Path,
+    folder: Callable[[str], Path],
+    dispatch: str,
+    *,
+    behind: str = "next0",
+    options: tuple[str, ...] = (),
 ) -> Iterator[tuple[Site, Site]]:
     """The node that clients ask, and one behind it with a cable of its own to them; `dispatch`: how DSR tells it.
 
-    `behind`: the devices by which the latter serves clients; its own cable is `out0`.
+    `behind`: the devices by which the latter serves clients; its own cable is `out0`. `options`: of both agents.
     """
-    common = ("--lb-dsr-dispatch", dispatch)
+    common = ("--lb-dsr-dispatch", dispatch, *options)
     front_options = ("--lb-devices", f"{CABLE} next0", *common)
     back_options = ("--lb-devices", behind, "--ipv4-pod-cidr", "10.245.0.0/24", "--ipv6-pod-cidr", "fd00:10:245::/64")
     with (
@@ -46,3 +57,22 @@ def two_nodes(
         front.agent.start()
         back.agent.start()
         yield front, back
+
+
+@contextmanager
+def passing(netns: Namespace, device: str) -> Iterator[None]:
+    """The end of a cable runs XDP, without which nothing sent by XDP arrives there; checksums are in what it sends."""
+    passes = syscall.prog_load(ProgramKind.XDP, AttachPoint.XDP, PASSES, "cpe_pass")
+
+    def attach() -> int:
+        sum_in_software(device)
+        return syscall.link_create(passes, socket.if_nametoindex(device), AttachPoint.XDP, "a cable's end", 1 << 2)
+
+    try:
+        link = netns.run(attach)
+        try:
+            yield
+        finally:
+            os.close(link)
+    finally:
+        os.close(passes)

@@ -1,7 +1,7 @@
 """What is exported where: from the agent's configuration, and from upstream's file of flow logs (`flowLogs`)."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -12,7 +12,7 @@ from cplane.config.model import HubbleConfig
 from cplane.config.problems import BadText, Bounds
 from cplane.config.text import read
 from cplane.errors import Rejected
-from cplane.hubble.fieldmask import PATHS_MAX
+from cplane.hubble.fieldmask import PATHS_MAX, unknown_path
 from cplane.pb.flow import flow_pb2
 
 STATIC: Final = "static"  # name of the export that the agent's configuration has
@@ -74,7 +74,7 @@ def static_export(config: HubbleConfig) -> Export | None:
     return Export(
         name=STATIC,
         path=config.export_file_path,
-        fields=config.export_fieldmask,
+        fields=_fields("hubble.export_fieldmask", config.export_fieldmask),
         include=tuple(_filters_of_text("hubble.export_allowlist", config.export_allowlist)),
         exclude=tuple(_filters_of_text("hubble.export_denylist", config.export_denylist)),
         max_bytes=config.export_file_max_size_mb * _MB,
@@ -131,7 +131,7 @@ def _export(where: str, tree: object) -> Export:
     return Export(
         name=name,
         path=path,
-        fields=tuple(fields),
+        fields=_fields(f"{where}.fieldMask", fields),
         include=tuple(_filters(f"{where}.includeFilters", given("includeFilters", []))),
         exclude=tuple(_filters(f"{where}.excludeFilters", given("excludeFilters", []))),
         end_ns=_instant(f"{where}.end", given("end", "")),
@@ -139,6 +139,13 @@ def _export(where: str, tree: object) -> Export:
         backups=backups,
         compress=given("fileCompress", False),
     )
+
+
+def _fields(where: str, paths: Collection[str]) -> tuple[str, ...]:
+    """The paths; one that no flow has would leave an export without what was meant, and nobody would be told."""
+    if (unknown := unknown_path(paths)) is not None:
+        raise BadExport(where, f"{unknown!r} is no field of a flow; write for example source.pod_name")
+    return tuple(paths)
 
 
 def _filters(where: str, trees: list[object]) -> Iterator[bytes]:

@@ -240,7 +240,8 @@ class FlowsCall:
                 self._room = anyio.Event()
                 given = await self._pass(self._limit.take(merged)) or given
             if given:
-                if merged is None or len(merged) < _FEW:
+                few = merged is None or len(merged) < _FEW
+                if few and self._merge.held < _FEW:  # else the next word of a peer frees more
                     await anyio.sleep(_PAUSE_S)
             elif merged is None:
                 self._check_refusals()

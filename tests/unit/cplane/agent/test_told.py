@@ -157,6 +157,9 @@ async def test_a_datapath_that_cannot_be_written_is_told_once_and_its_recovery_t
         (("", 4244), False, Peer("n1", "192.0.2.7:4244")),
         (("", 4244), True, Peer("n1", "192.0.2.7:4244", "n1.default.hubble-grpc.cilium.io")),
         (("2001:db8::7", 4244), False, Peer("n1", "[2001:db8::7]:4244")),
+        (("node.example", 4244), False, Peer("n1", "node.example:4244")),
+        (("0.0.0.0", 4244), False, Peer("n1", "192.0.2.7:4244")),
+        (("::", 4244), False, Peer("n1", "[2001:db8::7]:4244")),
     ],
 )
 def test_a_node_is_reached_where_its_observer_listens(tcp: tuple[str, int] | None, tls: bool, expected: Peer) -> None:
@@ -166,4 +169,5 @@ def test_a_node_is_reached_where_its_observer_listens(tcp: tuple[str, int] | Non
 def test_a_node_that_nobody_reaches_has_no_address_and_one_that_has_not_joined_is_none() -> None:
     assert reached(replace(NODE, addresses=("127.0.0.1",)), ("", 1), tls=False) == [Peer("n1")]
     assert reached(replace(NODE, addresses=("2001:db8::7",)), ("", 1), tls=False) == [Peer("n1", "[2001:db8::7]:1")]
+    assert reached(replace(NODE, addresses=("2001:db8::7",)), ("::", 1), tls=False) == [Peer("n1", "[2001:db8::7]:1")]
     assert reached(None, ("", 1), tls=False) == []

@@ -121,6 +121,19 @@ def test_positions_and_numbers_go_on_where_they_ended(path: Path) -> None:
     keeper(store).release()
 
 
+def test_what_an_observer_has_seen_is_counted_from_its_start(path: Path) -> None:
+    """Clients divide it by the time that it is up."""
+    store = opened(path)
+    fill(store, 40)
+    assert store.ring.seen == 40
+    keeper(store).release()
+    again = opened(path)
+    assert (len(again.ring), again.ring.seen) == (40, 0)
+    fill(again, 2)
+    assert (len(again.ring), again.ring.seen) == (42, 2)
+    keeper(again).release()
+
+
 def test_namespaces_of_the_last_hour_are_known_again(path: Path) -> None:
     store = opened(path)
     fill(store, 10)

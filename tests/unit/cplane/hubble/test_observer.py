@@ -18,6 +18,7 @@ from cplane.hubble.filters import cel
 from cplane.hubble.origin import TYPE_URL
 from cplane.hubble.parser.threefour import Parser
 from cplane.hubble.peer import Peer, Peers
+from cplane.hubble.ring import FlowRing
 from cplane.hubble.store import FlowStore
 from cplane.pb.cplane.flow.v1 import extension_pb2
 from cplane.pb.flow import flow_pb2
@@ -143,6 +144,16 @@ async def test_status_counts_flows_and_tells_their_rate(path: Path) -> None:
         clock.advance(120)
         parser.ingest(records(*({} for _ in range(6))), START_NS + 129 * 10**9)
         assert (await unary(channel, "ServerStatus")).flows_rate == pytest.approx(0.1)
+
+
+async def test_flows_of_an_observer_before_are_there_and_were_not_seen(path: Path) -> None:
+    ring = FlowRing(64, start=1000)
+    store = FlowStore(cluster="default", node="node1", seed=SEED, ring=ring)
+    async with observed(store, path) as channel:
+        Parser(store, World()).ingest(records({}, {}), START_NS)
+        status = await unary(channel, "ServerStatus")
+        (node,) = (await unary(channel, "GetNodes")).nodes
+    assert (status.seen_flows, node.seen_flows) == (2, 2)
 
 
 async def test_the_rate_of_a_ring_shorter_than_a_minute_is_that_of_its_span(path: Path) -> None:

@@ -163,6 +163,26 @@ async def test_losses_of_the_kernel_are_told_in_their_place() -> None:
     assert await feed.answer(wanted=flow_pb2.FlowFilter(protocol=["udp"])) == ["lost 7"], "nor are they filtered"
 
 
+@pytest.mark.parametrize("chunk", [3, 1024])
+async def test_losses_of_another_time_are_not_told(chunk: int) -> None:
+    """Whatever rows have to be looked at to find where an answer begins."""
+    feed = Feed()
+    for number, (first, last) in enumerate(((3, 4), (7, 8)), 1):
+        feed.add(4)
+        times = (START_NS + first * SECOND, START_NS + last * SECOND)
+        feed.store.ring.add_loss(LossSource.KERNEL_RING, number, *times)
+    feed.add(1)
+    for since, expected in (
+        (2, [2, 3, "lost 1", 4, 5, 6, 7, "lost 2", 8]),
+        (4, ["lost 1", 4, 5, 6, 7, "lost 2", 8]),
+        (5, [5, 6, 7, "lost 2", 8]),
+        (9, []),
+    ):
+        assert await feed.answer(since=since, chunk=chunk) == expected
+    assert await feed.answer(until=2, chunk=chunk) == [0, 1, 2]
+    assert await feed.answer(since=1, until=5, chunk=chunk) == [1, 2, 3, "lost 1", 4, 5]
+
+
 async def test_a_loss_after_the_newest_flow_is_told_too() -> None:
     feed = Feed()
     feed.add(1)

@@ -18,6 +18,7 @@ from cplane.proxy.dnswire import (
     REFUSED,
     Answer,
     BadMessage,
+    in_one_packet,
     is_truncated,
     read_answer,
     read_query,
@@ -155,6 +156,26 @@ def test_a_refusal_repeats_the_question_as_it_was_asked_and_says_what_it_underst
     made = DNSRecord.parse(refusal(data, NXDOMAIN, read_query(data)))
     assert (made.header.rcode, len(made.ar)) == (RCODE.NXDOMAIN, 1)
     assert DNSRecord.parse(refusal(raw(b"a", questions=2), REFUSED)).header.rcode == RCODE.REFUSED
+
+
+@pytest.mark.parametrize(("takes", "asks"), [(0, 0), (512, 512), (1232, 1232), (1233, 1232), (65535, 1232)])
+def test_a_server_is_asked_for_no_more_than_one_packet(takes: int, asks: int) -> None:
+    made = DNSRecord.parse(asked("www.Example.com"))
+    made.add_ar(EDNS0(flags="do", udp_len=takes))
+    data = bytes(made.pack())
+    found = DNSRecord.parse(in_one_packet(data, read_query(data)))
+    assert found.ar[0].rclass == asks
+    found.ar[0].rclass = takes
+    assert found.pack() == data, "and nothing else is changed"
+
+
+def test_a_question_that_may_be_signed_or_says_nothing_of_sizes_stays_as_it_is() -> None:
+    made = DNSRecord.parse(asked())
+    assert in_one_packet(asked(), read_query(asked())) == asked()
+    made.add_ar(EDNS0(udp_len=4096))
+    made.add_ar(*RR.fromZone("key.example. 0 ANY TYPE250 \\# 1 00"))
+    data = bytes(made.pack())
+    assert in_one_packet(data, read_query(data)) == data
 
 
 def test_a_type_without_a_name_has_its_number() -> None:

@@ -11,8 +11,10 @@ from pathlib import Path
 import anyio
 import pytest
 
+from cplane import __version__
 from cplane.proxy.envoy import EnvoyOptions, base_id, binary, bootstrap, program
 from cplane.proxy.process import Identity, Process, Program, is_alive, read_identity, started_at, write_identity
+from cplane.proxy.programs import build, own
 
 pytestmark = pytest.mark.anyio
 SLEEP = (sys.executable, "-I", "-S", "-c", "import time; time.sleep(60)")
@@ -156,6 +158,32 @@ def test_a_pid_file_that_says_nothing_names_nobody(tmp_path, content):
     assert read_identity(tmp_path / "a.pid") is None
 
 
+# ---- ours
+
+
+def test_code_that_was_changed_in_its_place_is_another_build(tmp_path):
+    (tmp_path / "proxy").mkdir()
+    (tmp_path / "domain/policy").mkdir(parents=True)
+    one, other = tmp_path / "proxy/dns.py", tmp_path / "domain/policy/dns.py"
+    one.write_text("a")
+    other.write_text("b")
+    builds = [build.__wrapped__(tmp_path)]
+    for path in (one, other):
+        path.write_text("c")
+        builds.append(build.__wrapped__(tmp_path))
+    other.rename(other.with_name("kafka.py"))
+    builds.append(build.__wrapped__(tmp_path))
+    assert len(set(builds)) == 4
+    assert all(one.startswith(f"{__version__}-") for one in builds)
+
+
+@pytest.mark.parametrize("kind", ["dns", "kafka"])
+def test_the_command_of_a_proxy_says_of_which_build_it_is(tmp_path, kind):
+    command = own(kind, tmp_path, "--more").command
+    assert command[command.index("--build") + 1].startswith(f"{__version__}-")
+    assert command[-1] == "--more"
+
+
 # ---- Envoy
 
 
@@ -174,6 +202,12 @@ def test_a_command_names_what_its_bootstrap_says(tmp_path):
     path = Path(other.command[other.command.index("--config-path") + 1])
     assert json.loads(path.read_text())["node"]["id"] == "n2"
     assert sorted(tmp_path.glob("envoy-*.json")) == [path]
+
+
+def test_envoy_that_was_upgraded_in_its_place_has_another_command(tmp_path, monkeypatch):
+    before, path = program(options(tmp_path)), binary()
+    monkeypatch.setattr("cplane.proxy.envoy._installed", lambda: (path, "0.0.1"))
+    assert program(options(tmp_path)).command != before.command
 
 
 def test_envoys_of_different_folders_do_not_share_memory(tmp_path):

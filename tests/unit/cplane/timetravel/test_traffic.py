@@ -85,6 +85,13 @@ def test_a_request_is_a_method_a_path_and_headers() -> None:
     assert str(question_of(source="a/b", destination="c/d", port="53/UDP", dns="Example.COM")).endswith("example.com.")
 
 
+def test_a_header_that_is_given_twice_is_one_value_as_for_the_proxy() -> None:
+    headers = ["X-A: 1", "x-a:2"]
+    request = question_of(source="a/b", destination="c/d", port="80/TCP", http="GET /", headers=headers).request
+    assert isinstance(request, HttpRequest)
+    assert request.headers == {"x-a": "1,2"}
+
+
 @pytest.mark.parametrize(
     ("more", "said"),
     [

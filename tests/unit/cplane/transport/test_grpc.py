@@ -176,6 +176,18 @@ async def test_a_malformed_request_is_the_clients_fault(path: Path, data: bytes,
         client.close()
 
 
+async def test_a_method_that_is_not_there_is_unimplemented_also_for_clients_that_look_at_the_content_type(path: Path):
+    async with served(Policies(), path=path):
+        client = RawClient(path)
+        stream = client.open("/observer.Observer/GetEverything")
+        client.send(stream, b"\0\0\0\0\0", end=True)
+        with anyio.fail_after(PATIENCE_S):
+            event = await client.until(ResponseReceived, stream)
+        assert status_of(event.headers) == (Code.UNIMPLEMENTED.value, "unknown method /observer.Observer/GetEverything")
+        assert dict(event.headers)["content-type"] == "application/grpc+proto"
+        client.close()
+
+
 async def test_bytes_that_are_not_http2_end_that_connection_only(path: Path, hooks: Hooks):
     async with served(Status(hooks), path=path) as address, connect(address) as channel:
         client = RawClient(path)

@@ -58,6 +58,11 @@ def test_no_exports_are_an_answer(text: bytes) -> None:
         (b"flowLogs: [{name: a, filePath: a}]", "flowLogs[0].filePath: 'a' is not an absolute path"),
         (b"flowLogs: [{name: a, filepath: /a}]", "flowLogs[0].filepath: unknown key; known are name, filePath"),
         (b"flowLogs: [{name: a, filePath: /a, fieldMask: time}]", "flowLogs[0].fieldMask: a list of texts is wanted"),
+        (
+            b"flowLogs: [{name: a, filePath: /a, fieldMask: [time, source.pod]}]",
+            "fieldMask: 'source.pod' is no field of",
+        ),
+        (b"flowLogs: [{name: a, filePath: /a, fieldMask: [source.labels.key]}]", "'source.labels.key' is no field of"),
         (b"flowLogs: [{name: a, filePath: /a, end: soon}]", "flowLogs[0].end: 'soon' is not a time such as"),
         (b"flowLogs: [{name: a, filePath: /a, fileMaxSizeMb: -1}]", "flowLogs[0].fileMaxSizeMb: -1 is not from 0"),
         (b"flowLogs: [{name: a, filePath: /a, includeFilters: [{pod: [a]}]}]", "includeFilters[0]: it is not a filter"),
@@ -98,3 +103,8 @@ def test_the_agents_configuration_has_an_export_of_its_own() -> None:
 def test_lists_of_filters_that_cannot_be_read_are_refused(text: str) -> None:
     with pytest.raises(BadExport, match=r"hubble\.export_allowlist: "):
         static_export(HubbleConfig(export_file_path="/a", export_allowlist=text))
+
+
+def test_a_field_that_no_flow_has_is_refused() -> None:
+    with pytest.raises(BadExport, match=r"hubble\.export_fieldmask: 'verdikt' is no field of a flow"):
+        static_export(HubbleConfig(export_file_path="/a", export_fieldmask=("time", "verdikt")))
