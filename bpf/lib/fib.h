@@ -57,8 +57,11 @@ static __always_inline u32 fib_packet_size(struct packet_ctx *ctx, const struct 
 /* What a lookup has found, to be used for a while. */
 static __always_inline void fib_keep(const struct fib *fib, struct lb_route *route)
 {
+	struct lb_netdev *device = lb_netdevs_map(fib->ifindex);
+
 	route->ifindex = fib->ifindex;
 	route->mtu = fib->length;
+	route->flags = device ? device->flags : LB_NETDEV_MUTE;
 	mac_copy(route->dmac, fib->dmac);
 	mac_copy(route->smac, fib->smac);
 }
@@ -78,14 +81,12 @@ static __always_inline bool fib_frame_is_ours(struct packet_ctx *ctx)
 static __always_inline bool fib_is_reached_by_xdp(struct packet_ctx *ctx, const struct lb_route *route)
 {
 	struct ethhdr *eth = ctx_at(ctx, 0, sizeof(*eth));
-	struct lb_netdev *device;
 
 	if (!eth)
 		return false;
 	if (likely(route->ifindex == ctx_device(ctx)))
-		return mac_equal(eth->dest, route->smac);
-	device = lb_netdevs_map(route->ifindex);
-	return device && (device->flags & LB_NETDEV_REDIRECT) && fib_frame_is_ours(ctx);
+		return !(route->flags & LB_NETDEV_MUTE) && mac_equal(eth->dest, route->smac);
+	return (route->flags & LB_NETDEV_REDIRECT) && fib_frame_is_ours(ctx);
 }
 
 /* True if the transport checksum is yet to be computed by whoever receives the packet, which a sender on the same machine

@@ -371,7 +371,7 @@ struct lb_route {		/* the next hop, and what it takes */
 	u16 mtu;
 	u8 dmac[6];
 	u8 smac[6];
-	u16 pad;
+	u16 flags;		/* LB_NETDEV_*, of the device; mute if it has no row */
 };
 
 struct lb_flow {
@@ -425,6 +425,7 @@ struct lb_netdev {
 };
 
 #define LB_NETDEV_REDIRECT 1	/* takes frames from XDP programs of other devices */
+#define LB_NETDEV_MUTE 2	/* and not even what its own one sends back by it */
 
 struct record {
 	u64 time_ns;

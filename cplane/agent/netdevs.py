@@ -59,25 +59,28 @@ class Netdevs:
         if device is None:
             return ServedDevice(name, detail=_ABSENT)
         found.add(device.ifindex)
-        lacks = self._accelerate(device)
-        takes = not lacks and xdp.takes_frames(device.ifindex)
+        lacks, flags = self._accelerate(device), NetdevFlags(0)
+        mute = ""
+        if not lacks and xdp.takes_frames(device.ifindex):
+            flags = NetdevFlags.REDIRECT
+        elif not lacks and device.kind == "veth":
+            flags, mute = NetdevFlags.MUTE, _VETH
         # Programs on tcx must know the node's addresses there; those of XDP leave alone what they do not know.
-        row = lb.Netdev(device.ipv4, device.ipv6, device.mac, NetdevFlags.REDIRECT if takes else NetdevFlags(0))
+        row = lb.Netdev(device.ipv4, device.ipv6, device.mac, flags)
         self._rows.upsert({NetdevKey(device.ifindex): row})
         self._opened.attach_netdev(device.ifindex)
-        return ServedDevice(name, present=True, xdp=not lacks, detail=lacks)
+        return ServedDevice(name, present=True, xdp=not lacks, detail=lacks or mute)
 
     def _accelerate(self, device: Netdev) -> str:
         """Why packets are not taken before there are socket buffers; empty: they are."""
         wanted = self._config.acceleration
-        lacks = _OFF if wanted == "disabled" else ""
-        # The other end may change at any time, so whoever wants XDP here has to say so.
-        if not lacks and device.kind == "veth" and (wanted != "native" or not xdp.takes_frames(device.ifindex)):
-            lacks = _VETH
-        if lacks:
-            self._opened.detach_xdp(device.ifindex)
-            return lacks
+        if wanted != "native":
+            lacks = _OFF if wanted == "disabled" else _VETH if device.kind == "veth" else ""
+            if lacks:
+                self._opened.detach_xdp(device.ifindex)
+                return lacks
         try:
+            # On a veth device also while the other end is not ready for it, which is what that waits for itself.
             self._opened.attach_xdp(device.ifindex)
         except DatapathError as error:
             if wanted == "native":

@@ -51,6 +51,7 @@ class NetdevFlags(IntFlag):
     """Of a device to the outside."""
 
     REDIRECT = 1  # takes frames from XDP programs of other devices
+    MUTE = 2  # and not even what its own one sends back by it
 
 
 class FlowFlags(IntFlag):

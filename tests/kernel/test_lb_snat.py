@@ -98,6 +98,15 @@ def test_a_request_leaves_as_the_nodes_own(net: Outside, family: Family, xdp: bo
 
 
 @families
+def test_xdp_sends_nothing_by_a_device_that_would_lose_it(net: Outside, family: Family) -> None:
+    net.netdev(net.eth0, V4.node, V6.node, NetdevFlags.MUTE)
+    net.service(1, family.vip, PORT, behind(family, 5))
+    went = net.arrives(request(family), xdp=True)
+    assert (went.action, went.took) == ("forward", "from_netdev")
+    assert net.arrives(answer(went), xdp=True).took == "from_netdev"
+
+
+@families
 @pytest.mark.parametrize("protocol", [TCP, UDP], ids=["tcp", "udp"])
 def test_what_is_to_be_summed_yet_is_left_to_the_stack(net: Outside, family: Family, protocol: int) -> None:
     """A sender on the same machine leaves that to whoever receives the packet; sent on by XDP it would stay undone."""
