@@ -115,10 +115,12 @@ static __always_inline void *ctx_at(struct packet_ctx *ctx, u32 offset, u32 size
 	return at + size <= ctx_data_end(ctx) ? at : NULL;
 }
 
-/* `size` new bytes behind the network header, before its options. */
+/* `size` new bytes behind the network header, before its options. Pieces stay as large as they were, as everywhere here:
+ * the kernel makes no smaller ones of datagrams. Who grows a packet has asked whether they fit.
+ */
 static __always_inline long ctx_grow_l3(struct packet_ctx *ctx, const bool v6, const u32 size)
 {
-	return skb_adjust_room(ctx, size, BPF_ADJ_ROOM_NET, 0);
+	return skb_adjust_room(ctx, size, BPF_ADJ_ROOM_NET, BPF_F_FIXED_GSO);
 }
 
 /* `size` new bytes between the Ethernet header and all else, for what `flags` say. */

@@ -156,7 +156,7 @@ static __always_inline s32 dsr_ipip4(struct packet_ctx *ctx, const struct nat *n
 {
 	struct iphdr *ip;
 
-	if (ctx_grow_outer(ctx, sizeof(*ip), BPF_F_ENCAP_L3_IPV4))
+	if (ctx_grow_outer(ctx, sizeof(*ip), BPF_F_ENCAP_L3_IPV4 | BPF_F_FIXED_GSO))
 		return DROP(WRITE_ERROR, NODEPORT);
 	ip = ctx_at(ctx, ETH_HLEN, 2 * sizeof(*ip));
 	if (!ip)
@@ -169,7 +169,7 @@ static __always_inline s32 dsr_ipip6(struct packet_ctx *ctx, const struct nat *n
 {
 	struct ipv6hdr *ip;
 
-	if (ctx_grow_outer(ctx, sizeof(*ip), BPF_F_ENCAP_L3_IPV6))
+	if (ctx_grow_outer(ctx, sizeof(*ip), BPF_F_ENCAP_L3_IPV6 | BPF_F_FIXED_GSO))
 		return DROP(WRITE_ERROR, NODEPORT);
 	ip = ctx_at(ctx, ETH_HLEN, 2 * sizeof(*ip));
 	if (!ip)

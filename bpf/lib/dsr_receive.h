@@ -73,7 +73,7 @@ static __always_inline s32 dsr_take_option4(struct packet_ctx *ctx, struct packe
 		return CTX_ACT_OK;
 	dsr_remember_frontend(p, nat, &frontend, bpf_htons(option.port), service->id);
 	__builtin_memcpy(words, &option, sizeof(words));
-	if (skb_adjust_room(ctx, -(s32)sizeof(option), BPF_ADJ_ROOM_NET, 0))
+	if (skb_adjust_room(ctx, -(s32)sizeof(option), BPF_ADJ_ROOM_NET, BPF_F_FIXED_GSO))
 		return DROP(WRITE_ERROR, NODEPORT);
 	ip = ctx_at(ctx, ETH_HLEN, sizeof(*ip));
 	if (!ip)
@@ -104,7 +104,7 @@ static __always_inline s32 dsr_take_option6(struct packet_ctx *ctx, struct packe
 	if (!service)
 		return CTX_ACT_OK;
 	dsr_remember_frontend(p, nat, &option.addr, option.port, service->id);
-	if (skb_adjust_room(ctx, -(s32)sizeof(option), BPF_ADJ_ROOM_NET, 0))
+	if (skb_adjust_room(ctx, -(s32)sizeof(option), BPF_ADJ_ROOM_NET, BPF_F_FIXED_GSO))
 		return DROP(WRITE_ERROR, NODEPORT);
 	ip = ctx_at(ctx, ETH_HLEN, sizeof(*ip));
 	if (!ip)
@@ -185,6 +185,47 @@ static __always_inline bool dsr_is_plausible(const struct packet *p, const struc
 		dsr_is_outside(&p->saddr, p->family));
 }
 
+#define DSR_PIECES_MAX 512	/* of the largest packet that the kernel makes */
+
+/* The backend's port, where the outer header is IPv4's and says `port`. A large packet is cut when it leaves the other
+ * node, and its pieces count on from there; so what another packet has told goes first. SYNs are never cut. `nat->key`
+ * is the packet that has come.
+ */
+static __always_inline __be16 dsr_ipip_told(const struct packet *p, struct nat *nat, __be16 port)
+{
+	struct lb_flow *flow;
+	u16 ahead;
+
+	nat->key.kind = FLOW_KEY_TUNNELLED;
+	flow = lb_flows_map(&nat->key);
+	nat->key.kind = FLOW_KEY_PACKET;
+	nat->known = false;
+	if (!flow || !nat_is_live(flow, p) || !addr_equal(&flow->daddr, &nat->to.daddr) ||
+	    (p->protocol == IPPROTO_TCP && (p->tcp_flags & TCP_SYN)))
+		return port;
+	ahead = bpf_ntohs(port) - bpf_ntohs(flow->dport);
+	if (ahead >= DSR_PIECES_MAX)
+		return port;
+	nat->known = nat_is_fresh(flow, p, nat_tick());
+	return flow->dport;
+}
+
+/* The packet's backend, for those that come after it. */
+static __always_inline void dsr_ipip_tell(struct nat *nat)
+{
+	struct lb_flow *to = &nat->to;
+
+	if (nat->known)
+		return;
+	to->epoch = 0;
+	to->pad = 0;
+	to->tick = nat_tick();
+	__builtin_memset(&to->route, 0, sizeof(to->route));
+	nat->key.kind = FLOW_KEY_TUNNELLED;
+	lb_flows_set(&nat->key, to, BPF_ANY);
+	nat->key.kind = FLOW_KEY_PACKET;
+}
+
 /* The port of the backend, which the tunnel's header says; if it does not, it is the frontend's. */
 static __always_inline __be16 dsr_ipip_port(struct packet_ctx *ctx, __be16 dport, const bool v6)
 {
@@ -224,8 +265,10 @@ static __always_inline s32 dsr_unwrap_ipip(struct packet_ctx *ctx, struct packet
 		return DROP(INVALID_PACKET, NODEPORT);
 	p->now = packet_now();
 	nat->to.daddr = backend;
-	nat->to.dport = port;
+	nat->to.dport = v6 ? port : dsr_ipip_told(p, nat, port);
 	dsr_remember(p, nat, service_id);
+	if (!v6)
+		dsr_ipip_tell(nat);
 	return rewrite_packet(ctx, p, &nat->to);
 }
 
@@ -241,7 +284,7 @@ static __always_inline bool dsr_is_known(struct packet *p, struct nat *nat, cons
 	key->dport = inner->sport;
 	key->protocol = inner->protocol;
 	key->family = p->family;
-	key->pad = 0;
+	key->kind = FLOW_KEY_PACKET;
 	flow = lb_flows_map(key);
 	p->now = packet_now();
 	return flow && !inner->later && nat_is_live(flow, p) &&

@@ -43,6 +43,7 @@ struct nat {
 	__be32 fragment_id;
 	bool fragmented;
 	bool told;		/* DSR: the packet says what the client has asked for */
+	bool known;		/* DSR_IPIP: which backend it is for has just been told */
 	bool changed;		/* the packet is not what it was when it came */
 	bool answered;		/* it is dropped, and its sender is to hear so */
 };
@@ -126,7 +127,7 @@ static __always_inline void nat_key(struct lb_flow_key *key, const struct packet
 	key->dport = p->dport;
 	key->protocol = p->protocol;
 	key->family = p->family;
-	key->pad = 0;
+	key->kind = FLOW_KEY_PACKET;
 }
 
 /* The key of the other direction. */
@@ -140,7 +141,7 @@ static __always_inline void nat_turn(struct nat *nat, const struct lb_flow *flow
 	twin->dport = flow->sport;
 	twin->protocol = nat->key.protocol;
 	twin->family = nat->key.family;
-	twin->pad = 0;
+	twin->kind = FLOW_KEY_PACKET;
 }
 
 /* The row of the other direction, but for its times. */

@@ -44,7 +44,7 @@ static __always_inline bool error_quotes6(struct packet_ctx *ctx, const struct p
 	key->saddr = inner.daddr;
 	key->daddr = inner.saddr;
 	key->protocol = header;
-	key->pad = 0;
+	key->kind = FLOW_KEY_PACKET;
 	nat->inner_l4_offset = offset;
 	return true;
 }

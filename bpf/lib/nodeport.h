@@ -272,8 +272,12 @@ static __always_inline s32 nodeport_forward(struct packet_ctx *ctx, struct packe
 		if (way == FIB_SUCCESS && flow)
 			flow->route = *route;
 	}
-	if (CTX_XDP && (way != FIB_SUCCESS || !fib_is_reached_by_xdp(ctx, route)))
+	if (CTX_XDP && (way != FIB_SUCCESS || !fib_is_reached_by_xdp(ctx, route) || fib_is_unsummed(ctx, p))) {
+		/* Who finds the row fresh tells nobody of the frontend. */
+		if (nat->told && flow)
+			flow->tick = 0;
 		return CTX_ACT_OK;
+	}
 	if (way < 0)
 		return DROP(FIB_LOOKUP_FAILED, NODEPORT);
 	if (way == FIB_TOO_BIG)

@@ -360,15 +360,18 @@ struct lb_flow_key {
 	__be16 dport;
 	u8 protocol;
 	u8 family;
-	u16 pad;
+	u16 kind;		/* FLOW_KEY_* */
 };
+
+#define FLOW_KEY_PACKET 0
+#define FLOW_KEY_TUNNELLED 1	/* of a packet that comes in another one (dsr_receive.h): the row says its backend */
 
 struct lb_route {		/* the next hop, and what it takes */
 	u32 ifindex;		/* 0: not known */
 	u16 mtu;
 	u8 dmac[6];
 	u8 smac[6];
-	u16 pad;
+	u16 flags;		/* LB_NETDEV_*, of the device; mute if it has no row */
 };
 
 struct lb_flow {
@@ -422,6 +425,7 @@ struct lb_netdev {
 };
 
 #define LB_NETDEV_REDIRECT 1	/* takes frames from XDP programs of other devices */
+#define LB_NETDEV_MUTE 2	/* and not even what its own one sends back by it */
 
 struct record {
 	u64 time_ns;

@@ -9,14 +9,14 @@ from datapath.errors import DatapathError
 from datapath.kernel.datapath import KernelDatapath
 from datapath.maps import lb
 from datapath.maps.lb import NetdevFlags, NetdevKey
-from datapath.netlink import devices
+from datapath.netlink import devices, xdp
 from datapath.netlink.devices import Netdev
 from datapath.targets.map import MapTarget
 
 log = logger("datapath")
 
 _ABSENT: Final = "there is no such Ethernet device"
-_VETH: Final = "it is one end of a veth pair, and can send only if the other end runs XDP programs, too"
+_VETH: Final = "it is one end of a veth pair, and can send only while the other end runs an XDP program or has GRO on"
 _OFF: Final = "lb.acceleration is disabled"
 
 
@@ -59,12 +59,17 @@ class Netdevs:
         if device is None:
             return ServedDevice(name, detail=_ABSENT)
         found.add(device.ifindex)
-        lacks = self._accelerate(device)
+        lacks, flags = self._accelerate(device), NetdevFlags(0)
+        mute = ""
+        if not lacks and xdp.takes_frames(device.ifindex):
+            flags = NetdevFlags.REDIRECT
+        elif not lacks and device.kind == "veth":
+            flags, mute = NetdevFlags.MUTE, _VETH
         # Programs on tcx must know the node's addresses there; those of XDP leave alone what they do not know.
-        row = lb.Netdev(device.ipv4, device.ipv6, device.mac, NetdevFlags(0) if lacks else NetdevFlags.REDIRECT)
+        row = lb.Netdev(device.ipv4, device.ipv6, device.mac, flags)
         self._rows.upsert({NetdevKey(device.ifindex): row})
         self._opened.attach_netdev(device.ifindex)
-        return ServedDevice(name, present=True, xdp=not lacks, detail=lacks)
+        return ServedDevice(name, present=True, xdp=not lacks, detail=lacks or mute)
 
     def _accelerate(self, device: Netdev) -> str:
         """Why packets are not taken before there are socket buffers; empty: they are."""
@@ -75,6 +80,7 @@ class Netdevs:
                 self._opened.detach_xdp(device.ifindex)
                 return lacks
         try:
+            # On a veth device also while the other end is not ready for it, which is what that waits for itself.
             self._opened.attach_xdp(device.ifindex)
         except DatapathError as error:
             if wanted == "native":

@@ -114,7 +114,7 @@ class Clock(Protocol):
 class ServedDevice:
     """A device by which clients outside reach services, if it is `present`; `xdp`: before there are socket buffers.
 
-    `detail` says why not.
+    `detail` says why not, or why XDP leaves all packets to the programs behind it.
     """
 
     name: str

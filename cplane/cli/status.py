@@ -68,7 +68,7 @@ def _count(number: int, noun: str) -> str:
 
 def _served(one: "pb.ServedDevice") -> str:
     if one.xdp:
-        return f"by {one.name} (XDP)"
+        return f"by {one.name} (XDP, which sends nothing: {one.detail})" if one.detail else f"by {one.name} (XDP)"
     return f"by {one.name} (no XDP: {one.detail})" if one.present else f"not by {one.name}: {one.detail}"
 
 

@@ -51,6 +51,7 @@ class NetdevFlags(IntFlag):
     """Of a device to the outside."""
 
     REDIRECT = 1  # takes frames from XDP programs of other devices
+    MUTE = 2  # and not even what its own one sends back by it
 
 
 class FlowFlags(IntFlag):
@@ -143,7 +144,7 @@ _TUPLE: Final = (
     Field("sport", "u16", big_endian=True),
     Field("dport", "u16", big_endian=True),
 )
-FLOW_KEY: Final = Layout("lb_flow_key", (*_TUPLE, Field("protocol", "u8"), Field("family", "u8"), Field("pad", "u16")))
+FLOW_KEY: Final = Layout("lb_flow_key", (*_TUPLE, Field("protocol", "u8"), Field("family", "u8"), Field("kind", "u16")))
 FLOW_VALUE: Final = Layout(
     "lb_flow",
     (
@@ -434,15 +435,16 @@ class FlowKey(NamedTuple):
     dport: int
     protocol: int
     family: int
+    kind: int = 0  # FLOW_KEY_*
 
     def pack(self) -> bytes:
         """The map's key bytes."""
-        return FLOW_KEY.pack(*self, 0)
+        return FLOW_KEY.pack(*self)
 
     @classmethod
     def unpack(cls, data: bytes) -> "FlowKey":
         """The inverse of `pack`."""
-        return cls(*FLOW_KEY.unpack(data)[:-1])  # type: ignore[arg-type]  # the layout fixes the types
+        return cls(*FLOW_KEY.unpack(data))  # type: ignore[arg-type]  # the layout fixes the types
 
 
 class Flow(NamedTuple):

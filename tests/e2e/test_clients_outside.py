@@ -268,9 +268,17 @@ def test_status_tells_by_which_devices_and_doctor_what_xdp_needs(shared: Site) -
 
 def test_xdp_takes_what_goes_on_to_others(with_lb: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     """And only that: with the programs on tcx away, backends of the node are not reached any more."""
-    with _site(with_lb, tmp_path_factory, "--lb-acceleration", "native") as place, passing(place.world.netns, "eth0"):
+    with _site(with_lb, tmp_path_factory, "--lb-acceleration", "native") as place, ExitStack() as stack:
         (device,) = asking.status(place.agent).served_devices
-        assert device.xdp
+        assert (device.present, device.xdp) == (True, True)
+        assert "other end" in device.detail, "what XDP sends there would be lost"
+        assert f"by {CABLE} (XDP, which sends nothing: " in place.agent.cplane("status").stdout
+        for family in (4, 6):
+            upsert(place, family, TCP, shown(ADDRESSES[family][0]), backends=(FAR,))
+            assert who(place, ADDRESSES[family][0], 80, TCP)[0][0] == FAR
+        stack.enter_context(passing(place.world.netns, "eth0"))
+        asking.until(lambda: not asking.status(place.agent).served_devices[0].detail, "XDP sends", 30.0)
+        assert f"by {CABLE} (XDP)" in place.agent.cplane("status").stdout
         for family in (4, 6):
             vip, node, client, _ = ADDRESSES[family]
             upsert(place, family, TCP, shown(vip), backends=("one", FAR))

@@ -68,6 +68,7 @@ def fast(
         back.node.run(lambda: sum_in_software("next0"))
         for one in (front, back):
             assert [device.xdp for device in asking.status(one.agent).served_devices] == [True, True]
+        until(lambda: not any(one.detail for one in asking.status(front.agent).served_devices), "XDP sends", 30.0)
         back.pods.add("one", serve=False)
         with origin(back["one"].netns, PORT):
             yield front, back

@@ -23,7 +23,7 @@ from tests.support.dsr import (
     segment,
     two_nodes,
 )
-from tests.support.headers import read, sealed
+from tests.support.headers import read, sealed, unsummed
 from tests.support.lb_tables import Backend
 from tests.support.outside import (
     CLIENT_MAC,
@@ -138,6 +138,19 @@ def test_the_option_is_encoded_as_ciliums(two: Two, family: Family, xdp: bool, p
         assert again.options == b"", "only what opens a connection bears it"
 
 
+@families
+@pytest.mark.parametrize("mode", [OPTION], indirect=True)
+def test_datagrams_that_xdp_leaves_are_told_of_in_every_tick(two: Two, family: Family) -> None:
+    """As those that it takes: whose first one was lost would never be answered."""
+    two.service(family, UDP)
+    for _ in range(3):
+        for key, flow in two.front.flows().items():
+            two.front.set_flow(key, flow)  # not looked at in this tick
+        went = two.front.arrives(unsummed(request(family, UDP)), xdp=True)
+        assert went.took == "from_netdev"
+        assert went.headers.options
+
+
 @ways
 @pytest.mark.parametrize("mode", [OPTION], indirect=True)
 def test_options_of_the_clients_stay(two: Two, xdp: bool) -> None:
@@ -175,6 +188,30 @@ def test_the_packet_lies_in_another_as_it_came(two: Two, family: Family, xdp: bo
             assert struct.unpack(">H", went.frame[18:20]) == (BACKEND_PORT,)
         else:
             assert struct.unpack(">I", went.frame[14:18])[0] & 0xFFFFF == BACKEND_PORT
+
+
+def numbered(frame: bytes, number: int) -> bytes:
+    """The frame with another identification in its IPv4 header."""
+    head = frame[14:18] + struct.pack(">H", number) + frame[20:24] + b"\0\0" + frame[26:34]
+    return frame[:14] + head[:10] + struct.pack(">H", checksum(head)) + head[12:] + frame[34:]
+
+
+@protocols
+@pytest.mark.parametrize("mode", [IPIP], indirect=True)
+def test_pieces_that_the_kernel_counts_reach_the_same_port(two: Two, protocol: int) -> None:
+    """A large packet is cut when it leaves, and the outer headers' identifications, our ports, count on."""
+    two.service(V4, protocol)
+    first = moved(two.front.arrives(request(V4, protocol)))
+    assert two.back.arrives(first).headers.ends == (V4.client, 40000, pod(V4), BACKEND_PORT)
+    piece = moved(two.front.arrives(request(V4, protocol, ACK)))
+    for count in (0, 1, 44, 400):
+        came = two.back.arrives(numbered(piece, BACKEND_PORT + count))
+        assert came.headers.ends == (V4.client, 40000, pod(V4), BACKEND_PORT)
+        assert came.headers.sums_hold
+    assert two.back.arrives(numbered(piece, 9090)).headers.dport == 9090, "it is another backend's"
+    assert two.back.arrives(numbered(piece, BACKEND_PORT)).headers.dport == BACKEND_PORT
+    if protocol == TCP:
+        assert two.back.arrives(numbered(first, BACKEND_PORT + 1)).headers.dport == BACKEND_PORT + 1, "never cut"
 
 
 @families

@@ -11,7 +11,7 @@ import pytest
 from datapath.gc import conntrack as clock
 from datapath.maps import lb
 from datapath.maps.lb import FlowFlags, FlowKey, LbFlags, LbKind, NetdevFlags
-from tests.support.headers import Headers, sealed
+from tests.support.headers import Headers, sealed, unsummed
 from tests.support.lb_tables import Backend
 from tests.support.outside import (
     CLIENT_MAC,
@@ -95,6 +95,40 @@ def test_a_request_leaves_as_the_nodes_own(net: Outside, family: Family, xdp: bo
     assert went.headers.ttl == 63
     assert went.headers.body[20:] == b"hello"
     assert went.frame[:12] == ROUTER_MAC + ETH0_MAC
+
+
+@families
+def test_xdp_sends_nothing_by_a_device_that_would_lose_it(net: Outside, family: Family) -> None:
+    net.netdev(net.eth0, V4.node, V6.node, NetdevFlags.MUTE)
+    net.service(1, family.vip, PORT, behind(family, 5))
+    went = net.arrives(request(family), xdp=True)
+    assert (went.action, went.took) == ("forward", "from_netdev")
+    assert net.arrives(answer(went), xdp=True).took == "from_netdev"
+
+
+@families
+@pytest.mark.parametrize("protocol", [TCP, UDP], ids=["tcp", "udp"])
+def test_what_is_to_be_summed_yet_is_left_to_the_stack(net: Outside, family: Family, protocol: int) -> None:
+    """A sender on the same machine leaves that to whoever receives the packet; sent on by XDP it would stay undone."""
+    net.service(1, family.vip, PORT, behind(family, 5), protocol=protocol)
+    segments = [tcp(40000, PORT, SYN), tcp(40000, PORT, ACK, b"hello")]
+    for segment in segments if protocol == TCP else [udp(40000, PORT, b""), udp(40000, PORT, b"hello")]:
+        asked = sent(family.client, family.vip, protocol, segment)
+        assert net.arrives(unsummed(asked), xdp=True).took == "from_netdev"
+        went = net.arrives(asked, xdp=True)
+        assert went.took == "xdp_netdev"
+        assert net.arrives(unsummed(answer(went)), xdp=True).took == "from_netdev"
+        assert net.arrives(answer(went), xdp=True).took == "xdp_netdev"
+
+
+@ways
+@pytest.mark.parametrize("check", [0, 0xD00D])
+def test_so_is_sctp_that_has_no_checksum_at_all(net: Outside, xdp: bool, check: int) -> None:
+    (backend,) = behind(V4, 5)
+    net.service(1, V4.vip, PORT, (backend._replace(port=PORT),), protocol=SCTP, flags=OUTSIDE | LbFlags.DSR)
+    segment = sctp(40000, PORT)[:8] + struct.pack(">I", check)
+    went = net.arrives(sent(V4.client, V4.vip, SCTP, segment), xdp=xdp)
+    assert (went.action, went.took) == ("forward", "xdp_netdev" if xdp and check else "from_netdev")
 
 
 @families

@@ -6,13 +6,16 @@ import threading
 
 import pytest
 
-from datapath.netlink import devices, links, netns, node, routes
+from datapath.kernel import syscall
+from datapath.kernel.syscall import AttachPoint, ProgramKind
+from datapath.netlink import devices, links, netns, node, routes, xdp
 from datapath.netlink.attachment import ROUTE_PROTOCOL, Attachment, Wiring
 from datapath.netlink.errors import InterfaceExists, KernelRefused, NameTaken, NoNamespace, OwnNamespace
 from datapath.netlink.families import family_of
 from datapath.netlink.plumbing import VethPlumbing
 from datapath.netlink.rtnl import Rtnl
 from tests.support.netns import Namespace, namespace, namespaces, ping
+from tests.support.wire import PASSES, gather
 
 pytestmark = [
     pytest.mark.root,
@@ -91,6 +94,31 @@ def test_a_device_is_found_with_the_addresses_that_are_good_for_all_the_world():
         assert found.ipv6 == socket.inet_pton(socket.AF_INET6, "2001:db8::7")
         assert home.run(lambda: devices.find("lo")) is None, "it is no Ethernet device"
         assert home.run(lambda: devices.find("eth7")) is None
+
+
+def test_one_end_of_a_cable_takes_frames_while_the_other_is_ready_for_them():
+    with namespaces(2) as (home, away):
+        home.ip("link", "add", "eth0", "type", "veth", "peer", "name", "eth0", "netns", away.name)
+        for one in (home, away):
+            one.ip("link", "set", "eth0", "up")
+
+        def takes() -> bool:
+            return home.run(lambda: xdp.takes_frames(socket.if_nametoindex("eth0")))
+
+        assert not takes()
+        away.run(lambda: gather("eth0", on=True))
+        assert takes()
+        away.run(lambda: gather("eth0", on=False))
+        assert not takes()
+        program = syscall.prog_load(ProgramKind.XDP, AttachPoint.XDP, PASSES, "cpt_pass")
+        index = away.run(lambda: socket.if_nametoindex("eth0"))
+        link = away.run(lambda: syscall.link_create(program, index, AttachPoint.XDP, "the other end", 1 << 2))
+        os.close(program)
+        assert takes()
+        os.close(link)
+        assert not takes()
+        with pytest.raises(KernelRefused):
+            home.run(lambda: xdp.takes_frames(1 << 20))
 
 
 def test_an_address_that_no_pod_has_is_unreachable(spaces):

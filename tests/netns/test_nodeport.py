@@ -28,6 +28,8 @@ pytestmark = [
 
 NODE_PORT, PORT = 30080, 8080
 MANY = 2000
+MUCH = 2_000_000
+UDP_SEGMENT = 103  # a socket option, which Python does not name
 VIPS = {4: "203.0.113.80", 6: "2001:db8:80::80"}
 KINDS = {TCP: socket.SOCK_STREAM, UDP: socket.SOCK_DGRAM}
 versions = pytest.mark.parametrize("version", [4, 6], ids=["v4", "v6"])
@@ -163,19 +165,20 @@ def test_much_goes_through_whole(net: Wire, version: int, xdp: bool, name: str) 
     """More than fits a packet, so segments of any size, and acknowledgements either way."""
     net.serve(xdp=xdp)
     at = node_port(net, version, TCP, name)
+    assert net.client.run(lambda: much(at, NODE_PORT)) == MUCH
 
-    def talk() -> int:
-        with opened(at, NODE_PORT, socket.SOCK_STREAM) as one:
-            sending = memoryview(bytes(2_000_000))
-            while sending:
-                sending = sending[one.send(sending[:100_000]) :]
-            one.shutdown(socket.SHUT_WR)
-            data = b""
-            while more := one.recv(65_536):
-                data += more
-            return sum(int(line.split()[3]) for line in data.splitlines())
 
-    assert net.client.run(talk) == 2_000_000
+def much(address: str, port: int) -> int:
+    """How many of so many bytes a server has got, which the calling thread sends it."""
+    with opened(address, port, socket.SOCK_STREAM) as one:
+        sending = memoryview(bytes(MUCH))
+        while sending:
+            sending = sending[one.send(sending[:100_000]) :]
+        one.shutdown(socket.SHUT_WR)
+        data = b""
+        while more := one.recv(65_536):
+            data += more
+    return sum(int(line.split()[3]) for line in data.splitlines())
 
 
 @versions
@@ -351,15 +354,15 @@ def overheard(home: Namespace, protocol: int) -> Iterator[Callable[[], list[tupl
         yield heard
 
 
-def directly(net: Wire, version: int, protocol: int, *more: str) -> str:
+def directly(net: Wire, version: int, protocol: int, *more: str, flags: LbFlags = LbFlags.DSR) -> str:
     """A service whose backend on node b answers clients, who ask node a (`more`: of their route). Its address."""
     vip, bits = (VIPS[4], 32) if version == 4 else (VIPS[6], 128)
     net.client.ip(f"-{version}", "route", "replace", f"{vip}/{bits}", "via", net.a.address(version), *more)
     (one,) = backends(net, version, "b0")
     for site, local in ((net.a, False), (net.b, True)):
         site.services.forget_connections()
-        flags = LbFlags.OUTSIDE | LbFlags.DSR
-        site.services.service(7, vip, 80, (one._replace(local=local),), protocol=protocol, flags=flags)
+        one_there = (one._replace(local=local),)
+        site.services.service(7, vip, 80, one_there, protocol=protocol, flags=LbFlags.OUTSIDE | flags)
     return vip
 
 
@@ -407,3 +410,39 @@ def test_between_nodes_there_is_nothing_but_geneve(direct: Wire, version: int, p
             assert (name, seen) == ("b0", client(version))
         assert set(datagrams()) == {(direct.a.mac, direct.a.address(version))}
         assert not segments()
+
+
+@pytest.fixture(scope="module", params=["snat", *DISPATCHES])
+def offloading(cache: Path, request: pytest.FixtureRequest) -> Iterator[tuple[Wire, LbFlags]]:
+    """Devices as they are made: senders leave checksums, and the cutting of what is large, to whoever comes after."""
+    configs = {"lb": 1, "dsr_dispatch": DISPATCHES.get(request.param, 1)}
+    with wire(cache, {"a": 0, "b": 1}, configs, offloads=True) as made:
+        pod, netns = made.b.pods["b0"]
+        with echo("b0", netns, (pod.ipv4, pod.ipv6), PORT):
+            yield made, LbFlags(0) if request.param == "snat" else LbFlags.DSR
+
+
+def in_one(address: str, port: int) -> int:
+    """How many bytes of ten datagrams a server has got, which the kernel was given in one, as QUIC's are."""
+    with opened(address, port, socket.SOCK_DGRAM) as one:
+        one.setsockopt(socket.IPPROTO_UDP, UDP_SEGMENT, 1200)
+        one.sendall(bytes(12_000))
+        return sum(int(one.recv(65_536).split()[3]) for _ in range(10))
+
+
+@versions
+@ways
+@pytest.mark.parametrize("xdp_behind", [False, True], ids=["tcx-behind", "xdp-behind"])
+def test_checksums_and_large_packets_may_be_left_to_devices(
+    offloading: tuple[Wire, LbFlags], version: int, xdp: bool, xdp_behind: bool
+) -> None:
+    net, flags = offloading
+    net.serve(xdp=xdp, xdp_behind=xdp_behind)
+    for protocol in (TCP, UDP):
+        vip = directly(net, version, protocol, flags=flags)
+        for _ in range(3):
+            name, seen, _ = asked(net.client, vip, 80, KINDS[protocol])
+            assert (name, seen) == ("b0", client(version) if flags else net.a.address(version))
+    assert net.client.run(lambda: in_one(VIPS[version], 80)) == 12_000
+    vip = directly(net, version, TCP, flags=flags)
+    assert net.client.run(lambda: much(vip, 80)) == MUCH

@@ -50,6 +50,13 @@ def sealed(frame: bytes) -> bytes:
     return frame[:at] + struct.pack(">H", _sum(frame, packet) or 0xFFFF) + frame[at + 2 :]
 
 
+def unsummed(frame: bytes) -> bytes:
+    """The frame with the checksum in its TCP or UDP header left to whoever receives it, as the kernel leaves it."""
+    packet = _packet(frame)
+    at = packet.at + _CHECK_AT[packet.protocol]
+    return frame[:at] + struct.pack(">H", ~checksum(packet.pseudo) & 0xFFFF) + frame[at + 2 :]
+
+
 def read(frame: bytes) -> Headers:
     """The headers of a frame with an IP packet."""
     packet = _packet(frame)

@@ -30,6 +30,7 @@ CLIENT4, CLIENT6 = "10.200.0.7", "fd20::7"
 _SIZES: Final = SIZES | dict.fromkeys(("cplane_ct4", "cplane_ct6", "cplane_lb_flow"), 32768)
 _SIOCETHTOOL: Final = 0x8946
 _ETHTOOL_STXCSUM: Final = 0x17
+_ETHTOOL_SGRO: Final = 0x2C
 PASSES: Final = struct.pack("<BBhi", 0xB7, 0, 0, 2) + struct.pack("<BBhi", 0x95, 0, 0, 0)  # r0 = XDP_PASS; exit
 
 
@@ -61,9 +62,11 @@ class Wire:
     a: Site
     b: Site
 
-    def serve(self, *, xdp: bool = False) -> None:
-        """Both nodes serve who comes by the wire."""
+    def serve(self, *, xdp: bool = False, xdp_behind: bool | None = None) -> None:
+        """Both nodes serve who comes by the wire; node b as `xdp_behind` says, if it does."""
         for site in (self.a, self.b):
+            if site is self.b and xdp_behind is not None:
+                xdp = xdp_behind
             site.netns.run(lambda site=site: site.net.datapath.attach_netdev(site.eth0))  # type: ignore[misc]
             if xdp:
                 site.netns.run(lambda site=site: site.net.datapath.attach_xdp(site.eth0))  # type: ignore[misc]
@@ -72,8 +75,12 @@ class Wire:
 
 
 @contextmanager
-def wire(cache: Path, pods: Mapping[str, int], configs: Mapping[str, int]) -> Iterator[Wire]:
-    """`pods` says how many pods the nodes `a` and `b` have; gone afterwards whatever happens."""
+def wire(cache: Path, pods: Mapping[str, int], configs: Mapping[str, int], *, offloads: bool = False) -> Iterator[Wire]:
+    """`pods` says how many pods the nodes `a` and `b` have; gone afterwards whatever happens.
+
+    `offloads`: devices are left as they are made, so senders leave checksums and the cutting of large packets to them,
+    and they to whoever receives these.
+    """
     with ExitStack() as stack:
         spaces = stack.enter_context(namespaces(4 + sum(pods.values())))
         client, switch, *rest = spaces
@@ -84,12 +91,12 @@ def wire(cache: Path, pods: Mapping[str, int], configs: Mapping[str, int]) -> It
         switch.ip("link", "set", "br0", "up")
         passes = syscall.prog_load(ProgramKind.XDP, AttachPoint.XDP, PASSES, "cpt_pass")
         stack.callback(os.close, passes)
-        _plug(stack, client, switch, "client", (CLIENT4, CLIENT6), passes)
+        _plug(stack, client, switch, "client", (CLIENT4, CLIENT6), None, offloads=offloads)
         sites = {}
         for number, name in enumerate(("a", "b"), 1):
             home = rest.pop(0)
             ipv4, ipv6 = f"10.200.0.{number}", f"fd20::{number}"
-            _plug(stack, home, switch, name, (ipv4, ipv6), passes)
+            _plug(stack, home, switch, name, (ipv4, ipv6), passes, offloads=offloads)
             sites[name] = stack.enter_context(_site(cache, name, home, (ipv4, ipv6), configs))
             for count in range(pods.get(name, 0)):
                 _pod(sites[name], rest.pop(0), number, count)
@@ -110,9 +117,18 @@ def _forward() -> None:
 
 
 def _plug(
-    stack: ExitStack, home: Namespace, switch: Namespace, name: str, addresses: tuple[str, str], passes: int
+    stack: ExitStack,
+    home: Namespace,
+    switch: Namespace,
+    name: str,
+    addresses: tuple[str, str],
+    passes: int | None,
+    *,
+    offloads: bool,
 ) -> None:
-    """A device eth0 on the wire. Its other end runs an XDP program, without which none can send by it."""
+    """A device eth0 on the wire. XDP programs can send by it only where its other end runs one, too (`passes`); it then
+    gives no large packets to that end, as the kernel cuts them before.
+    """
     end = f"to-{name}"
     home.ip("link", "add", "eth0", "type", "veth", "peer", "name", end, "netns", switch.name)
     switch.ip("link", "set", end, "master", "br0", "up")
@@ -121,17 +137,29 @@ def _plug(
     home.ip("address", "add", f"{addresses[1]}/64", "dev", "eth0", "nodad")
 
     def prepare() -> None:
-        sum_in_software(end)
-        index = socket.if_nametoindex(end)
-        stack.callback(os.close, syscall.link_create(passes, index, AttachPoint.XDP, name, 1 << 2))
+        if not offloads:
+            sum_in_software(end)
+        if passes is not None:
+            index = socket.if_nametoindex(end)
+            stack.callback(os.close, syscall.link_create(passes, index, AttachPoint.XDP, name, 1 << 2))
 
     switch.run(prepare)
-    home.run(lambda: sum_in_software("eth0"))
+    if not offloads:
+        home.run(lambda: sum_in_software("eth0"))
 
 
 def sum_in_software(device: str) -> None:
     """Checksums are in packets, as on a wire, and not left to whoever receives them."""
-    value = ctypes.create_string_buffer(struct.pack("II", _ETHTOOL_STXCSUM, 0))
+    _set(device, _ETHTOOL_STXCSUM, 0)
+
+
+def gather(device: str, *, on: bool) -> None:
+    """The device makes large packets of small ones that it receives (GRO), or does not."""
+    _set(device, _ETHTOOL_SGRO, int(on))
+
+
+def _set(device: str, what: int, number: int) -> None:
+    value = ctypes.create_string_buffer(struct.pack("II", what, number))
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
         fcntl.ioctl(any_socket, _SIOCETHTOOL, struct.pack("16sP16x", device.encode(), ctypes.addressof(value)))
 

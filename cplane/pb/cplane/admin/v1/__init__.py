@@ -2350,7 +2350,7 @@ class ServedDevice(betterproto2.Message):
 
     xdp: "bool" = betterproto2.field(3, betterproto2.TYPE_BOOL)
     """
-    Whether XDP programs take packets there; if not, `detail` says why.
+    Whether XDP programs take packets there; if not, or if they can send none on by it, `detail` says why.
     """
 
     detail: "str" = betterproto2.field(4, betterproto2.TYPE_STRING)
