@@ -85,7 +85,8 @@ BAD = ALLOW_WEB.replace("name: web", "name: bad").replace("fromEndpoints", "from
         ("a: [", [(1, "line 2 column 1")]),
         (b"\xff", [(0, "")]),
         ("kind: X\nmetadata: {name: a, name: b}", [(1, "metadata.name")]),
-        ("kind: X\nmetadata: {name: a}", [(1, ""), (1, ""), (1, "kind")]),
+        ("kind: X\nmetadata: {name: a}", [(1, "kind")]),
+        ("kind: NetworkPolicies\nmetadata: {name: a}", [(1, ""), (1, ""), (1, "kind")]),
         (f"{ALLOW_WEB}---\n{ALLOW_WEB}", [(2, "metadata.name")]),
         (
             f"{ALLOW_WEB}---\n{BAD}",
