@@ -111,6 +111,7 @@ class PolicyMapProjection:
         self._cookies = Cookies()
         self._cluster = _CLUSTER
         self._gathering = False  # there is something that `gathered` would tell
+        self._asking: dict[PolicyRef, None] = {}  # policies that ask for a proxy
         self._documents: dict[PolicyRef, str] = {}
         self._described: dict[tuple[str, str], ServiceUpserted] = {}
         self._sources: dict[tuple[str, str], dict[str, tuple[str, ...]]] = {}  # addresses of backends
@@ -195,7 +196,7 @@ class PolicyMapProjection:
         """
         ref = PolicyRef(event.kind, event.namespace, event.name)
         found = self._parse(ref, event.document)
-        if isinstance(found, CidrGroup) or self._redirects.table() or any(map(_is_redirected, found.rules)):
+        if isinstance(found, CidrGroup) or self._asking or _asks_for_proxy(found):
             return False
         self._policy(ref, event.document)
         self._gathering = True
@@ -364,6 +365,7 @@ class PolicyMapProjection:
             self._put(ref, document)
             return
         self._documents.pop(ref, None)
+        self._asking.pop(ref, None)
         if ref.kind == CIDR_GROUP:
             self._repository.set_group(ref.name, None)
         else:
@@ -376,6 +378,9 @@ class PolicyMapProjection:
         else:
             self._cookies.write(found, self._documents)
             self._repository.upsert(found)
+            self._asking.pop(ref, None)
+            if _asks_for_proxy(found):
+                self._asking[ref] = None
 
     def _parse(self, ref: PolicyRef, document: str) -> Policy | CidrGroup:
         found = parse_text(document, cluster=self._cluster)
@@ -440,8 +445,8 @@ def _asks(entry: MapEntry | None) -> bool:
     return entry is not None and is_redirect(entry.precedence)
 
 
-def _is_redirected(rule: Rule) -> bool:
-    return any(term.redirect is not None for term in rule.terms)
+def _asks_for_proxy(one: Policy) -> bool:
+    return any(term.redirect is not None for rule in one.rules for term in rule.terms)
 
 
 def _groups(found: Iterable[tuple[int, ...]]) -> Groups | None:

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from cplane.domain.policy.redirection import PORT_MAX, PORT_MIN
 from cplane.projections import redirects
+from cplane.projections.delta import Delta
 from cplane.projections.policymap import PolicyMapProjection
 from datapath.maps.policy import PolicyKey
 from tests.support.builders import DUAL_STACK, allocated, cnp, deleted, pod_labels, ports, selector, upserted
@@ -250,3 +251,19 @@ def _meant(changes):
         if wants or number in wanted:
             yield wants, number
         (wanted.add if wants else wanted.discard)(number)
+
+
+def test_policies_are_gathered_only_where_none_asks_for_a_proxy():
+    covered = cnp("a", ingress=[reading("/a", **FROM_WEB)])
+    denying = cnp("b", ingressDeny=[{**FROM_WEB, "toPorts": ports("80/TCP")}])
+    made = world(upserted(covered), upserted(denying))
+    assert not made.redirections(), "the deny leaves nothing for a proxy"
+    plain = upserted(cnp("b", ingress=[{**FROM_WEB, "toPorts": ports("81/TCP")}]))
+    assert not made.gather(plain)
+    assert made.gathered() == Delta.nothing()
+    assert made.apply(plain), "the deny is gone"
+    assert made.redirections()
+    made.apply(deleted(covered))
+    assert made.gather(upserted(cnp("c", ingress=[FROM_WEB])))
+    assert made.gathered()
+    assert not made.gather(upserted(covered))
