@@ -18,7 +18,7 @@ from cplane.transport.address import UnixAddress
 from datapath.netlink.plumbing import VethPlumbing
 from tests.support.cni_client import CniClient
 from tests.support.cni_engine import JOIN, DecidingEngine
-from tests.support.netns import Namespace, namespaces, ping
+from tests.support.netns import PATIENCE_S, Namespace, namespaces, ping
 
 pytestmark = [
     pytest.mark.root,
@@ -88,8 +88,8 @@ def test_pods_of_every_version_reach_each_other(spaces, version):
         introduce(two, second.document)
         for address in second.document["ips"]:
             assert one.run(lambda address=address: ping(address["address"].split("/")[0]))
-        assert two.run(lambda: ping("10.9.0.1"))
-        assert node.host.run(lambda: ping("10.9.0.2"))
+        assert two.run(lambda: ping("10.9.0.1", PATIENCE_S))
+        assert node.host.run(lambda: ping("10.9.0.2", PATIENCE_S))
         sandbox = first.document["interfaces"][1]
         assert sandbox == {**sandbox, "name": "eth0", "sandbox": one.path}
         assert sandbox["mac"] in one.ip("link", "show", "eth0")

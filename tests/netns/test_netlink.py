@@ -14,7 +14,7 @@ from datapath.netlink.errors import InterfaceExists, KernelRefused, NameTaken, N
 from datapath.netlink.families import family_of
 from datapath.netlink.plumbing import VethPlumbing
 from datapath.netlink.rtnl import Rtnl
-from tests.support.netns import Namespace, namespace, namespaces, ping
+from tests.support.netns import PATIENCE_S, Namespace, namespace, namespaces, ping
 from tests.support.wire import PASSES, gather
 
 pytestmark = [
@@ -63,12 +63,12 @@ def test_pods_reach_each_other_and_the_node_through_routes_alone(spaces):
     host, one, two = spaces
     introduce(one, plumbed(host, one, 2, "a"))
     introduce(two, plumbed(host, two, 3, "b"))
-    assert one.run(lambda: ping("10.9.0.3"))
-    assert one.run(lambda: ping("fd09::3"))
-    assert two.run(lambda: ping("10.9.0.1"))
-    assert two.run(lambda: ping("fd09::1"))
-    assert host.run(lambda: ping("10.9.0.2"))
-    assert host.run(lambda: ping("fd09::2"))
+    assert one.run(lambda: ping("10.9.0.3", PATIENCE_S))
+    assert one.run(lambda: ping("fd09::3", PATIENCE_S))
+    assert two.run(lambda: ping("10.9.0.1", PATIENCE_S))
+    assert two.run(lambda: ping("fd09::1", PATIENCE_S))
+    assert host.run(lambda: ping("10.9.0.2", PATIENCE_S))
+    assert host.run(lambda: ping("fd09::2", PATIENCE_S))
 
 
 def test_a_device_is_found_with_the_addresses_that_are_good_for_all_the_world():
@@ -202,7 +202,7 @@ def test_the_node_side_is_put_right_after_somebody_flushed_it(spaces):
     host.ip("neigh", "flush", "dev", wiring.link.host_interface, "nud", "permanent")
     host.run(lambda: PLUMBING.restore([wiring]))
     assert host.run(lambda: PLUMBING.problems(wiring, ())) == ()
-    assert host.run(lambda: ping("10.9.0.2"))
+    assert host.run(lambda: ping("10.9.0.2", PATIENCE_S))
 
 
 def test_an_interface_name_that_the_container_has_is_refused_and_leaves_nothing(spaces):

@@ -16,6 +16,8 @@ from typing import TypeVar
 T = TypeVar("T")
 
 PREFIX = "cpt"
+PATIENCE_S = 5.0
+"""In which an answer comes that must come, also where a neighbour has to be asked twice."""
 _CLONE_NEWNET = 0x40000000
 _libc = ctypes.CDLL(None, use_errno=True)
 _numbers = count()
