@@ -8,11 +8,11 @@ from cplane.cli.config import AUDIT, parse_assignments, switch_word
 from cplane.cli.format import pairs, table
 from cplane.cli.session import Session, complain, emit, output_option, wait_for, wait_options
 
-_NAMESPACE: Final = "k8s:io.kubernetes.pod.namespace="
-
 if TYPE_CHECKING:
     from cplane.pb.cplane.admin import v1 as pb
     from cplane.transport.client import ClientChannel
+
+_NAMESPACE: Final = "k8s:io.kubernetes.pod.namespace="
 
 
 @click.group()

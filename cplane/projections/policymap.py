@@ -194,11 +194,14 @@ class PolicyMapProjection:
 
         Rows are made once for a thousand policies then. Where there are proxies, ports follow the order of events.
         """
+        if self._asking:
+            return False
         ref = PolicyRef(event.kind, event.namespace, event.name)
         found = self._parse(ref, event.document)
-        if isinstance(found, CidrGroup) or self._asking or _asks_for_proxy(found):
+        if isinstance(found, CidrGroup) or _asks_for_proxy(found):
             return False
-        self._policy(ref, event.document)
+        self._documents[ref] = event.document
+        self._hold(found)
         self._gathering = True
         return True
 
@@ -372,15 +375,17 @@ class PolicyMapProjection:
             self._repository.delete(ref)
 
     def _put(self, ref: PolicyRef, document: str) -> None:
-        found = self._parse(ref, document)
+        self._hold(self._parse(ref, document))
+
+    def _hold(self, found: Policy | CidrGroup) -> None:
         if isinstance(found, CidrGroup):
-            self._repository.set_group(ref.name, found)
-        else:
-            self._cookies.write(found, self._documents)
-            self._repository.upsert(found)
-            self._asking.pop(ref, None)
-            if _asks_for_proxy(found):
-                self._asking[ref] = None
+            self._repository.set_group(found.ref.name, found)
+            return
+        self._cookies.write(found, self._documents)
+        self._repository.upsert(found)
+        self._asking.pop(found.ref, None)
+        if _asks_for_proxy(found):
+            self._asking[found.ref] = None
 
     def _parse(self, ref: PolicyRef, document: str) -> Policy | CidrGroup:
         found = parse_text(document, cluster=self._cluster)

@@ -7,7 +7,8 @@ from typing import Any, Final
 
 import msgspec
 
-from cplane.domain.policy.rule import CCNP, CIDR_GROUP, CNP, KNP
+from cplane.domain.policy.parse import KINDS as POLICY_KINDS
+from cplane.domain.policy.rule import CNP
 from cplane.errors import Rejected
 from cplane.events.catalog import WIRE_NAME
 from cplane.events.envelope import Envelope
@@ -24,7 +25,6 @@ from cplane.timetravel.when import HEAD, position_or_ns
 LAST: Final = 100
 """How many entries an answer has where nobody says how many, or since when."""
 
-_POLICY_KINDS: Final = frozenset({CNP, CCNP, KNP, CIDR_GROUP})
 _FACTS: Final = 1000  # about one object that are read for what it was; its creation is among them, or it was longer ago
 _STRIDE: Final = 5000  # events that are applied one by one rather than that tables are made anew
 
@@ -141,7 +141,7 @@ def _is_name(name: str) -> bool:
     kind, _, rest = name.partition(" ")
     if kind not in KINDS or (kind in {OPTIONS, SERVICE_OPTIONS}) != (not rest):
         return False
-    return kind != "policy" or rest.partition("/")[0] in _POLICY_KINDS
+    return kind != "policy" or rest.partition("/")[0] in POLICY_KINDS
 
 
 def _is_backwards(asked: Asked, now_ns: int, after: int, to: int) -> bool:
