@@ -108,6 +108,10 @@ async def test_what_a_patient_place_cannot_take_waits_and_keeps_its_order(monkey
         place.away = False
         while len(place.has) < WAITING_MAX:  # noqa: ASYNC110  # as above
             await anyio.sleep(0.001)
+        tasks.cancel_scope.cancel()  # what is written keeps its room until its writer has come back
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(made.run)
+        await anyio.lowlevel.checkpoint()
         made.add(refused(WAITING_MAX))
         tasks.cancel_scope.cancel()
     assert [one.recorded_at_ns for one in place.has] == [*range(WAITING_MAX), WAITING_MAX]
