@@ -117,8 +117,9 @@ class NetworkConfig(msgspec.Struct, frozen=True, kw_only=True):
     runtime: RuntimeConfig = msgspec.field(name="runtimeConfig", default=RuntimeConfig())
     dns: Dns = Dns()
     previous: PreviousResult | None = msgspec.field(name="prevResult", default=None)
+    # null is how libcni, which is Go, writes a list that nothing was ever put into.
     valid: tuple[ValidAttachment, ...] | None = msgspec.field(name="cni.dev/valid-attachments", default=None)
-    valid_too: tuple[ValidAttachment, ...] = msgspec.field(name="cni.dev/attachments", default=())
+    valid_too: tuple[ValidAttachment, ...] | None = msgspec.field(name="cni.dev/attachments", default=None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

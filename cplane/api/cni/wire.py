@@ -131,9 +131,9 @@ def _check_chain(verb: str, config: dict[str, object]) -> None:
             "prevResult is given: cplane-cni makes the interface itself and cannot follow another plugin that "
             "did; make it the first of the list",
         )
-    if verb == "GC" and not any(isinstance(config.get(key), list) for key in VALID_ATTACHMENTS):
+    if verb == "GC" and not any(key in config for key in VALID_ATTACHMENTS):
         # Without the list every attachment would be stale. That must be said, not left out.
-        raise CniError(INVALID_CONFIG, f"{VALID_ATTACHMENTS[0]} is missing or not a list")
+        raise CniError(INVALID_CONFIG, f"{VALID_ATTACHMENTS[0]} is missing")
 
 
 def _check_attachment(container: str, interface: str) -> None:
