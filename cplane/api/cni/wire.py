@@ -66,6 +66,7 @@ class CniError(Exception):
 
 def check(verb: str, environment: dict[str, str], config: object) -> dict[str, object]:
     """The network configuration, right as far as it can be judged without the agent. Raises CniError."""
+    check_text({"CNI_COMMAND": verb, **environment})
     if verb not in VERBS:
         known = ", ".join((*VERBS, "VERSION"))
         raise CniError(INVALID_ENVIRONMENT, f"CNI_COMMAND is {verb!r} and not one of {known}")
@@ -81,6 +82,14 @@ def check(verb: str, environment: dict[str, str], config: object) -> dict[str, o
     if verb in {"ADD", "CHECK"} and not environment["CNI_NETNS"].startswith("/"):
         raise CniError(INVALID_ENVIRONMENT, f"CNI_NETNS {environment['CNI_NETNS']!r} is not an absolute path")
     return config
+
+
+def check_text(environment: dict[str, str]) -> None:
+    """The variables are text that paths and JSON can have in them. Raises CniError, which names one that is not."""
+    for name, value in environment.items():
+        # What is no UTF-8 in an environment becomes half of a pair that means nothing by itself (PEP 383).
+        if any(c == "\0" or "\ud800" <= c <= "\udfff" for c in value):
+            raise CniError(INVALID_ENVIRONMENT, f"{name} {value!r}: it has bytes that are no UTF-8, or zero")
 
 
 def _check_version(verb: str, version: object) -> None:
