@@ -44,7 +44,8 @@ _OF_RUNTIMES = {"capabilities", "runtimeConfig", "prevResult", "disableCheck", "
 _OURS = {"socket", "mtu"}
 _FIELDS = frozenset(_OF_THE_SPECIFICATION | _OF_RUNTIMES | _OURS)
 _MTU_MIN, _MTU_MAX = 1280, 65_535  # below 1280 IPv6 is off (RFC 8200 §5)
-_INTERFACE_CHARS_MAX = 15
+_INTERFACE_BYTES_MAX = 15  # IFNAMSIZ of linux/if.h without its end; the kernel puts a number where a name has '%'
+_INTERFACES_REFUSED = (".", "..", "all", "default")  # the last two are folders of net.ipv4.conf (net/ipv4/devinet.c)
 
 
 class CniError(Exception):
@@ -152,14 +153,14 @@ def _check_attachment(container: str, interface: str) -> None:
             f"CNI_CONTAINERID {container!r}: it starts with a letter or digit and goes on with those, '_', '.' and '-'",
         )
     if (
-        len(interface) > _INTERFACE_CHARS_MAX
-        or interface in {".", ".."}
-        or any(c in "/:" or c.isspace() or not c.isprintable() for c in interface)
+        len(interface.encode()) > _INTERFACE_BYTES_MAX
+        or interface in _INTERFACES_REFUSED
+        or any(c in "/:%" or c.isspace() or not c.isprintable() for c in interface)
     ):
         raise CniError(
             INVALID_ENVIRONMENT,
-            f"CNI_IFNAME {interface!r}: an interface's name has 1 to {_INTERFACE_CHARS_MAX} characters without "
-            f"'/', ':' and spaces, and is not '.' or '..'",
+            f"CNI_IFNAME {interface!r}: an interface's name has 1 to {_INTERFACE_BYTES_MAX} bytes without '/', ':', "
+            f"'%' and spaces, and is not {', '.join(map(repr, _INTERFACES_REFUSED))}",
         )
     if len(container.encode()) + len(interface.encode()) > ATTACHMENT_CHARS_MAX:
         raise CniError(

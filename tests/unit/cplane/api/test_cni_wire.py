@@ -90,6 +90,13 @@ def test_missing_variables_are_named(verb, variable, required):
         ("CNI_IFNAME", "eth/0"),
         ("CNI_IFNAME", "eth 0"),
         ("CNI_IFNAME", "sixteencharacter"),
+        ("CNI_IFNAME", "ä" * 8),
+        ("CNI_IFNAME", "eth%d"),
+        ("CNI_IFNAME", "all"),
+        ("CNI_IFNAME", "default"),
+        ("CNI_IFNAME", "eth\udcff"),
+        ("CNI_ARGS", "K8S_POD_NAME=\udcff"),
+        ("CNI_NETNS", "/run/\0"),
         ("CNI_NETNS", "run/netns/x"),
     ],
 )
