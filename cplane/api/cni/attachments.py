@@ -121,8 +121,10 @@ class Attachments:
         if held is not None:
             wiring = self._wiring(held, request)
             if not await self._thread(self._plumbing.problems, wiring, ()):
-                routed = tuple("::/0" if ":" in gateway else "0.0.0.0/0" for gateway in wiring.gateways)
-                await deliver(_document(request, wiring, routed))
+                everything = ("::/0" if ":" in gateway else "0.0.0.0/0" for gateway in wiring.gateways)
+                # Another interface of the container may have them; then the first answer did not list them either.
+                led = [one for one in everything if not await self._thread(self._plumbing.problems, wiring, (one,))]
+                await deliver(_document(request, wiring, tuple(led)))
                 return
             pod = _keeping_addresses(pod, held)
         try:
