@@ -87,7 +87,7 @@ class Attachments:
         they belong to. An endpoint whose link is gone says so no more, and is removed only when its
         namespace is gone as well, as at the start of the agent.
         """
-        valid = {(one.container, one.interface) for one in (*(config.valid or ()), *(config.valid_too or ()))}
+        valid = {(one.container, one.interface) for one in (*config.valid, *config.valid_too)}
         owned = await self._thread(self._plumbing.owned)
         linked = [link.attachment for link in owned.values() if link.attachment is not None]
         stale = {(one.container, one.interface) for one in linked if one.network == config.name} - valid

@@ -123,8 +123,8 @@ def _check_config(verb: str, config: dict[str, object]) -> None:
             f"field 'ipam' with value {config['ipam']!r} is not supported: the agent gives addresses from the "
             f"node's pod prefixes; remove the field",
         )
-    mtu = config.get("mtu", 1500)
-    if not isinstance(mtu, int) or isinstance(mtu, bool) or not _MTU_MIN <= mtu <= _MTU_MAX:
+    mtu = config.get("mtu")
+    if mtu is not None and (not isinstance(mtu, int) or isinstance(mtu, bool) or not _MTU_MIN <= mtu <= _MTU_MAX):
         raise CniError(INVALID_CONFIG, f"mtu {mtu!r} is not a number from {_MTU_MIN} to {_MTU_MAX}")
     _check_chain(verb, config)
 
