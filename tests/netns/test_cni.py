@@ -198,10 +198,12 @@ def test_an_interface_name_that_is_taken_is_refused_and_nothing_is_left(spaces):
         assert node.empty
 
 
-def test_a_namespace_that_is_none_is_refused_and_nothing_is_left(spaces):
+def test_a_namespace_that_is_none_is_refused_and_nothing_is_left(spaces, tmp_path):
     node, *_ = spaces
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
     with node.agent():
-        for path in ("/run/netns/cpt-no-such", "/etc/hostname", node.host.path):
+        for path in ("/run/netns/cpt-no-such", "/etc/hostname", str(fifo), node.host.path):
             reply = node.client.add("a", path)
             assert reply.code == wire.INVALID_ENVIRONMENT
             assert "CNI_NETNS" in reply.document["msg"]
