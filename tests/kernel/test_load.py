@@ -60,8 +60,9 @@ def test_a_map_of_another_shape_is_refused_and_left_alone(root: Path, cache: Pat
     pins = Pins.open(root)
     foreign = KernelMap.create(replace(endpoints.ADDRESS_SPEC, max_entries=3))
     syscall.obj_pin(foreign.fd, str(pins.map("cplane_lxc")))
-    with pytest.raises(ForeignMap, match=r"expected HASH of 64 entries.*found HASH of 3 entries"):
+    with pytest.raises(ForeignMap, match=r"expected HASH of 64 entries.*found HASH of 3 entries") as refused:
         opened(root, cache)
+    assert f"remove {root} with all that is in it" in str(refused.value)
     kept = KernelMap(foreign.spec, syscall.obj_get(str(pins.map("cplane_lxc"))))
     assert kept.id == foreign.id
     kept.close()
