@@ -24,12 +24,10 @@ class Command(IntEnum):
     MAP_LOOKUP = 1
     MAP_UPDATE = 2
     MAP_DELETE = 3
-    MAP_NEXT_KEY = 4
     PROG_LOAD = 5
     OBJ_PIN = 6
     OBJ_GET = 7
     PROG_TEST_RUN = 10
-    MAP_FD_BY_ID = 14
     OBJ_INFO = 15
     PROG_QUERY = 16
     MAP_LOOKUP_BATCH = 24
@@ -397,15 +395,6 @@ def link_info(fd: int) -> LinkInfo:
     info = LinkInfo()
     _info(fd, info, f"link descriptor {fd}")
     return info
-
-
-class _Id(ctypes.Structure):
-    _fields_ = [("id", ctypes.c_uint32), ("next_id", ctypes.c_uint32), ("open_flags", ctypes.c_uint32)]
-
-
-def map_fd_by_id(number: int) -> int:
-    """A descriptor of a map that exists somewhere in the kernel. Raises KernelObjectMissing."""
-    return bpf(Command.MAP_FD_BY_ID, _Id(number, 0, 0), f"map id {number}")
 
 
 class _LinkCreate(ctypes.Structure):
