@@ -7,7 +7,7 @@ import click
 
 from cplane.cli.diff import intent_lines
 from cplane.cli.format import printable
-from cplane.cli.session import Session, emit, output_option, wait_for, wait_options
+from cplane.cli.session import MARGIN_S, Session, emit, output_option, wait_for, wait_options
 from cplane.cli.timetravel import ask, ask_log, log_option, moment_option
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def rollback(
             async def settled(channel: "ClientChannel") -> None:
                 await wait_for(channel, found.position, timeout_s)
 
-            session.call(settled, patience_s=timeout_s + 30.0)
+            session.call(settled, patience_s=timeout_s + MARGIN_S)
     emit(output, to_builtins(found), lambda: "\n".join(_lines(found, dry_run=dry_run)))
 
 

@@ -6,7 +6,7 @@ import click
 
 from cplane import __version__
 from cplane.cli.format import duration, pairs, plain, table
-from cplane.cli.session import REFUSED, Session, complain, emit, output_option, wait_for
+from cplane.cli.session import MARGIN_S, REFUSED, Session, complain, emit, output_option, wait_for
 
 if TYPE_CHECKING:
     from cplane.pb.cplane.admin import v1 as pb
@@ -143,7 +143,7 @@ def wait(session: Session, position: int, timeout_s: float, output: str) -> None
     async def ask(channel: "ClientChannel") -> None:
         await wait_for(channel, position, timeout_s)
 
-    session.call(ask, patience_s=timeout_s + 30)
+    session.call(ask, patience_s=timeout_s + MARGIN_S)
     emit(output, {"position": position}, lambda: f"position {position}")
 
 
