@@ -146,13 +146,13 @@ class KernelDatapath:
         with self._changing:
             self._links.detach(ifindex, Place.NETDEV)
 
-    def attach_xdp(self, ifindex: int, *, generic: bool = False) -> None:
+    def attach_xdp(self, ifindex: int) -> None:
         """What only passes through the node is taken before there are socket buffers. Idempotent.
 
-        Raises KernelRefused where the device's driver has no XDP, unless it is to be `generic`.
+        Raises KernelRefused where the device's driver has no XDP.
         """
         with self._changing:
-            self._links.attach(ifindex, self._programs, Place.XDP, generic=generic)
+            self._links.attach(ifindex, self._programs, Place.XDP)
 
     def detach_xdp(self, ifindex: int) -> None:
         """It is taken later again. Idempotent, also without the device."""
