@@ -271,6 +271,6 @@ def _shape(spec: MapSpec) -> str:
     return _describe(spec.kind, spec.key_size, spec.value_size, spec.max_entries, spec.flags)
 
 
-def _describe(kind: int, key_size: int, value_size: int, max_entries: int, flags: int) -> str:  # a map's shape is five
+def _describe(kind: int, key_size: int, value_size: int, max_entries: int, flags: int) -> str:
     name = MapKind(kind).name if kind in MapKind.__members__.values() else f"kind {kind}"
     return f"{name} of {max_entries} entries, key {key_size} B, value {value_size} B, flags {flags:#x}"

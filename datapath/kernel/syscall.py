@@ -178,9 +178,7 @@ class _MapCreate(ctypes.Structure):
     ]
 
 
-def map_create(  # the kernel's own parameters
-    kind: int, key_size: int, value_size: int, max_entries: int, flags: int, name: str
-) -> int:
+def map_create(kind: int, key_size: int, value_size: int, max_entries: int, flags: int, name: str) -> int:
     """A descriptor of a new, empty map."""
     attributes = _MapCreate(kind, key_size, value_size, max_entries, flags, 0, 0, object_name(name))
     return bpf(Command.MAP_CREATE, attributes, f"map {name}")
@@ -197,7 +195,7 @@ class _Element(ctypes.Structure):
 
 
 def map_element(command: Command, fd: int, key: ctypes.Array[ctypes.c_char], value: int, subject: str) -> None:
-    """One key's lookup, update or delete; `value` is the address of the value's (or the next key's) bytes, or 0."""
+    """One key's lookup, update or delete; `value` is the address of the value's bytes, or 0."""
     bpf(command, _Element(fd, 0, ctypes.addressof(key), value, 0), subject)
 
 
@@ -214,7 +212,7 @@ class _Batch(ctypes.Structure):
     ]
 
 
-def map_batch(  # the kernel's own parameters
+def map_batch(
     command: Command, fd: int, cursor: tuple[int, int], keys: int, values: int, count: int, subject: str
 ) -> tuple[int, DatapathError | None]:
     """How many entries were done, and what stopped the rest.
