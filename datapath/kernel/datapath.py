@@ -166,8 +166,8 @@ class KernelDatapath:
         self.numbers.set_proxy(ifindex)
 
     def attached_netdevs(self) -> set[int]:
-        """The devices to the outside that are served."""
-        return self._links.attached(Place.NETDEV)
+        """The devices to the outside that are served, or that XDP runs on, as where we were killed before all did."""
+        return self._links.attached(Place.NETDEV) | self._links.attached(Place.XDP)
 
     def attached(self) -> set[int]:
         """The devices that obey us."""
