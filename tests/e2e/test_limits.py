@@ -226,7 +226,7 @@ def test_what_would_not_fit_into_the_kernel_is_refused_before_anything_is_writte
     flood = policy("flood", "backend", f"ingress:\n- fromCIDR: [{prefixes}]\n  toPorts:\n{ports}")
     refused = place.agent.cplane("policy", "apply", "-f", "-", given=flood, check=False)
     assert (refused.returncode, refused.stdout) == (1, "")
-    assert "table 'policy' of the endpoints with identity" in refused.stderr
+    assert "table 'policy' of the endpoints that obey policy" in refused.stderr
     assert "and holds 16384: nothing was changed; use fewer peers, ports or prefixes" in refused.stderr
     after = asking.status(place.agent)
     assert (after.head, after.digest, after.in_sync, after.tables) == (before.head, before.digest, True, before.tables)
