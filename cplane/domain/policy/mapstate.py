@@ -156,34 +156,36 @@ class MapState:
 
     def put(self, one: Contribution, numbers: Collection[int]) -> None:
         """The contribution holds for these peers."""
-        self._touch_read_before(one, numbers)
+        self._touch_read(one, numbers)
         self._put(one, numbers)
-        self._touch_read(one.direction, numbers)
+        self._touch_read(one, numbers)
 
     def take(self, one: Contribution, numbers: Collection[int]) -> None:
         """The contribution, which was put, no longer holds for these peers, whose ports are still the same."""
-        self._touch_read_before(one, numbers)
+        self._touch_read(one, numbers)
         self._take(one, numbers)
-        self._touch_read(one.direction, numbers)
+        self._touch_read(one, numbers)
 
-    def _touch_read_before(self, one: Contribution, numbers: Collection[int]) -> None:
-        """Keys at which requests are read may become fewer, by what is said of anyone, or of more than one port."""
-        if ANYONE in numbers:
-            self._touch_read(one.direction, numbers)
-        elif self._reading[one.direction] and min(one.lengths, default=FULL_BITS) < FULL_BITS:
-            for number in numbers:
-                for key in self._beneath(number, one.direction):
-                    self._changed[number, one.direction, key] = None
+    def _touch_read(self, one: Contribution, numbers: Collection[int]) -> None:
+        """What a proxy heeds of these peers may be something else, at every key that the contribution covers.
 
-    def _touch_read(self, direction: int, numbers: Collection[int]) -> None:
-        """What a proxy heeds of these peers may be something else, at every key of theirs."""
+        It is called before a change, too: keys at which requests are read may become fewer.
+        """
+        direction = one.direction
         if not self._reading[direction]:
             return
         tables, changed = self._tables[direction], self._changed
-        read = tuple(self._read_keys(direction))
-        for number in tables if ANYONE in numbers else numbers:
-            for key in (*tables.get(number, ()), *read, *self._beneath(number, direction)):
-                changed[number, direction, key] = None
+        read: tuple[L4Key, ...] | None = None
+        for who, keys in self._places(one, numbers):
+            wide = [key for key in keys if key.bits < FULL_BITS]
+            if wide and read is None:
+                read = tuple(self._read_keys(direction))
+            for number in tables if who == ANYONE else (who,):
+                for key in keys:
+                    changed[number, direction, key] = None
+                for key in (*tables.get(number, ()), *(read or ()), *self._beneath(number, direction)) if wide else ():
+                    if any(covers(other, key) for other in wide):
+                        changed[number, direction, key] = None
 
     def _read_keys(self, direction: int) -> Iterator[L4Key]:
         """The keys at which anyone's requests are read."""
@@ -302,9 +304,9 @@ class MapState:
     def keys(self) -> Iterator[MapKey]:
         """Every key that may have an entry."""
         for direction, tables in enumerate(self._tables):
-            read = tuple(self._read_keys(direction))
+            read, is_read = tuple(self._read_keys(direction)), bool(self._reading[direction])
             for number, table in tables.items():
-                for key in dict.fromkeys((*table, *read, *self._beneath(number, direction))):
+                for key in dict.fromkeys((*table, *read, *self._beneath(number, direction))) if is_read else table:
                     yield MapKey(number, direction, *key)
 
     def lengths(self, direction: Direction) -> tuple[int, ...]:
