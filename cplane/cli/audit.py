@@ -9,7 +9,7 @@ import click
 
 from cplane.cli.format import align, instant, printable, to_json, to_yaml
 from cplane.cli.numbers import COUNT
-from cplane.cli.session import Session
+from cplane.cli.session import Session, outputs
 from cplane.cli.timetravel import log_option, moment_option, stream
 
 if TYPE_CHECKING:
@@ -58,15 +58,7 @@ Exit codes:
 @click.option("--diff", "with_diff", is_flag=True, help="In the table: what each object was before, and is after.")
 @click.option("--verdicts", is_flag=True, help="With the endpoints whose policy has other rows since.")
 @log_option
-@click.option(
-    "-o",
-    "--output",
-    type=click.Choice(["table", "json", "csv", "yaml"]),
-    default="table",
-    show_default=True,
-    envvar="CPLANE_OUTPUT",
-    help="How to print the answer; json has an object on each line.",
-)
+@outputs("table", "json", "csv", "yaml", text="How to print the answer; json has an object on each line.")
 @click.pass_obj
 def audit(
     session: Session,

@@ -5,6 +5,7 @@ import re
 from html.parser import HTMLParser
 
 import pytest
+import yaml
 
 from tests.support.offline import GOLDEN, policy
 
@@ -81,6 +82,7 @@ def test_every_kind_of_traffic_has_its_table():
 def test_programs_get_every_cell_with_its_reasons():
     ran = policy("matrix", "-f", SCENE, ONLY_WEB, "--port", "80/TCP", "-o", "json")
     answer = json.loads(ran.out)
+    assert yaml.safe_load(policy("matrix", "-f", SCENE, ONLY_WEB, "--port", "80/TCP", "-o", "yaml").out) == answer
     assert {"name": "shop/api", "kind": "pod", "members": ["shop/api"]}.items() <= answer["parties"][1].items()
     (sheet,) = answer["ports"]
     found = {(cell["from"], cell["to"]): cell for cell in sheet["cells"]}
