@@ -275,6 +275,28 @@ def test_a_connected_socket_keeps_its_peer_whatever_it_sends(net: Balancer, vip:
         assert net.pod.ask("peer", number=number) == {"peer": peer}
 
 
+@FAMILIES
+def test_a_connected_socket_that_names_its_service_again_stays_with_its_backend(
+    net: Balancer, vip: str, mapped: bool
+) -> None:
+    net.service(vip, 53, PORTS, protocol=UDP)
+    number = net.pod.ask("uopen", address=vip, mapped=mapped)["number"]
+    net.pod.ask("turn", number=number, address=vip, port=53, mapped=mapped)
+    held = net.pod.ask("talk", number=number)["answer"]
+    for _ in range(12):
+        found = net.pod.ask("send", number=number, address=vip, port=53, mapped=mapped)
+        assert found == {"source": shown(vip, 53, mapped), "answer": held}
+
+
+def test_a_socket_that_is_connected_no_more_goes_to_any_backend(net: Balancer) -> None:
+    net.service(VIP4, 53, PORTS, protocol=UDP)
+    number = net.pod.ask("uopen")["number"]
+    net.pod.ask("turn", number=number, address=VIP4, port=53)
+    net.pod.ask("loose", number=number)
+    asked = [net.pod.ask("send", number=number, address=VIP4, port=53)["answer"] for _ in range(40)]
+    assert len(set(asked)) > 1
+
+
 def test_a_connected_socket_may_send_elsewhere(net: Balancer) -> None:
     net.service(VIP4, 53, [8081], protocol=UDP)
     net.service(OTHER4, 53, [8082], number=2, protocol=UDP)
