@@ -209,6 +209,17 @@ class Placed(Shape):
         ...
 
 
+_BY_READINESS: Final = ("active", "terminating", "quarantined", "maintenance")
+
+
+def is_readier(state: str, other: str) -> bool:
+    """Whether what says `state` of a backend counts more than what says `other` of the same one.
+
+    Several sources may name a backend: a new pod may have the address of one that is not forgotten everywhere.
+    """
+    return _BY_READINESS.index(state) < _BY_READINESS.index(other)
+
+
 def leads_to(front: Placed, back: Placed) -> bool:
     """Whether the backend is one of the frontend's, if both are of one service."""
     same = front.protocol == back.protocol and front.port_name == back.port_name
