@@ -176,7 +176,8 @@ def decide(command: ServiceCommand, state: ServiceState) -> Decision:
 
 def decide_apply(command: ApplyServices, state: ServiceState) -> Decision:
     """BackendsChanged and ServiceUpserted for what differs from what is held."""
-    errors = [*wrong_services(command.services), *wrong_backends(command.backends)]
+    described = {one.name for one in command.services}
+    errors = [*wrong_services(command.services), *wrong_backends(command.backends, described)]
     errors = errors or [*_taken(command.services, state), *_mixed_families(command, state)]
     if errors:
         raise InvalidServices(tuple(errors))
