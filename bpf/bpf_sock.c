@@ -36,13 +36,16 @@ static __always_inline bool sock_is_of_node(void *ctx)
 }
 
 /* The frontend that the call names; NULL if it is no service. The node's loopback addresses are the node's for its
- * own sockets only. A pod that traffic is redirected to may have asked to reach what was meant itself.
+ * own sockets only, and so is no address at all, by which Linux means loopback, too: it is what a service of any address
+ * is found by, but a pod that names it means itself. A pod that traffic is redirected to may have asked to reach what was meant itself.
  */
 static __always_inline struct lb_service *sock_service(struct sock_addr_ctx *ctx, const struct sock_place *place)
 {
 	struct lb_service *service = lb_service_at(&place->addr, place->port, place->protocol, place->family);
 
 	if (service) {
+		if (unlikely(addr_is_zero(&place->addr)) && !sock_is_of_node(ctx))
+			return NULL;
 		if (unlikely(service->flags & LB_FLAG_SKIP_BACKENDS) &&
 		    lb_skips_map(get_netns_cookie(ctx), service->id))
 			return lb_service_beneath(&place->addr, place->port, place->protocol, place->family);

@@ -394,12 +394,20 @@ def test_the_younger_of_two_sockets_has_the_place_and_the_older_one_a_row(net: B
 @pytest.mark.parametrize(("any_address", "own", "loopback"), [("0.0.0.0", NODE4, "127.0.0.1"), ("::", NODE6, "::1")])
 def test_a_node_port_is_at_every_address_of_the_node(net: Balancer, any_address: str, own: str, loopback: str) -> None:
     net.service(any_address, 30080, [8081], kind=LbKind.NODE_PORT)
-    for client, address in ((net.pod, own), (net.node, own), (net.node, loopback)):
+    for client, address in ((net.pod, own), (net.node, own), (net.node, loopback), (net.node, any_address)):
         found = client.ask("tcp", address=address, port=30080)
         assert found == {"peer": shown(address, 30080), "answer": "b8081 hello"}, (address, found)
-    assert net.pod.ask("tcp", address=loopback, port=30080)["errno"] == errno.ECONNREFUSED, "a pod's own"
+    for itself in (loopback, any_address):
+        assert net.pod.ask("tcp", address=itself, port=30080)["errno"] == errno.ECONNREFUSED, "a pod's own"
     elsewhere = VIP6 if ":" in own else VIP4
     assert net.pod.ask("tcp", address=elsewhere, port=30080)["errno"] == errno.ENETUNREACH
+
+
+@pytest.mark.parametrize("any_address", ["0.0.0.0", "::"])
+def test_a_pod_that_names_no_address_sends_datagrams_to_itself(net: Balancer, any_address: str) -> None:
+    net.service(any_address, 30080, [8081], kind=LbKind.NODE_PORT, protocol=UDP)
+    assert net.pod.ask("cudp", address=any_address, port=30080)["errno"] == errno.ECONNREFUSED
+    assert net.node.ask("cudp", address=any_address, port=30080)["answer"] == "b8081 hello"
 
 
 def test_a_frontend_with_an_address_comes_before_that_of_all_addresses(net: Balancer) -> None:
