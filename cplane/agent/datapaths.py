@@ -61,6 +61,7 @@ from datapath.targets.memory import Packet as DatapathPacket
 from datapath.targets.program import ProgramTarget
 
 _DSR_DISPATCH: Final = {"opt": 1, "ipip": 2, "geneve": 3}  # DSR_* of bpf/lib/dsr.h
+_TRACKED: Final = (conntrack_maps.SPEC4, conntrack_maps.SPEC6)
 _MONITOR: Final = {
     "medium": MonitorFlags.ALL,
     "drops": MonitorFlags.DROP,
@@ -153,30 +154,15 @@ def _kernel(config: AgentConfig, options: ServiceOptions, name_of: Callable[[int
     netdevs.follow()
     maps = opened.maps
     plumbing = VethPlumbing(config.node_name)
+    devices = RememberedDevices(MapTarget(maps[endpoints.DEVICE_SPEC.name], DeviceKey, DeviceInfo))
     targets: dict[str, AnyTarget] = {
         POLICY: MapTarget(maps[policy.SPEC.name], PolicyKey, PolicyEntry),
+        DEVICES: devices,
         PROGRAMS: OwnDevices(ProgramTarget(opened), name_of),
         IPCACHE: MapTarget(maps[ipcache.SPEC.name], IpcacheKey, IpcacheInfo),
         LXC: MapTarget(maps[endpoints.ADDRESS_SPEC.name], EndpointKey, EndpointInfo),
         **_service_targets(maps),
     }
-
-    devices = RememberedDevices(MapTarget(maps[endpoints.DEVICE_SPEC.name], DeviceKey, DeviceInfo))
-    targets[DEVICES] = devices
-
-    def collect() -> None:
-        gone = devices.gone()
-        for spec in (conntrack_maps.SPEC4, conntrack_maps.SPEC6, lb.FLOWS):
-            conntrack.sweep(maps[spec.name], conntrack.now_s())
-        if gone:
-            for spec in (conntrack_maps.SPEC4, conntrack_maps.SPEC6):
-                conntrack.forget(maps[spec.name], gone)
-        opened.sweep()
-
-    def connected(wanted: Mapping[int, Collection[bytes]]) -> Collection[tuple[int, bytes]]:
-        tracked = (maps[spec.name] for spec in (conntrack_maps.SPEC4, conntrack_maps.SPEC6))
-        return set().union(*(conntrack.peers_of(one, conntrack.now_s(), wanted) for one in tracked))
-
     return Datapath(
         targets={name: TranslatedTarget(name, target) for name, target in targets.items()},
         capacity={name: maps[spec.name].spec.max_entries for name, spec in MAPS.items()},
@@ -191,7 +177,7 @@ def _kernel(config: AgentConfig, options: ServiceOptions, name_of: Callable[[int
         local_addresses=plumbing.local_addresses,
         follow_devices=netdevs.follow,
         served_devices=lambda: netdevs.served,
-        collect=collect,
+        collect=lambda: _collect(opened, devices),
         close=opened.close,
         probe=None,
         debugging=Debugging(opened, programs, on=config.debug),
@@ -199,8 +185,24 @@ def _kernel(config: AgentConfig, options: ServiceOptions, name_of: Callable[[int
         netns_cookie=opened.numbers[StateSlot.NETNS],
         stale_sockets=lambda serves: sockets.stale(opened.peers, maps[lb.SOCKS.name], serves),
         end_sockets=end_datagrams,
-        connected=connected,
+        connected=lambda wanted: _connected(opened, wanted),
     )
+
+
+def _collect(opened: KernelDatapath, devices: RememberedDevices) -> None:
+    """Connections and pins that nobody has any more are gone. Raises DatapathError."""
+    gone = devices.gone()
+    for spec in (*_TRACKED, lb.FLOWS):
+        conntrack.sweep(opened.maps[spec.name], conntrack.now_s())
+    if gone:
+        for spec in _TRACKED:
+            conntrack.forget(opened.maps[spec.name], gone)
+    opened.sweep()
+
+
+def _connected(opened: KernelDatapath, wanted: Mapping[int, Collection[bytes]]) -> Collection[tuple[int, bytes]]:
+    tracked = (opened.maps[spec.name] for spec in _TRACKED)
+    return set().union(*(conntrack.peers_of(one, conntrack.now_s(), wanted) for one in tracked))
 
 
 def _serve_sockets(config: AgentConfig, opened: KernelDatapath) -> None:

@@ -9,13 +9,17 @@ import anyio
 
 from cplane.domain.access import Access
 from cplane.domain.policy.redirection import Redirection
-from cplane.proxy.envoy import EnvoyOptions, connections, program, records_dropped
-from cplane.proxy.process import Process
+from cplane.proxy.envoy import NAME, EnvoyOptions, connections, program, records_dropped
+from cplane.proxy.process import Process, Program
+from cplane.telemetry.log import line, logger
 from cplane.transport.address import UnixAddress
 from cplane.xds.secrets import Source
 from cplane.xds.server import Options, Server
 
+RETRY_S: Final = 5.0
 _SOCKET_MODE: Final = 0o600
+
+log = logger("proxy")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +30,16 @@ class Settings:
     secrets: Source
     node: str
     concurrency: int = 2
+
+
+async def written(options: EnvoyOptions) -> Program:
+    """How Envoy is run, once its bootstrap could be written: a full disk ends no agent."""
+    while True:
+        try:
+            return program(options)
+        except OSError as error:
+            log.warning(line("proxy not started", kind=NAME, error=str(error)))
+        await anyio.sleep(RETRY_S)
 
 
 class Envoy:
@@ -44,9 +58,9 @@ class Envoy:
 
     async def run(self) -> None:
         """Envoy runs and is served until this is cancelled. Then it goes on by itself."""
-        self.process = Process(program(self._options))
         async with anyio.create_task_group() as group:
             await group.start(self._server.serve, self._address)
+            self.process = Process(await written(self._options))
             group.start_soon(self.process.run)
 
     @property

@@ -81,6 +81,7 @@ class Proxies:
         self._channel = ProxyServer(UnixAddress(str(self._folder / "channel.sock"), 0o600), seen, learned)
         self._rows: dict[RedirectKey, Redirection] = {}
         self._backends: dict[str, Backend] = {}
+        self._making = anyio.Lock()  # of whoever makes a back end: `adopt` comes while the first rows do
         self._tasks: TaskGroup | None = None
         self._ready = False
         self._served = False
@@ -179,14 +180,15 @@ class Proxies:
                     tasks.start_soon((await self._backend(kind)).apply, rows, ports)
 
     async def _backend(self, kind: str) -> Backend:
-        found = self._backends.get(kind)
-        if found is None:
-            assert self._tasks is not None, "redirects come when proxies can be run"
-            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            found = self._backends[kind] = await self._made(kind, self._tasks)
-            self._tasks.start_soon(found.run)
-            log.info(line("proxy wanted", kind=kind))
-        return found
+        async with self._making:
+            found = self._backends.get(kind)
+            if found is None:
+                assert self._tasks is not None, "redirects come when proxies can be run"
+                self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+                found = self._backends[kind] = await self._made(kind, self._tasks)
+                self._tasks.start_soon(found.run)
+                log.info(line("proxy wanted", kind=kind))
+            return found
 
     async def _made(self, kind: str, tasks: TaskGroup) -> Backend:
         if kind == _ENVOY:

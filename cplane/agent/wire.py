@@ -147,14 +147,7 @@ async def run(config: AgentConfig) -> None:
                     await meter(config, engine, datapath, flows, requests, timed, clock, tasks)
                 await engine.wait(engine.head)
                 await proxies.adopt()
-                if config.log_location:
-                    tasks.start_soon(remember_often, config)
-                    tasks.start_soon(retain_often, config, clock)
-                if config.lb.devices:
-                    tasks.start_soon(HealthPorts(engine).run)
-                if config.lb.health_interval_s:
-                    tasks.start_soon(check_often, engine, float(config.lb.health_interval_s))
-                tasks.start_soon(collect_often, datapath)  # only now: before, a sweep could take what is still wanted
+                _look_after(config, engine, datapath, clock, tasks)  # a sweep before could take what is still wanted
                 took_ms = (clock.monotonic_ns() - started_ns) / 1e6
                 log.info(line("started", version=__version__, position=engine.head, took_ms=took_ms))
         finally:
@@ -247,6 +240,18 @@ async def _observe(
         archive=history.archive,
     )
     await tasks.start(partial(serve, services, addresses, refuse=refuse))
+
+
+def _look_after(config: AgentConfig, engine: Engine, datapath: Datapath, clock: SystemClock, tasks: TaskGroup) -> None:
+    """What is done from time to time is, from now on: the kernel has all that the log says."""
+    if config.log_location:
+        tasks.start_soon(remember_often, config)
+        tasks.start_soon(retain_often, config, clock)
+    if config.lb.devices:
+        tasks.start_soon(HealthPorts(engine).run)
+    if config.lb.health_interval_s:
+        tasks.start_soon(check_often, engine, float(config.lb.health_interval_s))
+    tasks.start_soon(collect_often, datapath)
 
 
 def _recorded(history: History) -> Recorded:

@@ -43,11 +43,7 @@ class PolicyService(StreamingService, pb.PolicyServiceBase):
 
     async def apply(self, message: pb.ApplyPolicyRequest) -> pb.ApplyPolicyResponse:
         """All objects of the text are in force at the position, or BadDocuments and none is."""
-        try:
-            objects = await _read(message.documents)
-        except CplaneError as error:
-            self._engine.refuse(Refusal("apply policies", (), caller(), "", error))
-            raise
+        objects = await self._read(message.documents, "apply policies")
         command = ApplyPolicies(documents=tuple(one.text for one in objects))
         try:
             if len(message.documents) > _INLINE_BYTES:
@@ -78,7 +74,7 @@ class PolicyService(StreamingService, pb.PolicyServiceBase):
         """None of the policies exists at the position, or NoSuchPolicy and nothing has changed."""
         refs = [_ref_from_pb(ref) for ref in message.refs]
         if message.documents:
-            refs.extend(_ref_of(one) for one in await _read(message.documents))
+            refs.extend(_ref_of(one) for one in await self._read(message.documents, "delete policies"))
         if not refs:
             problem = Problem(0, "", "say which policies: by name or by the text that they were applied with")
             raise BadDocuments((problem,), "policy.none_named")
@@ -116,6 +112,16 @@ class PolicyService(StreamingService, pb.PolicyServiceBase):
                 policies=[statuses.of(ref) for ref in refs[start : start + _BATCH] if ref in world.policies],
             )
 
+    async def _read(self, data: bytes, command: str) -> tuple[Object, ...]:
+        """The objects of a text; that of a `command` which cannot be read is a refusal. Raises BadDocuments."""
+        try:
+            if len(data) <= _INLINE_BYTES:
+                return read_objects(data)
+            return await anyio.to_thread.run_sync(read_objects, data)
+        except CplaneError as error:
+            self._engine.refuse(Refusal(command, (), caller(), "", error))
+            raise
+
     def _refs(self, namespace: str) -> tuple[PolicyRef, ...]:
         return tuple(sorted(ref for ref in self._engine.world.policies if namespace in {"", ref.namespace}))
 
@@ -134,12 +140,6 @@ class PolicyService(StreamingService, pb.PolicyServiceBase):
         else:
             shown.rules, shown.audit = len(held.rules), held.audit
         return shown
-
-
-async def _read(data: bytes) -> tuple[Object, ...]:
-    if len(data) <= _INLINE_BYTES:
-        return read_objects(data)
-    return await anyio.to_thread.run_sync(read_objects, data)
 
 
 def _ref_of(one: Object) -> PolicyRef:

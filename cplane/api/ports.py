@@ -125,7 +125,11 @@ class ServedDevice:
 
 @dataclass(frozen=True, slots=True)
 class Monitor:
-    """The records that the datapath reports packets with, since the agent started."""
+    """The records that the datapath reports packets with.
+
+    `seen` are all that became flows, also those of earlier agents on the same flow ring; `lost` found no room in the
+    kernel's ring since the maps were made.
+    """
 
     enabled: bool = False
     seen: int = 0

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from cplane.cli.format import pairs
-from cplane.cli.session import Session, emit, output_option, wait_for, wait_options
+from cplane.cli.session import MARGIN_S, Session, emit, output_option, wait_for, wait_options
 
 if TYPE_CHECKING:
     from cplane.pb.cplane.admin import v1 as pb
@@ -64,7 +64,7 @@ def config(session: Session, *, assignments: tuple[str, ...], wait: bool, timeou
             await wait_for(channel, answer.position, timeout_s)
         return answer
 
-    answer = session.call(ask, patience_s=timeout_s + 30)
+    answer = session.call(ask, patience_s=timeout_s + MARGIN_S)
     options = answer.options
     rows = _rows(options, answer.debug) if options else []
     shown = {"position": answer.position, "options": dict(rows)}

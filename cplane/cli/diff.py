@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cplane.cli.format import instant, printable, table
+from cplane.cli.format import counted, instant, printable, table
 from cplane.cli.session import Session, emit, output_option
 from cplane.cli.timetravel import MomentCommand, ask, log_option
 
@@ -70,7 +70,7 @@ def diff(session: Session, *, before: str, after: str, tables: str | None, log: 
 
 def _lines(found: "Difference") -> Iterator[str]:
     yield f"position {found.before} {found.before_time}".rstrip()
-    yield f"      to {found.after} {found.after_time}, {_count(found.events, 'event')}"
+    yield f"      to {found.after} {found.after_time}, {counted(found.events, 'event')}"
     changed = [one for one in found.tables if one.rows]
     if not found.intent and not changed:
         yield "nothing differs"
@@ -80,7 +80,7 @@ def _lines(found: "Difference") -> Iterator[str]:
         yield from intent_lines(change)
     for one in changed:
         yield ""
-        yield f"table {one.table}: {_count(len(one.rows), 'row')} changed"
+        yield f"table {one.table}: {counted(len(one.rows), 'row')} changed"
         yield table(("", *one.key_columns, *one.value_columns), _rows(one))
 
 
@@ -89,7 +89,7 @@ def intent_lines(change: "Change") -> Iterator[str]:
     detail = f" ({change.detail})" if change.detail else ""
     yield printable(f"{_MARKS[change.action]} {change.object}{detail} {change.action}")
     if change.more:
-        yield f"    {_count(change.more, 'earlier event')}, and"
+        yield f"    {counted(change.more, 'earlier event')}, and"
     for author in change.events:
         yield f"    {author_line(author)}"
     for line in change.diff.splitlines()[2:]:  # without the names of the two sides
@@ -111,7 +111,3 @@ def _rows(one: "TableChange") -> Iterator[tuple[str, ...]]:
             yield ("-", *row.key, *row.before)
         if row.after:
             yield ("+", *row.key, *row.after)
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -6,7 +6,7 @@ import click
 
 from cplane.cli.config import AUDIT, parse_assignments, switch_word
 from cplane.cli.format import pairs, table
-from cplane.cli.session import Session, complain, emit, output_option, wait_for, wait_options
+from cplane.cli.session import MARGIN_S, Session, complain, emit, output_option, wait_for, wait_options
 
 if TYPE_CHECKING:
     from cplane.pb.cplane.admin import v1 as pb
@@ -78,7 +78,7 @@ def relabel(
             await wait_for(channel, answer.position, timeout_s)
         return answer
 
-    answer = session.call(ask, patience_s=timeout_s + 30)
+    answer = session.call(ask, patience_s=timeout_s + MARGIN_S)
     one = answer.endpoint
     emit(
         output,
@@ -120,7 +120,7 @@ def config(
             await wait_for(channel, answer.position, timeout_s)
         return answer
 
-    answer = session.call(ask, patience_s=timeout_s + 30)
+    answer = session.call(ask, patience_s=timeout_s + MARGIN_S)
     value = switch_word(on=answer.endpoint is not None and answer.endpoint.policy_audit)
     agents = " (the agent's own is Enabled)" if answer.agent_policy_audit and value == "Disabled" else ""
     shown = {

@@ -69,6 +69,12 @@ def to_yaml(value: object) -> str:
     return text.removesuffix("\n").removesuffix("\n...")
 
 
+def counted(number: int, noun: str) -> str:
+    """`1 policy`, `2 policies`."""
+    plural = f"{noun.removesuffix('y')}ies" if noun.endswith("y") else f"{noun}s"
+    return f"{number} {noun if number == 1 else plural}"
+
+
 def instant(time_ns: int) -> str:
     """UTC with milliseconds, `2026-01-31T12:00:00.123Z`."""
     seconds, rest = divmod(time_ns, _NS)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from cplane.cli.format import instant, table
-from cplane.cli.session import Session, emit, output_option, wait_for, wait_options
+from cplane.cli.session import MARGIN_S, Session, emit, output_option, wait_for, wait_options
 
 if TYPE_CHECKING:
     from cplane.pb.cplane.admin import v1 as pb
@@ -78,7 +78,7 @@ def clean(session: Session, *, endpoint: int, pattern: str, wait: bool, timeout_
             await wait_for(channel, answer.position, timeout_s)
         return answer
 
-    answer = session.call(ask, patience_s=timeout_s + 30)
+    answer = session.call(ask, patience_s=timeout_s + MARGIN_S)
     emit(output, answer, lambda: f"{answer.addresses} addresses forgotten\nposition {answer.position}")
 
 

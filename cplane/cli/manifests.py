@@ -11,7 +11,7 @@ from cplane.cli.session import REFUSED, complain, fail
 
 if TYPE_CHECKING:
     from cplane.k8s.manifests import Manifests
-    from cplane.k8s.objects import Finding, Source
+    from cplane.k8s.objects import Source
     from cplane.k8s.reach import Reach
     from cplane.k8s.scene import Scene
 
@@ -135,12 +135,6 @@ def reach_of(scene: "Scene", audited: tuple[str, ...]) -> "Reach":
         if name != ALL and name not in scene.pods and name not in {end.name for end in scene.nodes.values()}:
             raise click.UsageError(f"--audit: there is no pod {name!r}: write namespace/pod, node/NAME or {ALL}")
     return Reach(scene, audited)
-
-
-def printed(findings: "Iterable[tuple[str, Finding]]") -> Iterator[str]:
-    """A line for each finding after its level."""
-    for level, one in findings:
-        yield f"{level:<8} {one}"
 
 
 def sources(paths: Iterable[str], others: Iterable[str] = (), *, bytes_max: int = _BYTES_MAX) -> "Iterator[Source]":

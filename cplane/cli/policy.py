@@ -1,19 +1,17 @@
 """`cplane policy`: apply, delete, list, get, wait; other modules add more."""
 
 import json
-from typing import TYPE_CHECKING, BinaryIO, Final
+from typing import TYPE_CHECKING, BinaryIO
 
 import click
 
 from cplane.cli.format import plain, table, to_json, to_yaml
 from cplane.cli.policy_refs import name_of, name_options, ref_of
-from cplane.cli.session import Session, emit, output_option, wait_for, wait_options
+from cplane.cli.session import MARGIN_S, Session, emit, output_option, wait_for, wait_options
 
 if TYPE_CHECKING:
     from cplane.pb.cplane.admin import v1 as pb
     from cplane.transport.client import ClientChannel
-
-_MARGIN_S: Final = 30.0  # for the change itself, beside the wait for the datapath
 
 
 @click.group()
@@ -43,7 +41,7 @@ def apply(session: Session, *, file: BinaryIO, wait: bool, timeout_s: float, out
             await wait_for(channel, answer.position, timeout_s)
         return answer
 
-    answer = session.call(ask, patience_s=timeout_s + _MARGIN_S)
+    answer = session.call(ask, patience_s=timeout_s + MARGIN_S)
     lines = [f"{name_of(one.ref)} {plain(one.outcome)}" for one in answer.policies]
     emit(output, answer, lambda: "\n".join([*lines, f"position {answer.position}"]))
 
@@ -84,7 +82,7 @@ def delete(
             await wait_for(channel, answer.position, timeout_s)
         return answer
 
-    answer = session.call(ask, patience_s=timeout_s + _MARGIN_S)
+    answer = session.call(ask, patience_s=timeout_s + MARGIN_S)
     lines = [f"{name_of(ref)} deleted" for ref in answer.deleted]
     emit(output, answer, lambda: "\n".join([*lines, f"position {answer.position}"]))
 
@@ -160,7 +158,7 @@ def wait(session: Session, position: int | None, timeout_s: float) -> None:
         await wait_for(channel, wanted, timeout_s)
         return wanted
 
-    click.echo(f"position {session.call(ask, patience_s=timeout_s + _MARGIN_S)}")
+    click.echo(f"position {session.call(ask, patience_s=timeout_s + MARGIN_S)}")
 
 
 def _source(file: BinaryIO) -> str:

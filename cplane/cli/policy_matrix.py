@@ -57,7 +57,7 @@ def matrix(
     scene = scene_of(paths, cluster=cluster, enforcement=enforcement)
     reach = reach_of(scene, audited)
     try:
-        rows = parties(scene, namespaces)
+        rows = parties(scene, namespaces, reach.is_audited)
     except Rejected as error:
         fail(str(error))
     sheets = [Sheet(one, tuple(cells(reach, rows, one))) for one in asked]

@@ -110,7 +110,7 @@ def _print_json(manifests: "Manifests", findings: "list[tuple[str, Finding]]", *
 
 
 def _print_text(manifests: "Manifests", findings: "list[tuple[str, Finding]]", counts: Counter[str]) -> None:
-    from cplane.cli.format import printable
+    from cplane.cli.format import counted, printable
 
     for level, one in findings[:_LISTED_MAX]:
         click.echo(f"{click.style(f'{level:<8}', fg=_COLOURS[level])} {printable(str(one))}")
@@ -118,10 +118,5 @@ def _print_text(manifests: "Manifests", findings: "list[tuple[str, Finding]]", c
         click.echo(f"and {len(findings) - _LISTED_MAX} more")
     if manifests.ignored:
         click.echo(f"{click.style(f'{NOTE:<8}', fg=_COLOURS[NOTE])} {printable(ignored_text(manifests))}")
-    said = ", ".join(_count(counts[level], level) for level in _LEVELS)
-    click.echo(f"{_count(manifests.documents, 'object')}, {_count(len(manifests.policies), 'sound policy')}: {said}")
-
-
-def _count(number: int, noun: str) -> str:
-    plural = f"{noun.removesuffix('y')}ies" if noun.endswith("y") else f"{noun}s"
-    return f"{number} {noun if number == 1 else plural}"
+    said = ", ".join(counted(counts[level], level) for level in _LEVELS)
+    click.echo(f"{counted(manifests.documents, 'object')}, {counted(len(manifests.policies), 'sound policy')}: {said}")

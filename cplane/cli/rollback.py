@@ -7,8 +7,8 @@ import click
 
 from cplane.cli.diff import intent_lines
 from cplane.cli.format import printable
-from cplane.cli.session import Session, emit, output_option, wait_for, wait_options
-from cplane.cli.timetravel import ask, ask_log, log_option, moment_option
+from cplane.cli.session import MARGIN_S, Session, emit, output_option, wait_for, wait_options
+from cplane.cli.timetravel import ask, log_option, moment_option
 
 if TYPE_CHECKING:
     from cplane.pb.cplane.admin import v1 as pb
@@ -56,8 +56,8 @@ def rollback(
 ) -> None:
     """Put the policies, services, options and audit modes of a moment in force again, all of them or none.
 
-    Policies and services that came since are deleted, unless --only leaves them out. With --dry-run and --log, what it
-    would change of the last moment of that log.
+    Policies and services that came since are deleted, unless --only leaves them out. With --dry-run and --log it shows
+    what it would change of that log's last moment.
     """
     from msgspec import to_builtins
 
@@ -79,16 +79,13 @@ def rollback(
 
         return await agent.rollback(pb.RollbackRequest(to=to, only=parts, dry_run=dry_run))
 
-    if log is not None:
-        found = ask_log(log, offline)
-    else:
-        found = ask(session, None, Rollback, offline=offline, online=online)
-        if wait and found.position:
+    found = ask(session, log, Rollback, offline=offline, online=online)
+    if wait and found.position:
 
-            async def settled(channel: "ClientChannel") -> None:
-                await wait_for(channel, found.position, timeout_s)
+        async def settled(channel: "ClientChannel") -> None:
+            await wait_for(channel, found.position, timeout_s)
 
-            session.call(settled, patience_s=timeout_s + 30.0)
+        session.call(settled, patience_s=timeout_s + MARGIN_S)
     emit(output, to_builtins(found), lambda: "\n".join(_lines(found, dry_run=dry_run)))
 
 

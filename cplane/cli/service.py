@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from cplane.cli.format import table
-from cplane.cli.session import Session, emit, output_option, wait_for, wait_options
+from cplane.cli.session import MARGIN_S, Session, emit, output_option, wait_for, wait_options
 
 if TYPE_CHECKING:
     from cplane.deciders.servicestate import ShownService
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from cplane.pb.cplane.admin import v1 as pb
     from cplane.transport.client import ClientChannel
 
-_MARGIN_S: Final = 30.0  # for the change itself, beside the wait for the datapath
 _KINDS: Final = ("ClusterIP", "NodePort", "ExternalIPs", "LoadBalancer", "HostPort", "LocalRedirect")
 _SOURCE: Final = "cplane"
 _BACKENDS_SHOWN: Final = 8
@@ -38,7 +37,7 @@ def send(session: Session, described: bytes, *, wait: bool, timeout_s: float) ->
             await wait_for(channel, answer.position, timeout_s, applied=answer.applied)
         return answer
 
-    return session.call(ask, patience_s=timeout_s + _MARGIN_S)
+    return session.call(ask, patience_s=timeout_s + MARGIN_S)
 
 
 def emit_applied(output: str, answer: "pb.ApplyServicesResponse") -> None:
@@ -143,7 +142,7 @@ def delete(session: Session, *, names: tuple[str, ...], wait: bool, timeout_s: f
             await wait_for(channel, answer.position, timeout_s, applied=answer.applied)
         return answer
 
-    answer = session.call(ask, patience_s=timeout_s + _MARGIN_S)
+    answer = session.call(ask, patience_s=timeout_s + MARGIN_S)
     lines = [f"{ref.namespace}/{ref.name} deleted" for ref in answer.deleted]
     emit(output, answer, lambda: "\n".join([*lines, f"position {answer.position}"]))
 
@@ -198,7 +197,7 @@ def backend(session: Session, *, place: str, state: str, wait: bool, timeout_s: 
             await wait_for(channel, answer.position, timeout_s, applied=answer.applied)
         return answer.position
 
-    click.echo(f"position {session.call(ask, patience_s=timeout_s + _MARGIN_S)}")
+    click.echo(f"position {session.call(ask, patience_s=timeout_s + MARGIN_S)}")
 
 
 _HEADERS: Final = ("id", "frontend", "type", "namespace", "name", "backends")

@@ -20,6 +20,7 @@ Callback = TypeVar("Callback", bound=Callable[..., object])
 DEFAULT_SERVER: Final = "unix:///run/cplane/admin.sock"
 REFUSED: Final = 1
 UNREACHABLE: Final = 2
+MARGIN_S: Final = 30.0  # for a change itself, beside the wait for the datapath
 ANSWER_S: Final = 60.0  # an agent that takes longer, where no time was asked for, hangs
 
 

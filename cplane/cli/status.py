@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 import click
 
 from cplane import __version__
-from cplane.cli.format import duration, pairs, plain, table
-from cplane.cli.session import REFUSED, Session, complain, emit, output_option, wait_for
+from cplane.cli.format import counted, duration, pairs, plain, table
+from cplane.cli.session import MARGIN_S, REFUSED, Session, complain, emit, output_option, wait_for
 
 if TYPE_CHECKING:
     from cplane.pb.cplane.admin import v1 as pb
@@ -55,15 +55,11 @@ def _proxy(one: "pb.ProxyStatus") -> str:
     """`envoy runs (pid 7, 2 redirects, 5 connections)`; `dns absent`."""
     told = [f"pid {one.pid}"] if one.pid else []
     if one.pid or one.redirects:
-        told.append(_count(one.redirects, "redirect") + (f", {one.failing} not in force" if one.failing else ""))
+        told.append(counted(one.redirects, "redirect") + (f", {one.failing} not in force" if one.failing else ""))
     if one.connections is not None:
-        told.append(_count(one.connections, "connection"))
+        told.append(counted(one.connections, "connection"))
     how = "absent" if not one.pid else "runs" if one.connected else "runs without the agent"
     return f"{one.kind} {how}" + (f" ({', '.join(told)})" if told else "")
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _served(one: "pb.ServedDevice") -> str:
@@ -143,7 +139,7 @@ def wait(session: Session, position: int, timeout_s: float, output: str) -> None
     async def ask(channel: "ClientChannel") -> None:
         await wait_for(channel, position, timeout_s)
 
-    session.call(ask, patience_s=timeout_s + 30)
+    session.call(ask, patience_s=timeout_s + MARGIN_S)
     emit(output, {"position": position}, lambda: f"position {position}")
 
 

@@ -53,13 +53,13 @@ def open_database(
             reader.close()
 
 
-def verify_database(url: str, *, node: str = "") -> tuple[Chain, int, str]:
+def verify_database(url: str) -> tuple[Chain, int, str]:
     """How far the log is sound, and what is wrong behind that: its position and a reason; 0 and nothing: nothing is.
 
     Raises NotALog, NoSuchNode, NewerSchema, StorageFailed.
     """
     chain = Chain()
-    with _opened(Place.of(url, node)) as (connection, place):
+    with _opened(Place.of(url)) as (connection, place):
         try:
             for row in between(connection, place.node, 0, LAST):
                 chain.check(row)

@@ -102,6 +102,9 @@ class Writer(ABC):
                 self.taken += 1
                 try:
                     self._write(batch)
+                except BaseException as fault:
+                    self.fault = fault  # before those are woken who would take it for a log that was closed
+                    raise
                 finally:
                     self._loop.soon(partial(self._loop.answer, batch))
         except BaseException as fault:

@@ -40,17 +40,6 @@ _Change = tuple[tuple[int, ...], MapKey, MapEntry | None, MapEntry | None]
 assert policy_map.AUDIT_PLANE == AUDIT_PLANE, "the domain and the map agree on the number of the audit plane"
 
 
-class Overflow(NamedTuple):
-    """A policy that needs more entries than it may have."""
-
-    policy_id: int
-    needed: int
-    limit: int
-
-    def __str__(self) -> str:
-        return f"policy {self.policy_id} needs {self.needed} entries, the limit is {self.limit}"
-
-
 class _Endpoint(NamedTuple):
     identity: int
     policy: int
@@ -147,14 +136,6 @@ class PolicyMapProjection:
     def entries_by_policy(self) -> Mapping[int, int]:
         """How many rows each policy has, its audit plane apart."""
         return {number: len(state.told) for number, state in self._repository.states().items()}
-
-    def over_capacity(self, limit: int) -> tuple[Overflow, ...]:
-        """The policies that need more than `limit` rows, by number."""
-        return tuple(
-            Overflow(policy_id, needed, limit)
-            for policy_id, needed in sorted(self.entries_by_policy().items())
-            if needed > limit
-        )
 
     def redirections(self) -> Mapping[RedirectKey, Redirection]:
         """What each proxy port is for that a row names."""
@@ -404,7 +385,7 @@ class PolicyMapProjection:
                 state = self._repository.state(numbers[0])
                 assert state is not None, f"an entry of policy {numbers[0]} without its state"
                 cookies.add(now.cookie, state.makers(key))
-        if changes and cookies.is_full(self._rows):
+        if cookies.is_full(self._rows):
             cookies.keep(self._rows.cookies())
         if any(_asks(was) or _asks(now) for _, _, was, now in changes):
             return self._proxied_delta(changes)

@@ -153,7 +153,9 @@ class Tables:
                 raise TableFull(name, needed, limit)
         for policy_id, needed in self._policy.entries_by_policy().items():
             if needed > policy_entries:
-                raise TableFull(POLICY, needed, policy_entries, f" of the endpoints with identity {policy_id}")
+                planes = ", audited rules included," if policy_id & policy.AUDIT_PLANE else ""
+                whose = f" of the endpoints that obey policy {policy_id & ~policy.AUDIT_PLANE}{planes}"
+                raise TableFull(POLICY, needed, policy_entries, whose)
 
     def check_beside(self, deltas: Mapping[str, Delta], capacity: Mapping[str, int] = CAPACITY) -> None:  # type: ignore[type-arg]
         """Raises TableFull when a map could not hold rows that these deltas add beside those that they take away.

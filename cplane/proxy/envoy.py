@@ -60,7 +60,7 @@ def program(options: EnvoyOptions) -> Program:
     digest = hashlib.sha256(f"{version} {text}".encode()).hexdigest()[:12]
     options.folder.mkdir(parents=True, exist_ok=True)
     path = options.folder / f"{NAME}-{digest}.json"
-    if not path.exists():
+    if not path.exists() or path.read_text() != text:  # as after a full disk, or a kill while it was written
         for old in options.folder.glob(f"{NAME}-*.json"):
             old.unlink()
         path.write_text(text)

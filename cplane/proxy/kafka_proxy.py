@@ -16,8 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from cplane.domain.access import Access, Address
-from cplane.domain.verdict import Direction
+from cplane.domain.access import Access
 from cplane.proxy.channel import PutKafka
 from cplane.proxy.channel_client import ProxyClient
 from cplane.proxy.kafka_connection import Connection, Limits
@@ -31,15 +30,7 @@ CONNECTIONS_OF_ONE_MAX: Final = 1024
 BACKLOG: Final = 1024
 SWEEP_S: Final = 1.0
 
-Dial = Callable[[Address, Address, Direction], socket.socket]
-"""Client and broker, and the policy's direction → a socket that is not connected. May raise OSError."""
-
 log = logger("kafka")
-
-
-def transparent(client: Address, _broker: Address, direction: Direction) -> socket.socket:
-    """A socket whose connections come from the client's address, whoever has that."""
-    return to_server(socket.SOCK_STREAM, client.ip, direction)
 
 
 class ServedPort:
@@ -67,10 +58,8 @@ class ServedPort:
 class KafkaProxy:
     """All ports. `tell` gets what is seen."""
 
-    def __init__(
-        self, tell: Callable[[Access], None], limits: Limits, *, clamp: bool, dial: Dial = transparent
-    ) -> None:
-        self._tell, self._limits, self._clamp, self._dial = tell, limits, clamp, dial
+    def __init__(self, tell: Callable[[Access], None], limits: Limits, *, clamp: bool) -> None:
+        self._tell, self._limits, self._clamp = tell, limits, clamp
         self._ports: dict[int, ServedPort] = {}
         self._clients: Counter[str] = Counter()
         self._count = 0
@@ -140,7 +129,7 @@ class KafkaProxy:
             raise OSError(errno.ENOTCONN, "it has gone already")
         if ends.broker.port == port.number and ends.broker.ip in LOOPBACKS:
             raise OSError(errno.ELOOP, "a connection to the proxy itself")
-        made = self._dial(ends.client, ends.broker, port.direction)
+        made = to_server(socket.SOCK_STREAM, ends.client.ip, port.direction)  # from the client's address
         port.connections.add(connection)
         self._clients[ends.client.ip] += 1
         self._count += 1

@@ -160,11 +160,6 @@ def refusal(codec: Codec, shape: Shape, one: object, code: ErrorCode) -> Entity:
     return fill(made, given)
 
 
-def refused_whole(codec: Codec, shape: Shape, refused: Iterable[Entity]) -> Entity:
-    """The answer to a request whose topics are all refused."""
-    return fill(codec.response, {shape.answered: tuple(refused)})
-
-
 def errors_of(shape: Shape | None, response: Entity) -> Iterator[tuple[Topic, int]]:
     """Each topic of an answer, and the first error that there is for it."""
     if shape is None:

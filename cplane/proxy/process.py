@@ -113,8 +113,12 @@ class Process:
             identity = self._identity
             if identity is None:
                 await anyio.sleep(BACK_OFF_S[min(failures, len(BACK_OFF_S) - 1)])
-                identity = self._identity = await anyio.to_thread.run_sync(self._start, 0)
-                self.starts += 1
+                identity = self._identity = await self._started(0)
+                if identity is None:
+                    if self._is_over():
+                        return
+                    failures += 1
+                    continue
             began = self._clock.monotonic_ns()
             if self._is_over():
                 await self.stop()  # while it was started
@@ -155,15 +159,24 @@ class Process:
             log.info(line("proxy found running", kind=program.name, pid=found.pid))
             return None
         log.info(line("proxy of another version is replaced", kind=program.name, pid=found.pid))
-        if not program.epoch:
+        self._identity = await self._started(epoch + 1) if program.epoch else None
+        if self._identity is None:
             await end(found)
             return None
-        self._identity = await anyio.to_thread.run_sync(self._start, epoch + 1)
-        self.starts += 1
         return found
 
+    async def _started(self, epoch: int) -> Identity | None:
+        """A new process; None: there is none, as on a full disk, and the log says why."""
+        try:
+            made = await anyio.to_thread.run_sync(self._start, epoch)
+        except OSError as error:
+            log.warning(line("proxy not started", kind=self._program.name, error=str(error)))  # and tried again
+            return None
+        self.starts += 1
+        return made
+
     def _start(self, epoch: int) -> Identity:
-        """A new process, which is in the pid file; it takes a few milliseconds."""
+        """A new process, which is in the pid file; it takes a few milliseconds. Raises OSError: there is none."""
         self._trim()
         command = self._program.of_epoch(epoch)
         pid = _spawn(self._program, command)
@@ -172,7 +185,11 @@ class Process:
             most = FILES_MAX if hard == resource.RLIM_INFINITY else min(hard, FILES_MAX)
             resource.prlimit(pid, resource.RLIMIT_NOFILE, (most, hard))
         identity = Identity(pid, started_at(pid), command)
-        write_identity(self._program.pid_file, identity)
+        try:
+            write_identity(self._program.pid_file, identity)
+        except OSError:
+            os.kill(pid, signal.SIGKILL)  # nobody would find it again
+            raise
         log.info(line("proxy started", kind=self._program.name, pid=pid))
         return identity
 
@@ -199,7 +216,7 @@ class Process:
         log.error(line("proxy ended", kind=self._program.name, pid=identity.pid, detail=detail))
 
     def _trim(self) -> None:
-        """The log does not grow without bounds: what is over the limit is removed from its beginning."""
+        """The log does not grow without bounds: one that is over the limit begins anew."""
         with suppress(FileNotFoundError):
             if self._program.log_file.stat().st_size > LOG_BYTES_MAX:
                 os.truncate(self._program.log_file, 0)

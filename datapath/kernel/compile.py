@@ -1,7 +1,8 @@
 """Source → instructions, by bcc in a short-lived process; cached by content.
 
 The cache is a folder given by the caller. An entry is written beside its place and moved there, so it is whole or
-absent; one that does not match its own checksum is compiled again.
+absent; one that does not match its own checksum is compiled again. So is one that there was no room for: a cache saves
+time, and nobody needs it.
 """
 
 import base64
@@ -12,6 +13,7 @@ import os
 import subprocess
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -66,10 +68,7 @@ def source_root() -> Path:
 
 
 def compiled(cache: Path, config: Mapping[str, int], *, python: str = PYTHON) -> Compiled:
-    """The programs for `config` (names of source.defines).
-
-    Raises CompilerMissing, CompileFailed, or OSError of `cache`.
-    """
+    """The programs for `config` (names of source.defines). Raises CompilerMissing and CompileFailed."""
     root = source_root()
     texts = {str(p.relative_to(root)): p.read_bytes() for p in sorted(root.rglob("*.[ch]"))}
     arguments = defines(config)
@@ -138,17 +137,22 @@ def _read(path: Path) -> Mapping[str, bytes] | None:
         programs = {name: base64.b64decode(text, validate=True) for name, text in document["programs"].items()}
         if document["checksum"] != _checksum(programs) or set(programs) != set(PROGRAMS):
             return None
-    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError, binascii.Error):
-        return None  # absent or damaged: compile again
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, binascii.Error):
+        return None  # absent, unreadable or damaged: compile again
     return programs
 
 
 def _write(path: Path, programs: Mapping[str, bytes]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """The cache has the programs, if it can be written."""
     document = {
         "checksum": _checksum(programs),
         "programs": {name: base64.b64encode(code).decode() for name, code in programs.items()},
     }
     beside = path.with_name(f".{path.name}.{os.getpid()}")
-    beside.write_text(json.dumps(document))
-    os.replace(beside, path)
+    with suppress(OSError):  # a full disk, or one that is only read: the programs are here all the same
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            beside.write_text(json.dumps(document))
+            os.replace(beside, path)
+        finally:
+            beside.unlink(missing_ok=True)

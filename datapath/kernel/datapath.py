@@ -146,13 +146,13 @@ class KernelDatapath:
         with self._changing:
             self._links.detach(ifindex, Place.NETDEV)
 
-    def attach_xdp(self, ifindex: int, *, generic: bool = False) -> None:
+    def attach_xdp(self, ifindex: int) -> None:
         """What only passes through the node is taken before there are socket buffers. Idempotent.
 
-        Raises KernelRefused where the device's driver has no XDP, unless it is to be `generic`.
+        Raises KernelRefused where the device's driver has no XDP.
         """
         with self._changing:
-            self._links.attach(ifindex, self._programs, Place.XDP, generic=generic)
+            self._links.attach(ifindex, self._programs, Place.XDP)
 
     def detach_xdp(self, ifindex: int) -> None:
         """It is taken later again. Idempotent, also without the device."""
@@ -166,8 +166,8 @@ class KernelDatapath:
         self.numbers.set_proxy(ifindex)
 
     def attached_netdevs(self) -> set[int]:
-        """The devices to the outside that are served."""
-        return self._links.attached(Place.NETDEV)
+        """The devices to the outside that are served, or that XDP runs on, as where we were killed before all did."""
+        return self._links.attached(Place.NETDEV) | self._links.attached(Place.XDP)
 
     def attached(self) -> set[int]:
         """The devices that obey us."""

@@ -11,8 +11,7 @@ from datapath.kernel.pin import Pins
 from datapath.kernel.programs import Place, at
 from datapath.kernel.syscall import AttachPoint, KernelObjectMissing, KernelRefused, LinkInfo
 
-_XDP_SKB_MODE: Final = 1 << 1  # for drivers that have none: of use to tests only, as there is a socket buffer then
-_XDP_DRV_MODE: Final = 1 << 2
+_XDP_DRV_MODE: Final = 1 << 2  # by the driver, or not at all: behind it there is a socket buffer already
 
 
 class Links:
@@ -21,12 +20,10 @@ class Links:
     def __init__(self, pins: Pins) -> None:
         self._pins = pins
 
-    def attach(
-        self, ifindex: int, programs: Mapping[str, int], place: Place = Place.POD, *, generic: bool = False
-    ) -> None:
+    def attach(self, ifindex: int, programs: Mapping[str, int], place: Place = Place.POD) -> None:
         """Every program of the place (name → descriptor) runs on the device. Idempotent; a link of ours is updated.
 
-        XDP is run by the device's driver, or with `generic` behind it. Raises KernelRefused.
+        Raises KernelRefused, also where the device's driver has no XDP.
         """
         for name, program in at(place).items():
             fd = self._open(ifindex, name)
@@ -34,7 +31,7 @@ class Links:
                 with _closing(fd):
                     _update(fd, programs[name], f"{program.point.name} of device {ifindex}")
                 continue
-            flags = (_XDP_SKB_MODE if generic else _XDP_DRV_MODE) if program.point is AttachPoint.XDP else 0
+            flags = _XDP_DRV_MODE if program.point is AttachPoint.XDP else 0
             fd = syscall.link_create(programs[name], ifindex, program.point, f"device {ifindex}", flags)
             with _closing(fd):
                 pin.pin(fd, self._pins.link(ifindex, name))

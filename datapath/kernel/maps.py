@@ -5,6 +5,7 @@ import errno
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Final
 
 from datapath.errors import Conflict
@@ -29,8 +30,9 @@ class ForeignMap(Conflict):
 
     def __str__(self) -> str:
         return (
-            f"{self.path} is a map of another shape: expected {self.expected}, found {self.found}; "
-            "it was made by another version or another program: remove it with `cplane cleanup`"
+            f"{self.path} is a map of another shape: expected {self.expected}, found {self.found}; it was "
+            "made by another version or another program: remove "
+            f"{Path(self.path).parents[1]} with all that is in it, and start again, before which nothing is enforced"
         )
 
 
@@ -269,6 +271,6 @@ def _shape(spec: MapSpec) -> str:
     return _describe(spec.kind, spec.key_size, spec.value_size, spec.max_entries, spec.flags)
 
 
-def _describe(kind: int, key_size: int, value_size: int, max_entries: int, flags: int) -> str:  # a map's shape is five
+def _describe(kind: int, key_size: int, value_size: int, max_entries: int, flags: int) -> str:
     name = MapKind(kind).name if kind in MapKind.__members__.values() else f"kind {kind}"
     return f"{name} of {max_entries} entries, key {key_size} B, value {value_size} B, flags {flags:#x}"

@@ -27,7 +27,7 @@ class ForeignRecord(Corrupt):
     def __str__(self) -> str:
         return (
             f"the ring buffer has a record of {self.length} bytes at {self.position}, ours have {RECORD.size}; "
-            "another program writes to our map: `cplane cleanup` and start again"
+            "another program writes to our map: stop it, remove our folder of the bpffs, and start again"
         )
 
 

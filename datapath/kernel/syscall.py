@@ -24,12 +24,10 @@ class Command(IntEnum):
     MAP_LOOKUP = 1
     MAP_UPDATE = 2
     MAP_DELETE = 3
-    MAP_NEXT_KEY = 4
     PROG_LOAD = 5
     OBJ_PIN = 6
     OBJ_GET = 7
     PROG_TEST_RUN = 10
-    MAP_FD_BY_ID = 14
     OBJ_INFO = 15
     PROG_QUERY = 16
     MAP_LOOKUP_BATCH = 24
@@ -180,9 +178,7 @@ class _MapCreate(ctypes.Structure):
     ]
 
 
-def map_create(  # the kernel's own parameters
-    kind: int, key_size: int, value_size: int, max_entries: int, flags: int, name: str
-) -> int:
+def map_create(kind: int, key_size: int, value_size: int, max_entries: int, flags: int, name: str) -> int:
     """A descriptor of a new, empty map."""
     attributes = _MapCreate(kind, key_size, value_size, max_entries, flags, 0, 0, object_name(name))
     return bpf(Command.MAP_CREATE, attributes, f"map {name}")
@@ -199,7 +195,7 @@ class _Element(ctypes.Structure):
 
 
 def map_element(command: Command, fd: int, key: ctypes.Array[ctypes.c_char], value: int, subject: str) -> None:
-    """One key's lookup, update or delete; `value` is the address of the value's (or the next key's) bytes, or 0."""
+    """One key's lookup, update or delete; `value` is the address of the value's bytes, or 0."""
     bpf(command, _Element(fd, 0, ctypes.addressof(key), value, 0), subject)
 
 
@@ -216,7 +212,7 @@ class _Batch(ctypes.Structure):
     ]
 
 
-def map_batch(  # the kernel's own parameters
+def map_batch(
     command: Command, fd: int, cursor: tuple[int, int], keys: int, values: int, count: int, subject: str
 ) -> tuple[int, DatapathError | None]:
     """How many entries were done, and what stopped the rest.
@@ -397,15 +393,6 @@ def link_info(fd: int) -> LinkInfo:
     info = LinkInfo()
     _info(fd, info, f"link descriptor {fd}")
     return info
-
-
-class _Id(ctypes.Structure):
-    _fields_ = [("id", ctypes.c_uint32), ("next_id", ctypes.c_uint32), ("open_flags", ctypes.c_uint32)]
-
-
-def map_fd_by_id(number: int) -> int:
-    """A descriptor of a map that exists somewhere in the kernel. Raises KernelObjectMissing."""
-    return bpf(Command.MAP_FD_BY_ID, _Id(number, 0, 0), f"map id {number}")
 
 
 class _LinkCreate(ctypes.Structure):

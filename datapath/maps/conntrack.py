@@ -56,9 +56,9 @@ class CtFlags(IntFlag):
     SEEN_NON_SYN = 2
     CLOSING_FWD = 4  # FIN from the initiator; RST sets both
     CLOSING_REV = 8
+    AUDITED = 16  # its last judgement was a refusal that let it through, and a record has told so
     PROXIED = 32  # the initiator speaks with a proxy of this node
     FROM_PROXY = 64  # the initiator is one
-    AUDITED = 16  # its last judgement was a refusal that let it through, and a record has told so
 
 
 class CtKey(NamedTuple):

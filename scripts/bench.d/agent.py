@@ -20,10 +20,10 @@ def measure(rig: Rig) -> Iterator[Result]:
         full.agent.start()
         rig.say(f"agent: {rules.ENDPOINTS} endpoints")
         rules.fill(full)
-        yield Result(name="agent.rss_mb_65ep", value=full.rss_mb(), unit="MB", peer=CILIUM, peer_value=209.0)
+        yield _memory("agent.rss_mb_65ep", full.rss_mb(), 209.0)
         yield _restart(rig, full, "agent.restart_insync_s", _RESTARTS, at_most(2))
         _must_be_equal(full)
-        yield _memory(rig, full)
+        yield _loaded(rig, full)
         yield _restart(rig, full, "agent.restart_insync_s_1000rules", _SLOW_RESTARTS)
 
 
@@ -46,12 +46,16 @@ def _warm(rig: Rig) -> Result:
     return Result(name="agent.start_s", value=median(taken), unit="s", peer=CILIUM, peer_value=4.3)
 
 
-def _memory(rig: Rig, full: Bed) -> Result:
+def _memory(name: str, value: float, cilium: float) -> Result:
+    return Result(name=name, value=value, unit="MB", peer=CILIUM, peer_value=cilium, aim=at_most(120))
+
+
+def _loaded(rig: Rig, full: Bed) -> Result:
     before = full.rss_mb()
     rules.load(full, rules.thousand())
     after = full.rss_mb()
     rig.say(f"agent: {before:.0f} MB resident, {after:.0f} MB after {rules.RULES} rules")
-    return Result(name="agent.rss_mb", value=after, unit="MB", peer=CILIUM, peer_value=357.0, aim=at_most(120))
+    return _memory("agent.rss_mb", after, 357.0)
 
 
 def _restart(rig: Rig, full: Bed, name: str, times: int, aim: Aim | None = None) -> Result:

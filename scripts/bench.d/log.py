@@ -13,7 +13,7 @@ from statistics import median
 from typing import Final
 
 import anyio
-from report import Result, WrongError, spread
+from report import Result, WrongError, at_least, spread
 from rig import Rig, disk_of
 
 from cplane.engine.ports import EventLog
@@ -25,6 +25,7 @@ from cplane.telemetry.clock import SystemClock
 _ROUNDS: Final = 5
 _ROUND_S: Final = 1.0
 WRITERS: Final = (1, 256)
+_AIMS: Final = {256: at_least(40_000)}
 _PEER: Final = "sqlite3, a commit for each insert"
 DOCUMENT: Final = (
     '{"kind":"CiliumNetworkPolicy","spec":{' + '"endpointSelector":{"matchLabels":{"app":"web"}}' * 6 + "}}"
@@ -47,7 +48,8 @@ def measure(rig: Rig) -> Iterator[Result]:
         rig.say(f"log: appends, {writers} at a time: {spread(rates, '1/s')}")
     plain = median(theirs)
     for writers, rates in ours.items():
-        yield Result(name=f"log.appends_per_s_{writers}", value=median(rates), unit="1/s", peer=_PEER, peer_value=plain)
+        name, aim = f"log.appends_per_s_{writers}", _AIMS.get(writers)
+        yield Result(name=name, value=median(rates), unit="1/s", peer=_PEER, peer_value=plain, aim=aim)
 
 
 async def appends(opened: Callable[[], AbstractAsyncContextManager[EventLog]], writers: int) -> float:

@@ -210,11 +210,7 @@ def _remove(name: str, group: Path | None) -> None:
         subprocess.run(["ip", "netns", "delete", path.name], check=True)
     if os.geteuid() == 0:
         remove(Path("/sys/fs/bpf") / name)
-    if group is not None and group.exists():
-        for _ in range(200):  # killed processes leave their cgroup a moment later
-            if not (group / "cgroup.procs").read_text():
-                break
-        group.rmdir()
+    cgroup.SubGroup(group).remove()
 
 
 def _started(pid: int) -> str:

@@ -120,6 +120,15 @@ def _connects(namespace: Namespace, address: str, timeout_s: float = 2.0) -> boo
     return namespace.run(attempt)
 
 
+def test_a_device_that_only_xdp_was_attached_to_is_known_by_who_comes_next(world: World) -> None:
+    device = next(iter(world.pods)).device
+    world.on_node(lambda: world.net.datapath.attach_xdp(device))
+    world.reopen()
+    assert world.on_node(world.net.datapath.attached_netdevs) == {device}
+    world.on_node(lambda: world.net.datapath.detach_xdp(device))
+    assert world.on_node(world.net.datapath.attached_netdevs) == set()
+
+
 @pytest.mark.parametrize("family", ["ipv4", "ipv6"])
 def test_pods_reach_each_other_as_policy_says(world: World, family: str) -> None:
     world.attach()

@@ -20,6 +20,7 @@ from datapath.maps import catalog, conntrack, endpoints, ipcache, metrics, polic
 from datapath.maps.endpoints import DeviceInfo, DeviceKey
 from datapath.maps.policy import PolicyEntry, PolicyKey
 from datapath.targets.map import MapTarget
+from tests.support import filesystems
 from tests.support.kernel import SIZES
 
 pytestmark = pytest.mark.root
@@ -60,8 +61,9 @@ def test_a_map_of_another_shape_is_refused_and_left_alone(root: Path, cache: Pat
     pins = Pins.open(root)
     foreign = KernelMap.create(replace(endpoints.ADDRESS_SPEC, max_entries=3))
     syscall.obj_pin(foreign.fd, str(pins.map("cplane_lxc")))
-    with pytest.raises(ForeignMap, match=r"expected HASH of 64 entries.*found HASH of 3 entries"):
+    with pytest.raises(ForeignMap, match=r"expected HASH of 64 entries.*found HASH of 3 entries") as refused:
         opened(root, cache)
+    assert f"remove {root} with all that is in it" in str(refused.value)
     kept = KernelMap(foreign.spec, syscall.obj_get(str(pins.map("cplane_lxc"))))
     assert kept.id == foreign.id
     kept.close()
@@ -131,6 +133,22 @@ def test_a_damaged_cache_entry_is_compiled_again(cache: Path, tmp_path: Path, da
     assert compiled(tmp_path, {}) == good
     assert path.read_bytes() == whole
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+@pytest.mark.slow
+def test_programs_that_there_is_no_room_for_are_compiled_all_the_same(cache: Path, tmp_path: Path) -> None:
+    good = compiled(cache, {})
+    with filesystems.small(tmp_path / "full", 64) as full:
+        (full / "other").write_bytes(bytes(60_000))
+        assert compiled(full / "programs", {}) == good
+        assert list((full / "programs").iterdir()) == []
+
+
+@pytest.mark.slow
+def test_a_cache_that_can_neither_be_read_nor_written_is_none(cache: Path, tmp_path: Path) -> None:
+    place = tmp_path / "programs"
+    place.write_text("not a folder")
+    assert compiled(place, {}) == compiled(cache, {})
 
 
 def test_the_cache_needs_no_compiler(cache: Path, tmp_path: Path) -> None:

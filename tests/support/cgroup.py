@@ -1,10 +1,13 @@
 """A sub-cgroup of the unified hierarchy for processes of a test, never its root."""
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from datapath.kernel.probes import cgroup2_mount
+
+LEAVING_S = 5.0
 
 
 class SubGroup:
@@ -23,8 +26,11 @@ class SubGroup:
         return [] if self.path is None else [int(pid) for pid in (self.path / "cgroup.procs").read_text().split()]
 
     def remove(self) -> None:
-        """The group is gone; its processes must be by then. Idempotent."""
+        """The group is gone; its processes were killed before, and leave it a moment later. Idempotent."""
         if self.path is not None and self.path.exists():
+            deadline = time.monotonic() + LEAVING_S
+            while self.processes() and time.monotonic() < deadline:
+                time.sleep(0.01)  # other processes' ends: there is nothing to wait on
             self.path.rmdir()
 
 

@@ -164,8 +164,3 @@ def is_identifier(text: str) -> bool:
     if not text or not text.isascii() or not text[0].isalnum():
         return False
     return all(c.isalnum() or c in "_.-" for c in text)
-
-
-def attachment_of(environment: dict[str, str]) -> tuple[str, str]:
-    """Container id and interface name."""
-    return environment["CNI_CONTAINERID"], environment["CNI_IFNAME"]

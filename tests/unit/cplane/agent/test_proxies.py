@@ -1,10 +1,13 @@
 """What an agent says of its proxies."""
 
+import time
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import anyio
 import msgspec
 import pytest
+from anyio import to_thread
 
 from cplane.agent.proxies import Proxies
 from cplane.api.ports import ProxyState
@@ -63,6 +66,48 @@ async def test_a_process_that_an_earlier_agent_has_left_runs_without_this_one(tm
             assert found[2] == ProxyState("kafka", process.pid, False, 0, 0)
         finally:
             process.kill()
+
+
+class Only:
+    """The back end of one proxy, which is told and does nothing."""
+
+    is_connected = False
+
+    async def apply(self, put: Mapping[int, Redirection], gone: Collection[int]) -> None:
+        pass
+
+    async def run(self) -> None:
+        await anyio.sleep_forever()
+
+    def problems(self) -> Mapping[int, str]:
+        return {}
+
+    async def connections(self) -> int | None:
+        return None
+
+
+class Counted(Proxies):
+    """Counts the back ends that are made, which takes a moment."""
+
+    made = 0
+
+    def _envoy(self) -> Only:
+        self.made += 1
+        time.sleep(0.05)
+        return Only()
+
+
+async def test_rows_that_come_while_what_was_left_is_adopted_find_the_same_back_end(tmp_path: Path) -> None:
+    config = AgentConfig(node_name="node", run_dir=str(tmp_path))
+    made = Counted(config, lambda *_: None, prepare=lambda: None)
+    redirection = Redirection(Direction.EGRESS, 6, 80, "http", ())
+    async with anyio.create_task_group() as tasks:
+        await tasks.start(made.run)
+        async with anyio.create_task_group() as together:
+            for port in (10_000, 10_001):
+                together.start_soon(to_thread.run_sync, made.upsert, {RedirectKey(port): redirection})
+        tasks.cancel_scope.cancel()
+    assert (made.made, len(made.dump())) == (1, 2)
 
 
 @pytest.mark.parametrize(

@@ -111,6 +111,13 @@ async def test_what_cannot_be_applied_is_told_by_document_and_path_and_nothing_i
     assert engine.head == before
 
 
+async def test_what_cannot_be_read_is_kept_as_refused_whatever_it_was_for(channel: ClientChannel, engine: ListEngine):
+    await refused(channel, "a: [")
+    with pytest.raises(GRPCError):
+        await pb.PolicyServiceStub(channel).delete(pb.DeletePolicyRequest(documents=b"a: ["))
+    assert [(one.command, one.actor) for one in engine.refused] == [("apply policies", ME), ("delete policies", ME)]
+
+
 async def test_a_large_text_is_read_in_a_thread_with_the_same_result(channel: ClientChannel, engine: ListEngine):
     many = "---\n".join(ALLOW_WEB.replace("name: web", f"name: web-{n}") for n in range(100))
     answer = await pb.PolicyServiceStub(channel).apply(pb.ApplyPolicyRequest(documents=many.encode()))

@@ -55,6 +55,15 @@ def test_a_table_has_a_row_and_a_column_for_everybody():
     assert (ran.code, ran.err) == (0, "")
 
 
+def test_an_audited_pod_is_not_shown_for_its_twin(tmp_path):
+    twin = "{apiVersion: v1, kind: Pod, metadata: {name: api-2, namespace: shop, labels: {app: api}}}"
+    (tmp_path / "twin.yaml").write_text(twin)
+    arguments = ("-f", SCENE, tmp_path / "twin.yaml", ONLY_WEB, "--port", "80/TCP", "-n", "shop", "-o", "json")
+    found = json.loads(policy("matrix", *arguments, "--audit", "shop/api").out)
+    verdicts = {(one["from"], one["to"]): one["verdict"] for one in found["ports"][0]["cells"]}
+    assert (verdicts["shop/db", "shop/api"], verdicts["shop/db", "shop/api-2"]) == ("AUDIT", "DENIED")
+
+
 def test_a_terminal_gets_colours_and_others_none(monkeypatch):
     arguments = ("matrix", "-f", SCENE, ONLY_WEB, "--port", "80/TCP")
     coloured = policy(*arguments, color=True).out

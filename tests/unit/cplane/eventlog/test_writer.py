@@ -9,6 +9,7 @@ import anyio
 import pytest
 
 from cplane.eventlog import writer
+from cplane.eventlog.chain import Chain
 from cplane.eventlog.errors import BadEvent, StorageFailed, StreamConflict
 from cplane.eventlog.store import SqliteLog
 from cplane.eventlog.verify import verify_file
@@ -239,3 +240,23 @@ async def test_a_writer_that_dies_of_a_bug_leaves_nobody_waiting_and_loses_nothi
                     await later()
     assert all("has ended" in str(bug) and bug.__cause__ is not None for bug in outcomes)
     assert verify_file(str(path)).events == 3
+
+
+class Faulty(writer.Writer):
+    """A writer with a bug."""
+
+    def _prepare(self) -> None:
+        raise ZeroDivisionError
+
+    def _commit(self, rows: list, after: Chain) -> None:
+        raise NotImplementedError
+
+
+def test_a_bug_is_known_before_anybody_is_woken() -> None:
+    told: list[BaseException | None] = []
+    loop = writer.Loop(lambda call: call(), lambda _: told.append(faulty.fault), lambda: None)
+    faulty = Faulty(Chain(), loop)
+    faulty.queue.put(writer.Request((), {}, 0, anyio.Event()))
+    with pytest.raises(ZeroDivisionError):
+        faulty.run()
+    assert [type(one) for one in told] == [ZeroDivisionError]

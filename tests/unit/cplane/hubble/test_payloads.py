@@ -45,9 +45,13 @@ def keeper(store: FlowStore) -> Kept:
     return store.keeper
 
 
-def urls(store: FlowStore, span: Span | None = None) -> list[str]:
-    found = store.ring.span(store.ring.oldest, store.ring.written) if span is None else span
-    return [FlowBuilder(store).flow(found, row).l7.http.url for row in range(len(found))]
+def urls(store: FlowStore, *spans: Span) -> list[str]:
+    """Those of the rows of `spans`, or of all that the ring holds."""
+    ring, builder = store.ring, FlowBuilder(store)
+    if not spans:
+        turn = ring.contiguous(ring.oldest)
+        spans = (ring.span(ring.oldest, turn), ring.span(turn, ring.written))
+    return [builder.flow(span, row).l7.http.url for span in spans for row in range(len(span))]
 
 
 def ask(store: FlowStore, *numbers: int, size: int = 0) -> None:

@@ -11,7 +11,7 @@ from cplane.events.endpoint import EndpointConfigured, EndpointDeleted, Endpoint
 from cplane.events.identity import IdentityReleased
 from cplane.events.ipam import AddressAllocated
 from cplane.events.node import NodeJoined
-from cplane.projections.policymap import Overflow, PolicyMapProjection
+from cplane.projections.policymap import PolicyMapProjection
 from datapath.maps.policy import AUDIT_PLANE, PolicyEntry, PolicyKey
 from tests.support.builders import (
     CLUSTER,
@@ -181,18 +181,6 @@ def test_other_nodes_and_other_facts_change_nothing():
     joined = {name: getattr(DUAL_STACK, name) for name in DUAL_STACK.__struct_fields__}
     assert not projection.apply(NodeJoined(**{**joined, "cluster": "c9", "local": False}))
     assert not projection.apply(AddressAllocated(pool="ipv4", address="10.1.0.7", owner="x"))
-
-
-def test_a_policy_that_needs_too_many_rows_is_named():
-    projection = world()
-    for number in range(400, 420):
-        projection.apply(allocated(number, pod_labels("app=web", f"n={number}")))
-    projection.apply(upserted(cnp("a", ingress=[FROM_WEB])))
-    assert projection.entries_by_policy() == {API: 23}
-    assert projection.over_capacity(23) == ()
-    (over,) = projection.over_capacity(22)
-    assert over == Overflow(API, 23, 22)
-    assert str(over) == "policy 301 needs 23 entries, the limit is 22"
 
 
 def test_the_state_behind_the_rows_names_the_rules_that_made_them():

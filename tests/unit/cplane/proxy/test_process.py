@@ -12,6 +12,7 @@ import anyio
 import pytest
 
 from cplane import __version__
+from cplane.proxy import process as process_module
 from cplane.proxy.envoy import EnvoyOptions, base_id, binary, bootstrap, program
 from cplane.proxy.process import Identity, Process, Program, is_alive, read_identity, started_at, write_identity
 from cplane.proxy.programs import build, own
@@ -99,6 +100,30 @@ async def test_one_that_takes_over_is_started_beside_the_other(program_of, tmp_p
     async with running(Process(program_with("two"))) as third:
         assert third.pid == second.pid
         await third.stop()
+
+
+async def test_one_that_cannot_be_noted_down_is_ended_and_tried_again(program_of, monkeypatch):
+    pids = []
+
+    def spawn(*arguments):
+        pids.append(original(*arguments))
+        return pids[-1]
+
+    original = process_module._spawn
+    monkeypatch.setattr(process_module, "_spawn", spawn)
+    monkeypatch.setattr(process_module, "BACK_OFF_S", (0.0, 0.01))
+    in_its_place = program_of().pid_file.with_suffix(".new")
+    in_its_place.mkdir(parents=True)
+    process = Process(program_of())
+    async with anyio.create_task_group() as group:
+        group.start_soon(process.run)
+        await until(lambda: len(pids) > 1)
+        in_its_place.rmdir()
+        await until(lambda: process.pid != 0)
+        *others, last = pids
+        assert (last, process.starts) == (process.pid, 1)
+        await until(lambda: not any(map(started_at, others)))
+        await process.stop()
 
 
 async def test_of_two_that_do_not_get_on_with_each_other_the_old_one_goes(program_of, tmp_path):
