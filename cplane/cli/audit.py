@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from cplane.cli.format import align, instant, printable, to_json, to_yaml
+from cplane.cli.numbers import COUNT
 from cplane.cli.session import Session
 from cplane.cli.timetravel import log_option, moment_option, stream
 
@@ -52,7 +53,7 @@ Exit codes:
 )
 @moment_option("--since", default="", text="From then on.")
 @moment_option("--until", default="", text="Up to then.")
-@click.option("--last", type=click.IntRange(min=1), help="Only so many. Default: 100, or all with --since.")
+@click.option("--last", type=COUNT, help="Only so many. Default: 100, or all with --since.")
 @click.option("--refused", is_flag=True, help="Only commands that were refused.")
 @click.option("--diff", "with_diff", is_flag=True, help="In the table: what each object was before, and is after.")
 @click.option("--verdicts", is_flag=True, help="With the endpoints whose policy has other rows since.")

@@ -178,8 +178,9 @@ def get(session: Session, name: str, output: str) -> None:
 @click.argument("place", metavar="ADDRESS:PORT[/PROTOCOL]")
 @click.option("--state", type=click.Choice(["active", "quarantined", "maintenance"]), required=True)
 @wait_options
+@output_option
 @click.pass_obj
-def backend(session: Session, *, place: str, state: str, wait: bool, timeout_s: float) -> None:
+def backend(session: Session, *, place: str, state: str, wait: bool, timeout_s: float, output: str) -> None:
     """Take a backend out of service, or back into it; it gets no new connections unless it is active."""
     from cplane.domain.service import parse_shown
 
@@ -197,7 +198,8 @@ def backend(session: Session, *, place: str, state: str, wait: bool, timeout_s: 
             await wait_for(channel, answer.position, timeout_s, applied=answer.applied)
         return answer.position
 
-    click.echo(f"position {session.call(ask, patience_s=timeout_s + MARGIN_S)}")
+    position = session.call(ask, patience_s=timeout_s + MARGIN_S)
+    emit(output, {"position": position}, lambda: f"position {position}")
 
 
 _HEADERS: Final = ("id", "frontend", "type", "namespace", "name", "backends")

@@ -120,7 +120,8 @@ class ProgramRefused(Rejected):
 
     def __str__(self) -> str:
         tail = "\n".join(self.log.strip().splitlines()[-6:])
-        return f"program {self.name}: {os.strerror(self.errno)}; the verifier's last words:\n{tail}"
+        words = f"the verifier's last words:\n{tail}" if tail else "the verifier did not come to look at it"
+        return f"program {self.name}: {os.strerror(self.errno)}; {words}"
 
 
 _HINTS: Final = {
@@ -131,6 +132,7 @@ _HINTS: Final = {
     errnos.E2BIG: "the map is full; make it larger or remove entries",
     errnos.ENOSPC: "the map is full; make it larger or remove entries",
     errnos.ENODEV: "the device is gone",
+    errnos.ENOSYS: "this kernel has no bpf(2), or what confines this process keeps it from it",
 }
 
 

@@ -26,7 +26,7 @@ _libc = ctypes.CDLL(None, use_errno=True)  # os.setns exists from Python 3.12 on
 def opened(path: str) -> Iterator[int]:
     """A descriptor of the network namespace at `path`. Raises NoNamespace when there is none."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a FIFO would wait for who writes
     except OSError as error:
         raise NoNamespace(path, error.strerror or str(error)) from error
     try:

@@ -106,10 +106,16 @@ def _element(path: str, element: Mapping[str, object]) -> Iterator[Advice]:
             yield Advice(f"{path}.{name}", "an empty list of peers is nobody: write who is meant, or remove it for all")
     for index, rule in enumerate(_list(element.get("toPorts"))):
         for place, port in enumerate(_list(rule.get("ports")) if isinstance(rule, Mapping) else ()):
-            protocol = port.get("protocol") if isinstance(port, Mapping) else None
-            if isinstance(protocol, str) and protocol != protocol.upper():
-                inner = f"{path}.toPorts[{index}].ports[{place}].protocol"
-                yield Advice(inner, f"an API server refuses {shown(protocol)}: write {protocol.upper()}")
+            if isinstance(port, Mapping):
+                yield from _port(f"{path}.toPorts[{index}].ports[{place}]", port)
+
+
+def _port(path: str, port: Mapping[str, object]) -> Iterator[Advice]:
+    protocol, first, last = port.get("protocol"), port.get("port"), port.get("endPort")
+    if isinstance(protocol, str) and protocol != protocol.upper():
+        yield Advice(f"{path}.protocol", f"an API server refuses {shown(protocol)}: write {protocol.upper()}")
+    if isinstance(first, str) and isinstance(last, int) and last > 0 and first.isdecimal() and last < int(first):
+        yield Advice(f"{path}.endPort", f"{last} is below port {first}, which alone is meant: write the range upwards")
 
 
 def _meant(*, is_peer: bool, named: bool, narrowed: bool) -> str:

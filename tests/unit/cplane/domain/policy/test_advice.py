@@ -169,6 +169,16 @@ def test_a_protocol_in_small_letters_is_told():
     ]
 
 
+def test_a_range_that_ends_below_its_start_is_told():
+    ranges = [{"port": "80", "endPort": last, "protocol": "TCP"} for last in (0, 79, 80, 81)]
+    assert told(cnp(ingress=[{"toPorts": [{"ports": ranges}]}])) == [
+        (
+            "spec.ingress[0].toPorts[0].ports[1].endPort",
+            "79 is below port 80, which alone is meant: write the range upwards",
+        )
+    ]
+
+
 @pytest.mark.parametrize(("key", "effect"), [(f"k8s:{NAMESPACE}", "is overwritten"), (NAMESPACE, "selects nothing")])
 def test_a_foreign_namespace_of_the_subject_is_told(key, effect):
     ((path, message),) = told(cnp(subject={"matchLabels": {key: "other", "app": "api"}}, ingress=[{}]))
