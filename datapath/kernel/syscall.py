@@ -7,7 +7,7 @@ import platform
 from enum import IntEnum
 from typing import Final
 
-from datapath.errors import Conflict, DatapathError, NotFound, Rejected, Unavailable
+from datapath.errors import Conflict, DatapathError, NoRoom, NotFound, Rejected, Unavailable
 
 _LIBC: Final = ctypes.CDLL(None, use_errno=True)
 _NUMBERS: Final = {"x86_64": 321, "aarch64": 280}
@@ -104,7 +104,7 @@ class KernelObjectExists(Conflict):
         return f"{self.operation} {self.subject}: it exists already"
 
 
-class MapFull(KernelRefused):
+class MapFull(KernelRefused, NoRoom):
     """A map has no room for another entry."""
 
     code = "kernel.map_full"
