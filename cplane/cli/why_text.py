@@ -82,7 +82,8 @@ def parts(found: "Why") -> Iterator[Node]:
         yield _service(found.service)
     decided = f"{found.direction}: " if found.direction else ""
     yield Node("why", (Node(f"{decided}{found.reason}"),))
-    for side in found.sides:
+    is_refused = found.service is not None and not found.service.backend
+    for side in () if is_refused else found.sides:
         if side.rules or side.direction != found.direction:
             yield _side(side)
     if found.names:

@@ -19,9 +19,9 @@ from cplane.projections.rows import columns_of
 from cplane.projections.tables import DEVICES, IPCACHE, LXC, POLICY
 from cplane.timetravel.course import Turn, turns
 from cplane.timetravel.history import History
+from cplane.timetravel.reached import Reached
 from cplane.timetravel.replay import TABLES, NothingToShow
 from cplane.timetravel.traffic import Question
-from cplane.timetravel.verdicts import Pair
 from cplane.timetravel.when import instant
 from cplane.timetravel.why import TurnShown, turn_shown
 
@@ -159,7 +159,7 @@ class _Verdict(_Asked):
 
     def answer(self, position: int) -> str:
         """An outcome, or ABSENT."""
-        return str(Pair(self._question, self._history.ledger(position).facts()).judge().verdict)
+        return str(Reached(self._question, self._history.ledger(position)).judge().verdict)
 
     def turns(self, after: int, to: int) -> Iterator[Turn]:
         """Every change of the verdict, in order."""

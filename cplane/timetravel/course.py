@@ -16,10 +16,13 @@ from cplane.events.fqdn import AddressesForgotten, AddressesIdentified
 from cplane.events.identity import IdentityAllocated, IdentityReleased
 from cplane.events.ipam import AddressAllocated, AddressReleased
 from cplane.events.node import NodeJoined
+from cplane.events.service import ServiceUpserted
 from cplane.timetravel.history import History
 from cplane.timetravel.ledger import Ledger
+from cplane.timetravel.reached import KINDS, Reached
+from cplane.timetravel.served import may_be_served
 from cplane.timetravel.traffic import Address, Question
-from cplane.timetravel.verdicts import ABSENT, End, Judged, Pair
+from cplane.timetravel.verdicts import ABSENT, End, Judged
 from cplane.timetravel.wanted import Wanted
 
 SEARCHED_MAX: Final = 20_000
@@ -56,7 +59,7 @@ class Found(NamedTuple):
 
 def turns(history: History, question: Question, after: int, to: int) -> Iterator[Turn]:
     """Every event behind `after` up to `to` that turned the verdict, in order."""
-    return _turns(Pair(question, history.ledger(after).facts()), history.entries(after, to))
+    return _turns(Reached(question, history.ledger(after)), history.entries(after, to))
 
 
 def before_and_at(history: History, position: int) -> tuple[Ledger, Ledger]:
@@ -70,13 +73,16 @@ def last_turn(
 ) -> Found:
     """The newest turn at or before where the ledger is, and `judged` is so; the youngest end's creation is one too.
 
+    Backends of a service come and go: where its address is asked for, only the creation of the source is.
     `early` is a ledger of before that, where the search begins; `most`: events that it looks at.
     """
     position = ledger.position
-    created = [one for one in births(history, judged, position) if one is not None]
+    source, destination = births(history, judged, position)
+    by_service = may_be_served(question) and _has_services(history, ledger)
+    created = [one for one in (source, None if by_service else destination) if one is not None]
     birth = max(created, key=lambda one: one.position, default=None)
     floor = history.start if birth is None else birth.position
-    kinds = _kinds_that_matter(question, judged, ledger)
+    kinds = _kinds_that_matter(question, judged, ledger) | (KINDS if by_service else set())
     positions = _that_matter(history, kinds, judged, floor, position)[-most:]
     stop, size = len(positions), _FIRST_STRETCH
     while stop:
@@ -86,7 +92,7 @@ def last_turn(
             first = _begin(history, positions, near)
         stretch, begin = positions[first:stop], positions[first] - 1
         start = history.advance(early.copy(), begin) if early.position <= begin else history.ledger(begin)
-        found = list(_turns(Pair(question, start.facts()), read_at(history, stretch)))
+        found = list(_turns(Reached(question, start), read_at(history, stretch)))
         if found:
             return Found(found[-1], stretch[0] - 1)
         stop, size = first, size * _GROWTH
@@ -94,6 +100,12 @@ def last_turn(
     if birth is None or cut:
         return Found(None, positions[0] - 1 if cut else floor)
     return Found(Turn(birth, ABSENT, judged.verdict), floor)
+
+
+def _has_services(history: History, ledger: Ledger) -> bool:
+    """Whether there is a service, or was one."""
+    found = history.find(Wanted(kind="service", to=ledger.position, last=1))
+    return bool(found) or any(isinstance(one, ServiceUpserted) for one in ledger.facts())
 
 
 def births(history: History, judged: Judged, position: int) -> tuple[Envelope | None, Envelope | None]:
@@ -108,14 +120,14 @@ def last_event(history: History, name: str, position: int) -> Envelope | None:
     return history.entry(found[0]) if found and found[0] > history.start else None
 
 
-def _turns(pair: Pair, entries: Iterable[Envelope]) -> Iterator[Turn]:
-    verdict = pair.judge().verdict
+def _turns(reached: Reached, entries: Iterable[Envelope]) -> Iterator[Turn]:
+    verdict = reached.judge().verdict
     for _, run in groupby(entries, key=_command):
         seen: list[Envelope] = []
         blamed, now = 0, verdict
         for number, entry in enumerate(run):
             seen.append(entry)
-            if pair.apply(entry.event) and (found := pair.judge().verdict) != now:
+            if reached.apply(entry) and (found := reached.judge().verdict) != now:
                 blamed, now = number, found
         if now != verdict:
             yield Turn(_cause(seen, blamed), verdict, now)

@@ -3,7 +3,7 @@
 Who serves them says the projection that fills the kernel's tables. It is given what concerns the address, and no more.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from ipaddress import ip_address
 from typing import Final, NamedTuple
@@ -60,31 +60,67 @@ class Served(NamedTuple):
     questions: tuple[Question, ...]
     left: int
 
+    def shown(self, judged: Question) -> ServedShown:
+        """The service, where the question about one of its backends was judged, or where it has none."""
+        backend = f"{judged.destination}" if self.questions else ""
+        if backend and isinstance(judged.port, int):
+            backend = shown(backend, judged.port, judged.protocol)
+        return ServedShown(
+            name=self.name, frontend=self.frontend, backend=backend, backends=self.backends, left=self.left
+        )
+
+    @property
+    def refusal(self) -> str:
+        """What becomes of connections where there is no backend."""
+        return f"no backend of service {self.name} takes connections, so they are refused"
+
+
+def may_be_served(question: Question) -> bool:
+    """Whether what is asked for may be a frontend of a service."""
+    numbered = isinstance(question.port, int) and question.protocol in PROTOCOLS
+    return numbered and isinstance(question.destination, Address)
+
+
+def claimants(
+    facts: Iterable[Event], question: Question, destination: End
+) -> dict[ServiceName, tuple[FrontendRecord, ...]]:
+    """The services that have what is asked for as a frontend, with those of their frontends that are meant."""
+    if not may_be_served(question):
+        return {}
+    places = [*_places(question, destination)]
+    wanted = [(place, question.port, question.protocol.name) for place in places]
+    found = {}
+    for one in facts:
+        if isinstance(one, ServiceUpserted):
+            fronts = tuple(front for front in one.frontends if (front.address, front.port, front.protocol) in wanted)
+            if fronts:
+                found[ServiceName(one.namespace, one.name)] = fronts
+    return found
+
+
+def _places(question: Question, destination: End) -> Iterator[str]:
+    """The addresses under which the destination may be served: ports of the node are at any of its own."""
+    assert isinstance(question.destination, Address), "it was looked at before"
+    yield question.destination.text
+    if destination.identity == Reserved.HOST:
+        yield ANY_ADDRESS[":" in question.destination.text]
+
 
 def served(facts: Iterable[Event], question: Question, source: End, destination: End) -> Served | None:
     """Who serves what is asked for; None where no service does, or none of this node's.
 
     The ends are those that the question finds: whoever comes from outside is not served by every service.
     """
-    name, port, protocol = question.destination, question.port, question.protocol
-    if not isinstance(name, Address) or not isinstance(port, int) or protocol not in PROTOCOLS:
-        return None
-    places = [name.text]
-    if destination.identity == Reserved.HOST:
-        places.append(ANY_ADDRESS[":" in name.text])
     kept = list(facts)
-    claimed: dict[ServiceName, tuple[FrontendRecord, ...]] = {}
-    for one in kept:
-        if isinstance(one, ServiceUpserted):
-            wanted = [(place, port, protocol.name) for place in places]
-            fronts = tuple(front for front in one.frontends if (front.address, front.port, front.protocol) in wanted)
-            if fronts:
-                claimed[ServiceName(one.namespace, one.name)] = fronts
+    claimed = claimants(kept, question, destination)
     if not claimed:
         return None
+    assert isinstance(question.destination, Address), "others are not claimed"
+    places = [*_places(question, destination)]
     tables = ServiceProjection()
     tables.gather(one for one in kept if _concerns(one, claimed))
-    endpoints = {address: one for one in kept if isinstance(one, EndpointCreated) for address in (one.ipv4, one.ipv6)}
+    pods = (one for one in kept if isinstance(one, EndpointCreated))
+    endpoints = {address: one for one in pods for address in (one.ipv4, one.ipv6) if address}
     cookie = endpoints[source.address].netns_cookie if source.address in endpoints else 0
     found = next((held for place in places if (held := _entry(tables, place, question, cookie)) is not None), None)
     if found is None:
@@ -100,9 +136,10 @@ def served(facts: Iterable[Event], question: Question, source: End, destination:
         kind = (pod.identity, pod.policy, pod.audit, backend.port) if pod is not None else (address, backend.port)
         unlike.setdefault(kind, replace(question, destination=Address(address), port=backend.port))
     whose, front = next((name, front) for name, fronts in claimed.items() for front in fronts if front.id == found.id)
-    place = shown(name.text, front.port, front.protocol)
+    place = shown(question.destination.text, front.port, front.protocol)
     questions = tuple(unlike.values())
-    return Served(str(whose), place, len(backends), questions[:JUDGED_MAX], len(questions[JUDGED_MAX:]))
+    left = len(questions[JUDGED_MAX:])
+    return Served(str(whose), place, len(backends), questions[:JUDGED_MAX], left)
 
 
 def _concerns(one: Event, claimed: Iterable[ServiceName]) -> bool:

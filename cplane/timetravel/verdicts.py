@@ -111,6 +111,11 @@ class Pair:
             self._ends = self._settle()
         return changed or before != self._ends or audit != self._audit
 
+    @property
+    def ends(self) -> tuple[End | None, End | None]:
+        """Both as they are now; None for one that is not there."""
+        return self._ends
+
     def judge(self) -> Judged:
         """The verdict, as of the last fact."""
         source, destination = self._ends

@@ -12,7 +12,6 @@ from cplane.domain.policy.document import did_you_mean
 from cplane.domain.policy.explanation import Explanation, Nearest, RuleHit
 from cplane.domain.policy.kafka import KafkaRequest
 from cplane.domain.redaction import REDACTED
-from cplane.domain.service import shown
 from cplane.domain.verdict import Direction
 from cplane.errors import NotFound
 from cplane.events.endpoint import EndpointCreated
@@ -24,10 +23,11 @@ from cplane.timetravel.flows import RecordedFlow
 from cplane.timetravel.history import History
 from cplane.timetravel.intent import Author, yaml_diff
 from cplane.timetravel.ledger import Ledger
+from cplane.timetravel.reached import Reached
 from cplane.timetravel.resolved import NameShown, names_shown
-from cplane.timetravel.served import Served, ServedShown, served
+from cplane.timetravel.served import ServedShown
 from cplane.timetravel.traffic import Address, IdentityNumber, PodName, Question
-from cplane.timetravel.verdicts import ABSENT, RANK, End, Pair
+from cplane.timetravel.verdicts import ABSENT, End, Pair
 from cplane.timetravel.when import instant
 
 _RULES_MAX: Final = 20  # that an answer shows of each side; of more it says how many there are
@@ -122,7 +122,8 @@ class Why(msgspec.Struct, frozen=True, kw_only=True):
     `position` and `time` say when it was so. `turned` is the last event that made the verdict another one; null: none
     did in what was looked at, which is everything that can matter behind position `searched_from`; `complete` says
     whether that goes back to where the ends, or the log, began. `names`: what DNS told the source of the address.
-    `service`: whose address was asked for; the destination is one of its backends then.
+    `service`: whose address was asked for; the destination is one of its backends then. Without any the verdict is
+    DENIED, by neither side.
     """
 
     verdict: str
@@ -175,19 +176,11 @@ def why_flow(history: History, flow: RecordedFlow) -> Why:
 
 def _why(history: History, question: Question, position: int, flow: RecordedFlow | None) -> Why:
     early, ledger = before_and_at(history, position)
-    pair = Pair(question, ledger.facts())
-    judged = pair.judge()
+    reached = Reached(question, ledger)
+    judged, (asked, pair) = reached.judge(), reached.worst()
     if judged.verdict == ABSENT:
         raise NoSuchEnd(f"{judged.missing} at position {position}{_elsewhere(history, question, ledger)}")
     assert judged.source is not None and judged.destination is not None, "both are there"
-    by = served(ledger.facts(), question, judged.source, judged.destination)
-    service = None
-    if by is not None:
-        asked = [(Pair(one, ledger.facts()), one) for one in by.questions]
-        pair, question = max(asked, key=lambda one: RANK[one[0].judge().verdict], default=(pair, question))
-        judged = pair.judge()
-        service = _served_shown(by, question)
-    assert judged.source is not None and judged.destination is not None, "an address is always somebody's"
     assert judged.egress is not None and judged.ingress is not None, "both were asked"
     told = _Telling(history, ledger, position)
     created = births(history, judged, position)
@@ -197,8 +190,8 @@ def _why(history: History, question: Question, position: int, flow: RecordedFlow
         verdict=str(judged.verdict),
         source=told.end(judged.source, created[0]),
         destination=told.end(judged.destination, created[1]),
-        traffic=question.traffic,
-        request=question.asked,
+        traffic=asked.traffic,
+        request=asked.asked,
         direction=_word(judged.direction),
         reason=decided.reason,
         position=position,
@@ -214,15 +207,8 @@ def _why(history: History, question: Question, position: int, flow: RecordedFlow
         complete=_is_complete(history, found),
         flow=None,
         names=tuple(names_shown(history, judged.source, judged.destination, pair.names_selected(), ledger)),
-        service=service,
+        service=None if reached.service is None else reached.service.shown(asked),
     )
-
-
-def _served_shown(by: Served, judged: Question) -> ServedShown:
-    backend = f"{judged.destination}" if by.questions else ""
-    if backend and isinstance(judged.port, int):
-        backend = shown(backend, judged.port, judged.protocol)
-    return ServedShown(name=by.name, frontend=by.frontend, backend=backend, backends=by.backends, left=by.left)
 
 
 class _Telling:

@@ -1,12 +1,15 @@
 """Questions about the address of a service are about its backends."""
 
+from functools import partial
+
 import pytest
 
 from cplane.cli.why_text import lines
 from cplane.deciders.node import SetNodeAddresses
-from cplane.deciders.service import ApplyServices, SetBackendState
+from cplane.deciders.service import ApplyServices, DeleteServices, SetBackendState
 from cplane.domain.ports import Protocol
 from cplane.domain.service import Backend, Backends, BackendState, Frontend, FrontendKind, Service, ServiceName
+from cplane.timetravel.bisect import bisect
 from cplane.timetravel.flows import pick_flow
 from cplane.timetravel.served import JUDGED_MAX
 from cplane.timetravel.traffic import question_of
@@ -39,9 +42,12 @@ def told() -> Story:
 ONE, TWO = "10.244.0.3", "10.244.0.4"
 
 
-def asked(told: Story, *, to: str = VIP, source: str = "shop/client", port: str = "80/TCP") -> Why:
+ASKED = {"source": "shop/client", "destination": VIP, "port": "80/TCP"}
+
+
+def asked(told: Story, *, to: str = VIP, source: str = "shop/client", port: str = "80/TCP", at: str = "head") -> Why:
     question = question_of(source=source, destination=to, port=port)
-    return why(told.history, told.entries[-1].recorded_at_ns + 1, question)
+    return why(told.history, told.entries[-1].recorded_at_ns + 1, question, at=at)
 
 
 def served(
@@ -80,6 +86,67 @@ def test_backends_that_take_no_connections_are_not_asked(told: Story) -> None:
     found = asked(told)
     assert found.service is not None and (found.service.backend, found.service.backends) == ("", 0)
     assert "  no backend takes connections: they are refused before a policy is asked" in list(lines(found))
+
+
+def test_a_service_without_a_backend_lets_nobody_in_whoever_may_reach_its_address(told: Story) -> None:
+    told.do(served(ONE))
+    gone = told.do(served())
+    found = asked(told)
+    assert (found.verdict, found.direction) == ("DENIED", "")
+    assert found.reason == "no backend of service shop/web takes connections, so they are refused"
+    assert found.turned is not None
+    assert (found.turned.event.position, found.turned.before) == (gone, "ALLOWED")
+    shown = list(lines(found))
+    assert shown[0].startswith(f"DENIED: shop/client to {VIP}, 80/TCP ")
+    assert not any(line.startswith(("egress of", "ingress of")) for line in shown)
+
+
+def test_the_event_that_a_verdict_about_a_service_turned_by_is_found(told: Story) -> None:
+    """By `why` and by `bisect`: a policy about a backend, and backends that come, go, and are switched off."""
+    state = partial(SetBackendState, address=TWO, port=8080, protocol=Protocol.TCP)
+    good = told.do(served(ONE, TWO))
+    for command, verdict in (
+        (applied("two", "two", ingress=FROM_OTHERS), "DENIED"),
+        (state(state=BackendState.MAINTENANCE), "ALLOWED"),
+        (state(state=BackendState.ACTIVE), "DENIED"),
+        (served(ONE), "ALLOWED"),
+        (served(), "DENIED"),
+        (served(ONE), "ALLOWED"),
+        (served(TWO), "DENIED"),
+        (DeleteServices(names=(NAME,)), "ALLOWED"),
+    ):
+        bad = told.do(command)
+        found = asked(told)
+        assert found.turned is not None
+        assert found.verdict == verdict
+        assert good < found.turned.event.position <= bad
+        bisected = bisect(told.history, 0, question_of(**ASKED), good=str(good), bad="head")
+        assert (bisected.good.answer, bisected.bad.answer, bisected.counted) == (
+            asked(told, at=str(good)).verdict,
+            verdict,
+            True,
+        )
+        assert bisected.turned == found.turned
+        good = bad
+
+
+def test_a_service_that_comes_turns_the_verdict_on_its_address(told: Story) -> None:
+    good = told.do(applied("client", "client", egress=[{"toEntities": ["world"]}]))
+    bad = told.do(served(ONE))
+    found = bisect(told.history, 0, question_of(**ASKED), good=str(good), bad=str(bad))
+    assert found.turned is not None
+    assert (found.turned.event.position, found.turned.before, found.turned.after) == (bad, "ALLOWED", "DENIED")
+
+
+def test_a_backend_that_is_made_later_is_judged_since_then(told: Story) -> None:
+    late = "10.244.0.5"
+    told.do(served(late), applied("late", "late", ingress=FROM_OTHERS))
+    assert asked(told).verdict == "ALLOWED"
+    made = told.do(pod("late", "k8s:app=late", ifindex=13))
+    found = asked(told)
+    assert (found.verdict, found.destination.name) == ("DENIED", "shop/late")
+    assert found.turned is not None and found.turned.object.startswith("endpoint ")
+    assert found.turned.event.position <= made
 
 
 def test_a_world_that_may_be_reached_is_not_the_backend_of_a_service(told: Story) -> None:
