@@ -14,7 +14,7 @@ from cplane.events.catalog import WIRE_NAME
 from cplane.events.envelope import Envelope
 from cplane.events.objects import KINDS, OPTIONS, SERVICE_OPTIONS, object_of
 from cplane.events.summary import summary
-from cplane.projections.tables import POLICY, Tables
+from cplane.projections.tables import Tables
 from cplane.timetravel.affected import Affected, affected
 from cplane.timetravel.history import History
 from cplane.timetravel.intent import Written, kind_of, written, yaml_diff
@@ -245,8 +245,7 @@ class _Follower:
         self._go_to(position - 1)
         entry = self._history.entry(position)
         self._ledger.apply(entry.stream, entry.event)
-        delta = self._tables.apply(entry.event).get(POLICY)
-        return affected(delta, self._tables.policies, self._ledger.pod_of)
+        return affected(self._tables.apply(entry.event), self._tables, self._ledger.pod_of)
 
     def _go_to(self, position: int) -> None:
         if not 0 <= position - self._ledger.position <= _STRIDE:

@@ -10,14 +10,12 @@ from cplane.deciders.restore import ENDPOINTS, OPTIONS, PARTS, POLICIES, SERVICE
 from cplane.deciders.world import World, facts
 from cplane.errors import Rejected
 from cplane.events.catalog import Event
-from cplane.projections.delta import Composition
-from cplane.projections.tables import POLICY, Tables
+from cplane.projections.tables import Tables
 from cplane.reactors.reaction import settle
 from cplane.timetravel.affected import Affected, affected
 from cplane.timetravel.history import History
 from cplane.timetravel.intent import Change, compare, named
 from cplane.timetravel.when import instant
-from datapath.maps.policy import PolicyEntry, PolicyKey
 
 
 class NothingToRestore(Rejected):
@@ -96,11 +94,8 @@ def done(history: History, _now_ns: int, *, goal: Target, events: int, position:
 
 def told(goal: Target, before: World, after: World, events: Iterable[Event], position: int = 0) -> Rollback:
     """What these events change, or have changed with the last of them at that position."""
-    tables, policy = Tables(facts(before)), Composition[PolicyKey, PolicyEntry]()
-    for event in events:
-        delta = tables.apply(event).get(POLICY)
-        if delta is not None:
-            policy.add(delta)
+    tables = Tables(facts(before))
+    deltas = tables.apply_all(events)
 
     def pod_of(endpoint: int) -> str:
         one = after.endpoints.get(endpoint)
@@ -111,5 +106,5 @@ def told(goal: Target, before: World, after: World, events: Iterable[Event], pos
         to_time=goal.time,
         position=position,
         changes=tuple(compare(before, after)),
-        endpoints=affected(policy.delta(), tables.policies, pod_of),
+        endpoints=affected(deltas, tables, pod_of),
     )

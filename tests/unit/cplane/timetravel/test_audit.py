@@ -1,5 +1,6 @@
 """Who changed what, and what was refused: stories whose answers are known."""
 
+from itertools import pairwise
 from random import Random
 
 import pytest
@@ -16,8 +17,9 @@ from cplane.timetravel.history import History, NoSuchMoment
 from cplane.timetravel.intent import written
 from cplane.timetravel.refused import Refused
 from tests.support import churn
+from tests.support.builders import ports
 from tests.support.scenario import JOIN, pod
-from tests.support.story import told, web
+from tests.support.story import applied, told, web
 
 NOW = churn.BEGAN_NS + 10**15
 WEB = "policy CiliumNetworkPolicy/shop/web"
@@ -162,6 +164,29 @@ def test_the_endpoints_that_obey_other_rows_are_those_of_the_policy(past) -> Non
     assert [(one.pod, one.added, one.removed, one.changed) for one in changed] == [("shop/web", 1, 1, 0)]
     assert by_position[positions[7]].endpoints == ()
     assert all(one.endpoints is None for one in asked(history))
+
+
+@pytest.mark.parametrize("with_ports", [False, True])
+def test_who_is_cut_off_by_an_exception_is_told_though_no_row_differs(with_ports: bool) -> None:
+    at = {"toPorts": ports("80/TCP", "443/TCP")} if with_ports else {}
+    around = {"cidr": "203.0.113.0/24"}
+    stories = [
+        applied("web", "web", ingress=[{"fromCIDRSet": [one], **at}])
+        for one in (around, {**around, "except": ["203.0.113.0/29", "203.0.113.128/32"]})
+    ]
+    history, positions = told(JOIN, pod("web", "k8s:app=web", ifindex=10), *stories, stories[0])
+    cut, back = (
+        [
+            (each.pod, each.direction, each.added, each.removed, each.changed)
+            for one in asked(history, since=str(first + 1), until=str(last), verdicts=True)
+            for each in one.endpoints or ()
+        ]
+        for first, last in pairwise(positions[-3:])
+    )
+    rows = 2 if with_ports else 1
+    assert cut == [("shop/web", "ingress", 0, rows, 0)] * 2
+    gone = [("shop/web", "ingress", 0, rows, 0)] * 2  # rows of their own, once they have those around them again
+    assert back == [("shop/web", "ingress", 2 * rows, 0, 0), *gone]
 
 
 def test_what_was_refused_stands_between_what_was_not(past) -> None:

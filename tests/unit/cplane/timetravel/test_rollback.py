@@ -22,7 +22,7 @@ from cplane.timetravel.rollback import NothingToRestore, done, target, trial
 from tests.support import churn
 from tests.support.builders import cnp, document, selector
 from tests.support.scenario import JOIN, pod
-from tests.support.story import told, web
+from tests.support.story import applied, told, web
 
 NOW = churn.BEGAN_NS + 10**15
 WEB = PolicyRef(CNP, "shop", "web")
@@ -115,6 +115,15 @@ def test_nothing_that_has_not_changed_is_written_again() -> None:
     assert decided == ()
     found = trial(target(history, NOW, to="head"), history.moment(history.head).world)
     assert (found.changes, found.endpoints, found.position) == ((), (), 0)
+
+
+def test_a_trial_tells_who_is_cut_off_by_an_exception() -> None:
+    around = {"cidr": "203.0.113.0/24"}
+    ways = ({**around, "except": ["203.0.113.7/32"]}, around)
+    stories = [applied("web", "web", ingress=[{"fromCIDRSet": [one]}]) for one in ways]
+    history, positions = told(JOIN, pod("web", "k8s:app=web", ifindex=10), *stories)
+    (one,) = trial(target(history, NOW, to=str(positions[2])), history.moment(history.head).world).endpoints
+    assert (one.pod, one.direction, one.counts) == ("shop/web", "ingress", "-1")
 
 
 def test_a_trial_says_what_the_rollback_then_does() -> None:
