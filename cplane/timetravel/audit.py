@@ -237,8 +237,8 @@ class _Follower:
 
     def __init__(self, history: History) -> None:
         self._history = history
-        self._ledger = Ledger()
-        self._tables = Tables()
+        self._ledger = history.ledger(history.start)  # a log that was compacted begins with a state
+        self._tables = Tables(self._ledger.facts())
 
     def affected(self, position: int) -> tuple[Affected, ...]:
         """The endpoints that obey other rows since the event at that position."""

@@ -16,6 +16,7 @@ from cplane.eventlog.reader import MemoryReader, open_history
 from cplane.eventlog.store import SqliteLog
 from cplane.eventlog.verify import SnapshotsFinding, verify_file, verify_snapshots
 from cplane.events.objects import object_of
+from cplane.timetravel.audit import Asked, audit
 from cplane.timetravel.history import History, NoSuchMoment
 from cplane.timetravel.wanted import Wanted
 from tests.support import churn
@@ -293,6 +294,16 @@ def test_compacting_drops_whole_segments_and_keeps_the_state_they_led_to(path: P
     found = verify_file(str(path))
     assert (found.events, found.fault, found.start) == (len(story[0]), "", 40)
     assert found.start_digest == story[1][39].digest.hex()
+
+
+def test_whose_verdicts_events_changed_is_told_of_what_compacting_left(path: Path, story) -> None:
+    asked = Asked(since="41", verdicts=True)
+    archive(path)
+    compact(path, 55)
+    with open_history(str(path)) as history:
+        found = list(audit(history, 1 << 62, asked))
+    assert found == list(audit(History(MemoryReader(story[1])), 1 << 62, asked))
+    assert any(one.endpoints for one in found)
 
 
 async def test_positions_go_on_after_all_was_compacted(path: Path, story) -> None:
