@@ -67,6 +67,7 @@ class Redirects:
         self._waiting: dict[_Named, dict[int, None]] = {}  # policy and key (of anyone) → least peers without a port
         self._named: dict[PolicyRef, dict[int, None]] = {}  # policy → ports at which terms of it are heeded
         self._touched: dict[_Named, None] = {}
+        self._told: dict[int, int] = {}  # port → group whose terms its row has
         self._rows: dict[RedirectKey, Redirection] = {}
         self._before: dict[RedirectKey, Redirection | None] = {}  # rows as they were told, where they have changed
 
@@ -104,20 +105,22 @@ class Redirects:
         if self._waiting and room:  # they come before what is new
             wanted = {place: self._by_least_peer(place) for place in islice(self._waiting, room)} | wanted
         for place, classes in wanted.items():
-            for peer, one in classes.items():
+            for peer, (group, one) in classes.items():
                 name = _Named(place.policy_id, place.key._replace(identity=peer))
                 was, one.port = one.port, self._port(place, name)
-                self._tell(name, one.port)
+                if one.port != NO_PROXY and self._told.get(one.port) != group:  # `rewrite` tells of others' new text
+                    self._tell(name, one.port)
+                    self._told[one.port] = group
                 if was != one.port:
                     yield from ((name.policy_id, name.key._replace(identity=each), was) for each in one.peers)
 
-    def _by_least_peer(self, place: _Named) -> Mapping[int, _Class]:
+    def _by_least_peer(self, place: _Named) -> Mapping[int, tuple[int, _Class]]:
         classes = self._classes.get(place, {})
         for group in [group for group, one in classes.items() if not one.peers]:
             del classes[group]
         if not classes:
             self._classes.pop(place, None)
-        return {min(one.peers): one for one in classes.values()}
+        return {min(one.peers): (group, one) for group, one in classes.items()}
 
     def rewrite(self, ref: PolicyRef) -> None:
         """The terms of the policy may read otherwise."""
@@ -169,6 +172,7 @@ class Redirects:
             port = ports.pop(peer)
             self._rest(port, self._holders.pop(port))
             self._set(RedirectKey(port), None)
+            self._told.pop(port, None)
             for named in self._named.values():
                 named.pop(port, None)
         if not ports:

@@ -163,6 +163,22 @@ def test_peers_that_are_told_apart_later_have_ports_of_their_own_then():
     assert heeded(made, OTHER) == {"spec.ingress[0].toPorts[0]"}
 
 
+def test_a_peer_that_comes_or_goes_is_told_of_alone_and_new_texts_of_all():
+    others = reading("/b", fromEndpoints=[selector("app=other")])
+    made = world(upserted(cnp("a", ingress=[reading("/a", **FROM_WEB), others])))
+    before = dict(made.redirections())
+    late = allocated(303, (*pod_labels("app=other").texts(), "k8s:late=yes"))
+    more = upserted(cnp("b", ingress=[reading("/c", fromEndpoints=[selector("late=yes")])]))
+    for event in (late, more, deleted(cnp("b", ingress=[{}])), late):
+        made.apply(event)
+        rows = made.redirections()
+        assert all(rows[port] is one for port, one in before.items()), "made again"
+    made.apply(upserted(cnp("a", ingress=[reading("/new", **FROM_WEB), others])))
+    (changed,) = (one for port, one in made.redirections().items() if one != before[port])
+    assert changed.rules[0].redirect is not None
+    assert "/new" in str(changed.rules[0].redirect.rules)
+
+
 def test_where_all_ports_are_taken_nobody_is_let_through(monkeypatch):
     monkeypatch.setattr(redirects, "CAPACITY", 3)
     made = world()
