@@ -75,3 +75,17 @@ def test_others_reach_no_broker(place: Site) -> None:
     server = f"{place['broker'].ipv4}:9092"
     assert not place["host"].reach(place["broker"].ipv4, port=9093, timeout_s=0.5)
     assert produce(place["service1"].netns, "confluent", "topic1", "x", server) == ""
+
+
+def test_beside_rules_of_http_nothing_passes_until_these_are_gone(place: Site) -> None:
+    server = f"{place['broker'].ipv4}:9092"
+    one, other = place["service1"].netns, place["service2"].netns
+    http = MISSION.split("- fromEndpoints")[1].replace("kafka: [{role: produce, topic: topic1}]", "http: [{}]")
+    try:
+        place.apply(policy("http", "broker", f"ingress:\n- fromEndpoints{http}"))
+        assert produce(one, "confluent", "topic1", "x", server) != ""
+        assert produce(other, "confluent", "topic1", "x", server) in REFUSALS, "of whom HTTP is not asked"
+    finally:
+        place.agent.cplane("policy", "delete", "http", "-n", "demo", "--wait")
+    assert produce(one, "confluent", "topic1", "x", server) == ""
+    assert produce(one, "confluent", "topic2", "x", server) in REFUSALS
