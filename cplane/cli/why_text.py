@@ -107,7 +107,7 @@ def _flow(found: "Why") -> tuple[str, tuple[Node, ...]]:
 
 def _service(one: "ServedShown") -> Node:
     if not one.backend:
-        said = "no backend takes connections: they are refused before a policy is asked"
+        said = one.refusal
     elif one.backends == 1:
         said = f"connections go to {one.backend}, which was judged"
     else:

@@ -70,7 +70,7 @@ class Reached:
         judged = pair.judge()
         if self._served is None or self._backends or judged.verdict == ABSENT:
             return judged
-        refused = Explanation(Outcome.DENIED, self._served.refusal)
+        refused = Explanation(Outcome.DENIED, f"service {self._served.name}: {self._served.refusal}")
         return Judged(Outcome.DENIED, None, judged.source, judged.destination, refused, refused, judged.port)
 
     def _concerns(self, event: Event) -> bool:

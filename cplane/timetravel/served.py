@@ -23,11 +23,21 @@ from cplane.events.service import (
     ServiceUpserted,
 )
 from cplane.projections.addresses import packed
-from cplane.projections.services import SERVICES, SKIPS, SLOTS, ServiceProjection
+from cplane.projections.services import RANGES, SERVICES, SKIPS, SLOTS, ServiceProjection
 from cplane.timetravel.traffic import Address, Question
 from cplane.timetravel.verdicts import End
 from datapath.maps.ipcache import FAMILY_V4
-from datapath.maps.lb import BENEATH, BackendEntry, LbFlags, LbKind, ServiceEntry, ServiceKey, SkipKey, SlotKey
+from datapath.maps.lb import (
+    BENEATH,
+    BackendEntry,
+    LbFlags,
+    LbKind,
+    RangeKey,
+    ServiceEntry,
+    ServiceKey,
+    SkipKey,
+    SlotKey,
+)
 
 JUDGED_MAX: Final = 16
 """Backends that are judged for one question, of those that may differ."""
@@ -37,8 +47,8 @@ class ServedShown(msgspec.Struct, frozen=True, kw_only=True):
     """The service whose address was asked for, and its `frontend` there.
 
     `backend` is the one that was judged: of `backends`, which take connections, the worst off. Pods of one policy and
-    one identity fare alike, so one of them stands for all; `left` counts those that nobody stood for. Empty: there is
-    no backend.
+    one identity fare alike, so one of them stands for all; `left` counts those that nobody stood for. Empty: nobody
+    takes the connections, and `refusal` says why.
     """
 
     name: str
@@ -46,12 +56,13 @@ class ServedShown(msgspec.Struct, frozen=True, kw_only=True):
     backend: str
     backends: int
     left: int
+    refusal: str = ""
 
 
 class Served(NamedTuple):
     """A service, its frontend, how many backends take connections, and the questions about those that may differ.
 
-    Of more than JUDGED_MAX `left` says how many there are.
+    Of more than JUDGED_MAX `left` says how many there are. Without any `refusal` says what becomes of connections.
     """
 
     name: str
@@ -59,20 +70,21 @@ class Served(NamedTuple):
     backends: int
     questions: tuple[Question, ...]
     left: int
+    refusal: str
 
     def shown(self, judged: Question) -> ServedShown:
-        """The service, where the question about one of its backends was judged, or where it has none."""
+        """The service, where the question about one of its backends was judged, or nobody takes the connections."""
         backend = f"{judged.destination}" if self.questions else ""
         if backend and isinstance(judged.port, int):
             backend = shown(backend, judged.port, judged.protocol)
         return ServedShown(
-            name=self.name, frontend=self.frontend, backend=backend, backends=self.backends, left=self.left
+            name=self.name,
+            frontend=self.frontend,
+            backend=backend,
+            backends=self.backends,
+            left=self.left,
+            refusal=self.refusal,
         )
-
-    @property
-    def refusal(self) -> str:
-        """What becomes of connections where there is no backend."""
-        return f"no backend of service {self.name} takes connections, so they are refused"
 
 
 def may_be_served(question: Question) -> bool:
@@ -129,8 +141,9 @@ def served(facts: Iterable[Event], question: Question, source: End, destination:
     if outside and not found.flags & LbFlags.OUTSIDE:
         return None
     backends = _backends(tables, found, outside=outside)
+    refusal = _refusal(tables, found, source, outside=outside)
     unlike: dict[object, Question] = {}
-    for backend in backends:
+    for backend in () if refusal else backends:
         address = _text(backend)
         pod = endpoints.get(address)
         kind = (pod.identity, pod.policy, pod.audit, backend.port) if pod is not None else (address, backend.port)
@@ -139,7 +152,7 @@ def served(facts: Iterable[Event], question: Question, source: End, destination:
     place = shown(question.destination.text, front.port, front.protocol)
     questions = tuple(unlike.values())
     left = len(questions[JUDGED_MAX:])
-    return Served(str(whose), place, len(backends), questions[:JUDGED_MAX], left)
+    return Served(str(whose), place, len(backends), questions[:JUDGED_MAX], left, refusal)
 
 
 def _concerns(one: Event, claimed: Iterable[ServiceName]) -> bool:
@@ -171,6 +184,24 @@ def _backends(tables: ServiceProjection, entry: ServiceEntry, *, outside: bool) 
     first, count = (entry.local_first, entry.local_count) if local else (1, entry.slots)
     slots = tables.table(SLOTS)
     return [slots[SlotKey(entry.id, number)] for number in range(first, first + count)]
+
+
+def _refusal(tables: ServiceProjection, entry: ServiceEntry, source: End, *, outside: bool) -> str:
+    """What becomes of connections that no backend takes; empty: one does. As `nodeport_ask` in nodeport.h has it."""
+    if outside and entry.flags & LbFlags.SOURCE_RANGES and source.address:
+        family, address = packed(source.address)
+        ranges = (one for one in tables.table(RANGES) if (one.service_id, one.family) == (entry.id, family))
+        if any(_covers(one, address) for one in ranges) == bool(entry.flags & LbFlags.SOURCE_DENY):
+            return f"clients at {source.address} are not served, by its source ranges: their packets are dropped"
+    if _backends(tables, entry, outside=outside):
+        return ""
+    fate = "dropped" if outside and entry.flags & LbFlags.DROP else "refused"
+    return f"no backend takes connections: they are {fate} before a policy is asked"
+
+
+def _covers(one: RangeKey, address: bytes) -> bool:
+    bits = 8 * len(address) - one.prefix_bits
+    return int.from_bytes(one.addr) >> bits == int.from_bytes(address) >> bits
 
 
 def _text(one: BackendEntry) -> str:

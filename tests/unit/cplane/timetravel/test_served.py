@@ -93,7 +93,8 @@ def test_a_service_without_a_backend_lets_nobody_in_whoever_may_reach_its_addres
     gone = told.do(served())
     found = asked(told)
     assert (found.verdict, found.direction) == ("DENIED", "")
-    assert found.reason == "no backend of service shop/web takes connections, so they are refused"
+    refusal = "no backend takes connections: they are refused before a policy is asked"
+    assert found.reason == f"service shop/web: {refusal}"
     assert found.turned is not None
     assert (found.turned.event.position, found.turned.before) == (gone, "ALLOWED")
     shown = list(lines(found))
@@ -176,6 +177,32 @@ def test_cluster_addresses_are_not_served_to_who_is_outside(told: Story) -> None
     told.do(served(ONE))
     assert asked(told, source=OUTSIDE).service is None
     assert asked(told, source="node").service is not None
+
+
+@pytest.mark.parametrize(
+    ("ranges", "deny", "verdict"),
+    [
+        (("198.51.100.0/24",), False, "ALLOWED"),
+        (("203.0.113.0/24", f"{OUTSIDE}/32"), True, "DENIED"),
+        (("203.0.113.0/24", "2001:db8::/32"), False, "DENIED"),
+        (("203.0.113.0/24", "2001:db8::/32"), True, "ALLOWED"),
+    ],
+)
+def test_who_is_outside_its_source_ranges_is_not_served(
+    told: Story, ranges: tuple[str, ...], deny: bool, verdict: str
+) -> None:
+    told.do(served(ONE, kind=FrontendKind.LOAD_BALANCER, source_ranges=ranges, ranges_deny=deny))
+    found = asked(told, source=OUTSIDE)
+    assert found.verdict == verdict
+    refusal = f"clients at {OUTSIDE} are not served, by its source ranges: their packets are dropped"
+    assert (f"  {refusal}" in list(lines(found))) is (verdict == "DENIED")
+    assert asked(told).verdict == "ALLOWED", "pods are not asked"
+
+
+def test_without_backends_who_is_outside_may_be_left_without_an_answer(told: Story) -> None:
+    told.do(served(kind=FrontendKind.LOAD_BALANCER, drop=True))
+    assert "they are dropped" in asked(told, source=OUTSIDE).reason
+    assert "they are refused" in asked(told).reason
 
 
 def test_a_pod_that_others_are_redirected_to_reaches_what_was_meant(told: Story) -> None:
