@@ -36,6 +36,8 @@ class Reached:
         self._ledger = ledger.copy() if may_be_served(question) else None
         self._claimed: frozenset[ServiceName] = frozenset()
         self._served: Served | None = None
+        self._addresses: set[str] = set()  # of backends, whether they take connections or not
+        self._pods: set[int] = set()  # the endpoints among them
         self._backends: dict[Question, Pair] = {}
         self._look()
 
@@ -86,8 +88,10 @@ class Reached:
                 return ServiceName(namespace, name) in self._claimed
             case BackendStateChanged() | ServiceOptionsChanged() | NodeJoined():
                 return bool(self._claimed)
-            case EndpointCreated() | EndpointRelabelled() | EndpointConfigured() | EndpointDeleted():
-                return bool(self._claimed)
+            case EndpointCreated():
+                return not self._addresses.isdisjoint((event.ipv4, event.ipv6))
+            case EndpointRelabelled() | EndpointConfigured() | EndpointDeleted():
+                return event.endpoint in self._pods
             case _:
                 return False
 
@@ -98,11 +102,22 @@ class Reached:
     def _look(self) -> None:
         """Which backends there are is found anew."""
         source, destination = self._bare.ends
-        self._claimed, self._served = frozenset(), None
-        if self._ledger is not None and source is not None and destination is not None:
-            self._claimed = frozenset(claimants(self._ledger.facts(), self._question, destination))
-            if self._claimed:
-                self._served = served(self._ledger.facts(), self._question, source, destination)
+        self._claimed, self._served, self._addresses, self._pods = frozenset(), None, set(), set()
+        if self._ledger is None or source is None or destination is None:
+            self._backends = {}
+            return
+        facts = tuple(self._ledger.facts())
+        self._claimed = frozenset(claimants(facts, self._question, destination))
+        if self._claimed:
+            self._served = served(facts, self._question, source, destination)
+            self._know(facts)
         held, asked = self._backends, self._served.questions if self._served is not None else ()
-        assert not asked or self._ledger is not None, "nobody serves what cannot be served"
-        self._backends = {one: held.get(one) or Pair(one, self._ledger.facts()) for one in asked}  # type: ignore[union-attr]
+        self._backends = {one: held.get(one) or Pair(one, facts) for one in asked}
+
+    def _know(self, facts: tuple[Event, ...]) -> None:
+        for one in facts:
+            if isinstance(one, BackendsChanged) and ServiceName(one.namespace, one.service) in self._claimed:
+                self._addresses.update(backend.address for backend in one.backends)
+        for one in facts:
+            if isinstance(one, EndpointCreated) and not self._addresses.isdisjoint((one.ipv4, one.ipv6)):
+                self._pods.add(one.endpoint)
