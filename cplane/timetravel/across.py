@@ -79,7 +79,7 @@ def why_across(nodes: Mapping[str, History], now_ns: int, question: Question, *,
         node=node,
         direction=found.direction,
         reason=found.reason,
-        notes=passed,
+        notes=(*passed, *_elsewhere(found)),
         answers=(NodeAnswer(node=node, why=found),),
     )
 
@@ -118,6 +118,15 @@ def _between(
         ),
         answers=(NodeAnswer(node=source.node, why=egress), NodeAnswer(node=destination.node, why=ingress)),
     )
+
+
+def _elsewhere(found: Why) -> Iterator[str]:
+    """What is said where an address is that of a service whose backends may be pods of nodes that nobody asked."""
+    if found.service is not None and found.service.backend and not found.destination.endpoint:
+        yield (
+            f"{found.destination.address} serves {found.service.name} and is no pod of the node that was asked: "
+            "if it is one of another node, ask about it to hear of that one's policy"
+        )
 
 
 def _position(history: History, at: str, now_ns: int) -> int | None:

@@ -3,6 +3,9 @@
 import pytest
 
 from cplane.deciders.node import JoinNode
+from cplane.deciders.service import ApplyServices
+from cplane.domain.ports import Protocol
+from cplane.domain.service import Backend, Backends, Frontend, Service, ServiceName
 from cplane.timetravel.across import WhyAcross, why_across
 from cplane.timetravel.history import NoSuchMoment
 from cplane.timetravel.traffic import BadQuestion, question_of
@@ -128,3 +131,15 @@ def test_what_cannot_be_asked_is_refused_with_a_reason(n1: Story, n2: Story) -> 
         asked(n1, n2, source="192.0.2.1", to="192.0.2.2")
     with pytest.raises(NoSuchEnd, match="there is no pod shop/client at 2020-01-01"):
         asked(n1, n2, at="2020-01-01T00:00:00Z")
+
+
+def test_that_a_backend_may_be_of_another_node_is_said(n1: Story, n2: Story) -> None:
+    remote, vip = asked(n1, n2).answers[1].why.destination.address, "10.96.0.1"
+    local = asked(n1, n2).answers[0].why.source.address
+    for backend, notes in ((remote, 1), (local, 0)):
+        name = ServiceName("shop", "web")
+        made = Service(name=name, frontends=(Frontend(vip, 80, Protocol.TCP),))
+        n1.do(ApplyServices(services=(made,), backends=(Backends(name, "s", (Backend(backend, 80, Protocol.TCP),)),)))
+        found = asked(n1, n2, to=vip)
+        assert len(found.notes) == notes
+        assert all(note.startswith(f"{remote} serves shop/web and is no pod of the node") for note in found.notes)
