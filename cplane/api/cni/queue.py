@@ -53,7 +53,7 @@ def waiting(folder: str) -> Iterator[tuple[str, dict[str, object] | None]]:
                 request = json.loads(file.read())
         except FileNotFoundError:
             continue  # another drain was faster
-        except ValueError:
+        except (ValueError, RecursionError):
             request = None
         yield name, request if isinstance(request, dict) else None
 
