@@ -12,6 +12,7 @@ from cplane.config.load import agent_options, load
 from cplane.config.model import BadConfig
 from cplane.errors import CplaneError, leaves
 from cplane.telemetry.log import configure
+from datapath.errors import DatapathError
 
 FAILED: Final = 1
 MISCONFIGURED: Final = 2
@@ -37,7 +38,7 @@ def main(config: str | None, **flags: object) -> None:
 
     try:
         anyio.run(run, settings)
-    except* CplaneError as failures:
+    except* (CplaneError, DatapathError) as failures:
         for failure in leaves(failures):
             click.echo(f"cplane-agent: {failure}", err=True)
         sys.exit(FAILED)
