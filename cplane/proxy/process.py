@@ -89,6 +89,7 @@ class Process:
         self._clock = SystemClock()
         self._identity: Identity | None = None
         self._stopped = False
+        self._hindrance = ""  # why it could not be started, the last time
         self.starts = 0
         """Processes that were started here; one that was found running is not."""
 
@@ -167,12 +168,15 @@ class Process:
         return found
 
     async def _started(self, epoch: int) -> Identity | None:
-        """A new process; None: there is none, as on a full disk, and the log says why."""
+        """A new process; None: there is none, as on a full disk, and the log says why, once."""
         try:
             made = await anyio.to_thread.run_sync(self._start, epoch)
         except OSError as error:
-            log.warning(line("proxy not started", kind=self._program.name, error=str(error)))  # and tried again
+            if str(error) != self._hindrance:  # it is tried again, often
+                log.warning(line("proxy not started", kind=self._program.name, error=str(error)))
+            self._hindrance = str(error)
             return None
+        self._hindrance = ""
         self.starts += 1
         return made
 
