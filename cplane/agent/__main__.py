@@ -36,11 +36,14 @@ def main(config: str | None, **flags: object) -> None:
     memory.starting()
     from cplane.agent.wire import run  # after the configuration is known to be good: this imports everything
 
+    failed = False
     try:
         anyio.run(run, settings)
     except* (CplaneError, DatapathError) as failures:
+        failed = True  # to exit here would be one more exception in a group, with its traceback (before Python 3.11.4)
         for failure in leaves(failures):
             click.echo(f"cplane-agent: {failure}", err=True)
+    if failed:
         sys.exit(FAILED)
 
 
