@@ -36,13 +36,16 @@ static __always_inline bool sock_is_of_node(void *ctx)
 }
 
 /* The frontend that the call names; NULL if it is no service. The node's loopback addresses are the node's for its
- * own sockets only. A pod that traffic is redirected to may have asked to reach what was meant itself.
+ * own sockets only, and so is no address at all, by which Linux means loopback, too: it is what a service of any address
+ * is found by, but a pod that names it means itself. A pod that traffic is redirected to may have asked to reach what was meant itself.
  */
 static __always_inline struct lb_service *sock_service(struct sock_addr_ctx *ctx, const struct sock_place *place)
 {
 	struct lb_service *service = lb_service_at(&place->addr, place->port, place->protocol, place->family);
 
 	if (service) {
+		if (unlikely(addr_is_zero(&place->addr)) && !sock_is_of_node(ctx))
+			return NULL;
 		if (unlikely(service->flags & LB_FLAG_SKIP_BACKENDS) &&
 		    lb_skips_map(get_netns_cookie(ctx), service->id))
 			return lb_service_beneath(&place->addr, place->port, place->protocol, place->family);
@@ -225,6 +228,26 @@ static __always_inline void sock_forget(struct sock_addr_ctx *ctx, const struct 
 		map_delete_elem(MAP(SLOT_LB_SOCKS), &key);
 }
 
+/* What is remembered of a socket that is connected to this very frontend, and names it again with a datagram: that goes
+ * where the others go, as the kernel would drop what another backend answers. NULL: it is not, or not any more.
+ */
+static __always_inline struct lb_peer *sock_connected(struct sock_addr_ctx *ctx, const struct sock_place *place)
+{
+	struct sock_ctx *sk = ctx->sk;
+	struct lb_peer *peer;
+	u64 cookie;
+
+	if (likely(!sk || sk->state != SOCK_CONNECTED))
+		return NULL;
+	cookie = get_socket_cookie(ctx);
+	peer = lb_peers_map(cookie);
+	if (!peer || peer->cookie != cookie || peer->state != LB_PEER_CONNECTED)
+		return NULL;
+	if (peer->port != place->port || peer->family != place->family || !addr_equal(&peer->addr, &place->addr))
+		return NULL;
+	return peer;
+}
+
 /* A proxy goes where its client has meant to go, for which the client's policy was asked. */
 static __always_inline bool sock_is_of_proxy(struct sock_addr_ctx *ctx)
 {
@@ -239,6 +262,7 @@ static __always_inline int sock_forward(struct sock_addr_ctx *ctx, const bool v6
 	struct lb_service *service;
 	struct lb_backend *backend;
 	struct sock_place place;
+	struct lb_peer *peer;
 
 	if ((CONFIG(sock_hostns_only) && !sock_is_of_node(ctx)) || unlikely(sock_is_of_proxy(ctx)))
 		return SOCK_PASS;
@@ -246,6 +270,11 @@ static __always_inline int sock_forward(struct sock_addr_ctx *ctx, const bool v6
 	service = sock_service(ctx, &place);
 	if (likely(!service)) {
 		sock_forget(ctx, &place, connects);
+		return SOCK_PASS;
+	}
+	peer = connects ? NULL : sock_connected(ctx, &place);
+	if (unlikely(peer)) {
+		sock_write(ctx, &peer->backend, peer->backend_port, place.family, v6);
 		return SOCK_PASS;
 	}
 	backend = sock_choose(ctx, service);

@@ -35,6 +35,12 @@ class Unavailable(DatapathError):
     code = "unavailable"
 
 
+class NoRoom(Unavailable):
+    """A map is full: first something has to go."""
+
+    code = "no_room"
+
+
 class Corrupt(DatapathError):
     """Stored state cannot be trusted: stop and look."""
 

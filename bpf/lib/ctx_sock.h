@@ -40,7 +40,14 @@ struct sock_ctx {
 	u32 src_ip4;
 	u32 src_ip6[4];
 	u32 src_port;		/* in the host's byte order */
+	__be16 dst_port;
+	u16 pad;
+	u32 dst_ip4;
+	u32 dst_ip6[4];
+	u32 state;
 };
+
+#define SOCK_CONNECTED 1	/* of state: TCP_ESTABLISHED, for datagrams too */
 
 /* Fields of the context, read and written at constant offsets from its own register, as the verifier wants it. */
 #define SOCK_LOAD(type, ctx, field) ({ \

@@ -5,10 +5,11 @@ from contextlib import contextmanager
 from threading import Lock
 from typing import Generic, TypeVar
 
-from cplane.engine.ports import Target
+from cplane.engine.ports import NoRoom, Target
 from cplane.engine.reconcile import difference
 from cplane.errors import Unavailable
 from cplane.telemetry.log import line, logger
+from datapath import errors as datapath_errors
 from datapath.errors import DatapathError
 from datapath.maps.endpoints import DeviceInfo, DeviceKey
 from datapath.netlink import rtnl
@@ -29,6 +30,8 @@ class Refused(Unavailable):
 def _translated(table: str) -> Iterator[None]:
     try:
         yield
+    except datapath_errors.NoRoom as error:
+        raise NoRoom(f"table {table!r}: {error}") from error
     except DatapathError as error:
         raise Refused(f"table {table!r}: {error}") from error
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from cplane.cli.format import align, instant, printable, to_json, to_yaml
-from cplane.cli.session import Session
+from cplane.cli.numbers import COUNT
+from cplane.cli.session import Session, outputs
 from cplane.cli.timetravel import log_option, moment_option, stream
 
 if TYPE_CHECKING:
@@ -52,20 +53,12 @@ Exit codes:
 )
 @moment_option("--since", default="", text="From then on.")
 @moment_option("--until", default="", text="Up to then.")
-@click.option("--last", type=click.IntRange(min=1), help="Only so many. Default: 100, or all with --since.")
+@click.option("--last", type=COUNT, help="Only so many. Default: 100, or all with --since.")
 @click.option("--refused", is_flag=True, help="Only commands that were refused.")
 @click.option("--diff", "with_diff", is_flag=True, help="In the table: what each object was before, and is after.")
 @click.option("--verdicts", is_flag=True, help="With the endpoints whose policy has other rows since.")
 @log_option
-@click.option(
-    "-o",
-    "--output",
-    type=click.Choice(["table", "json", "csv", "yaml"]),
-    default="table",
-    show_default=True,
-    envvar="CPLANE_OUTPUT",
-    help="How to print the answer; json has an object on each line.",
-)
+@outputs("table", "json", "csv", "yaml", text="How to print the answer; json has an object on each line.")
 @click.pass_obj
 def audit(
     session: Session,

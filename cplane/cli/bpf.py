@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from cplane.cli.format import plain, table
+from cplane.cli.numbers import ANY_ENDPOINT, ENDPOINT
 from cplane.cli.session import Session, complain, emit, output_option
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ def policy() -> None:
 
 
 @policy.command("get")
-@click.argument("endpoint", type=click.IntRange(min=1), metavar="ENDPOINT")
+@click.argument("endpoint", type=ENDPOINT, metavar="ENDPOINT")
 @output_option
 @click.pass_obj
 def policy_get(session: Session, endpoint: int, output: str) -> None:
@@ -51,7 +52,7 @@ def _list_only(name: str, text: str) -> None:
         """Hold one command."""
 
     @group.command("list", help=text)
-    @click.option("--endpoint", type=click.IntRange(min=0), default=0, help="Only what concerns this endpoint.")
+    @click.option("--endpoint", type=ANY_ENDPOINT, default=0, help="Only what concerns this endpoint.")
     @output_option
     @click.pass_obj
     def show(session: Session, endpoint: int, output: str) -> None:

@@ -6,6 +6,7 @@ import click
 
 from cplane.cli.config import AUDIT, parse_assignments, switch_word
 from cplane.cli.format import pairs, table
+from cplane.cli.numbers import ENDPOINT
 from cplane.cli.session import MARGIN_S, Session, complain, emit, output_option, wait_for, wait_options
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def list_(session: Session, output: str) -> None:
 
 
 @endpoint.command()
-@click.argument("number", type=click.IntRange(min=1), metavar="ENDPOINT")
+@click.argument("number", type=ENDPOINT, metavar="ENDPOINT")
 @output_option
 @click.pass_obj
 def get(session: Session, number: int, output: str) -> None:
@@ -55,7 +56,7 @@ def get(session: Session, number: int, output: str) -> None:
 
 
 @endpoint.command()
-@click.argument("number", type=click.IntRange(min=1), metavar="ENDPOINT")
+@click.argument("number", type=ENDPOINT, metavar="ENDPOINT")
 @click.argument("labels", nargs=-1, required=True, metavar="LABEL...")
 @wait_options
 @output_option
@@ -100,7 +101,7 @@ Values:
 
 
 @endpoint.command(epilog=_EPILOG)
-@click.argument("number", type=click.IntRange(min=1), metavar="ENDPOINT")
+@click.argument("number", type=ENDPOINT, metavar="ENDPOINT")
 @click.argument("assignments", nargs=-1, metavar="[OPTION=VALUE]...")
 @wait_options
 @output_option

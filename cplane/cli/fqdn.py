@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from cplane.cli.format import instant, table
+from cplane.cli.numbers import ANY_ENDPOINT
 from cplane.cli.session import MARGIN_S, Session, emit, output_option, wait_for, wait_options
 
 if TYPE_CHECKING:
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 
 _SHOWN_MAX: Final = 4  # addresses of a row
 
-_endpoint = click.option("--endpoint", "-e", type=click.IntRange(0), default=0, help="Of this endpoint alone.")
+_endpoint = click.option("--endpoint", "-e", type=ANY_ENDPOINT, default=0, help="Of this endpoint alone.")
 _pattern = click.option("--matchpattern", "-p", "pattern", default="", help="Names that this pattern selects.")
 
 

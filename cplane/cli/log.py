@@ -10,6 +10,7 @@ from cplane.cli.log_archive import archive, compact
 from cplane.cli.log_checkpoint import checkpoint
 from cplane.cli.log_export import export_log, import_log
 from cplane.cli.log_verify import verify
+from cplane.cli.numbers import COUNT
 from cplane.cli.session import Session, output_option
 
 if TYPE_CHECKING:
@@ -20,8 +21,8 @@ _HEADERS = ("position", "time", "actor", "type", "summary")
 
 
 @click.group(invoke_without_command=True)
-@click.option("--from", "first", type=click.IntRange(min=1), help="Start with this position.")
-@click.option("--last", type=click.IntRange(min=1), help="Only the last so many events.")
+@click.option("--from", "first", type=COUNT, help="Start with this position.")
+@click.option("--last", type=COUNT, help="Only the last so many events.")
 @click.option("-f", "--follow", is_flag=True, help="Go on with the events to come, until interrupted.")
 @output_option
 @click.pass_context

@@ -44,8 +44,22 @@ Environment:
 """
 
 
+class Cplane(Program):
+    """A program whose arguments are text, but for the paths among them."""
+
+    def invoke(self, ctx: click.Context) -> object:
+        """As click's."""
+        try:
+            return super().invoke(ctx)
+        except UnicodeEncodeError as error:
+            if not "\ud800" <= error.object[error.start] <= "\udfff":
+                raise
+            # Half of a pair stands for a byte of an argument (PEP 383), which no message can hold.
+            raise click.UsageError(f"{error.object!r} has bytes that are no UTF-8") from None
+
+
 @click.group(
-    cls=Program, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}, epilog=EPILOG
+    cls=Cplane, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}, epilog=EPILOG
 )
 @click.option(
     "--server",

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, BinaryIO
 import click
 
 from cplane.cli.format import plain, table, to_json, to_yaml
+from cplane.cli.numbers import POSITION
 from cplane.cli.policy_refs import name_of, name_options, ref_of
 from cplane.cli.session import MARGIN_S, Session, emit, output_option, wait_for, wait_options
 
@@ -143,10 +144,18 @@ def get(session: Session, name: str, namespace: str, kind: str, output: str) -> 
 
 
 @policy.command()
-@click.option("--position", type=click.IntRange(min=0), help="Of the log; by default the newest one.")
-@click.option("--timeout", "timeout_s", type=click.FloatRange(min=0, min_open=True), default=30.0, show_default=True)
+@click.option("--position", type=POSITION, help="Of the log; by default the newest one.")
+@click.option(
+    "--timeout",
+    "timeout_s",
+    type=click.FloatRange(min=0, min_open=True),
+    default=30.0,
+    show_default=True,
+    help="Seconds to wait at most; exit code 1 when it takes longer.",
+)
+@output_option
 @click.pass_obj
-def wait(session: Session, position: int | None, timeout_s: float) -> None:
+def wait(session: Session, position: int | None, timeout_s: float, output: str) -> None:
     """Return when the datapath enforces everything that has been applied."""
 
     async def ask(channel: "ClientChannel") -> int:
@@ -158,7 +167,8 @@ def wait(session: Session, position: int | None, timeout_s: float) -> None:
         await wait_for(channel, wanted, timeout_s)
         return wanted
 
-    click.echo(f"position {session.call(ask, patience_s=timeout_s + MARGIN_S)}")
+    reached = session.call(ask, patience_s=timeout_s + MARGIN_S)
+    emit(output, {"position": reached}, lambda: f"position {reached}")
 
 
 def _source(file: BinaryIO) -> str:

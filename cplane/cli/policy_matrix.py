@@ -8,7 +8,7 @@ import click
 
 from cplane.cli.manifests import Offline, paths_option, reach_of, scene_of, scene_options
 from cplane.cli.matrix_sheet import MARKS, Sheet, mark_of
-from cplane.cli.session import fail
+from cplane.cli.session import emit, fail, outputs
 
 if TYPE_CHECKING:
     from cplane.k8s.matrix import Cell, Party
@@ -27,14 +27,7 @@ if TYPE_CHECKING:
 )
 @click.option("-n", "--namespace", "namespaces", multiple=True, metavar="NAME...", help="Pods of these only.")
 @scene_options
-@click.option(
-    "-o",
-    "--output",
-    type=click.Choice(["table", "json", "html"]),
-    default="table",
-    show_default=True,
-    help="How to print it; html is one page that needs nothing else.",
-)
+@outputs("table", "json", "yaml", "html", text="How to print it; html is one page that needs nothing else.")
 def matrix(
     *,
     paths: tuple[str, ...],
@@ -57,15 +50,13 @@ def matrix(
     scene = scene_of(paths, cluster=cluster, enforcement=enforcement)
     reach = reach_of(scene, audited)
     try:
-        rows = parties(scene, namespaces)
+        rows = parties(scene, namespaces, reach.is_audited)
     except Rejected as error:
         fail(str(error))
     sheets = [Sheet(one, tuple(cells(reach, rows, one))) for one in asked]
     match output:
-        case "json":
-            from cplane.cli.format import to_json
-
-            click.echo(to_json(_plain(rows, sheets)))
+        case "json" | "yaml":
+            emit(output, _plain(rows, sheets), str)
         case "html":
             from cplane.cli.matrix_page import page
 

@@ -8,7 +8,7 @@ import click
 from cplane.cli.flows import KINDS, flows_option, seen_in
 from cplane.cli.format import printable, to_json, to_yaml
 from cplane.cli.policy_preview import window_line
-from cplane.cli.session import Session
+from cplane.cli.session import Session, outputs
 from cplane.cli.timetravel import ask, log_option, moment_option
 
 if TYPE_CHECKING:
@@ -41,9 +41,7 @@ Exit codes:
 @click.option("--l4", "ports_only", is_flag=True, help="No rules for requests and names: addresses and ports alone.")
 @log_option
 @flows_option
-@click.option(
-    "-o", "--output", type=click.Choice(["yaml", "json"]), default="yaml", show_default=True, help="How to print it."
-)
+@outputs("yaml", "json", text="How to print it.")
 @click.pass_obj
 def suggest(
     session: Session,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from cplane.cli.manifests import Offline, ignored_text, paths_option, read_paths
-from cplane.cli.session import REFUSED
+from cplane.cli.session import REFUSED, emit, output_option
 
 if TYPE_CHECKING:
     from cplane.k8s.manifests import Manifests
@@ -25,14 +25,7 @@ _LISTED_MAX: Final = 10_000  # beyond, findings are counted
 @paths_option
 @click.option("--strict", is_flag=True, help="Refuse also what is legal and surely meant otherwise: warnings.")
 @click.option("--cluster", default="default", show_default=True, help="Name of the cluster.")
-@click.option(
-    "-o",
-    "--output",
-    type=click.Choice(["table", "json"]),
-    default="table",
-    show_default=True,
-    help="How to print the findings.",
-)
+@output_option
 def validate(*, paths: tuple[str, ...], strict: bool, cluster: str, output: str) -> None:
     """Check policies, all of them and all at once, without an agent.
 
@@ -44,10 +37,10 @@ def validate(*, paths: tuple[str, ...], strict: bool, cluster: str, output: str)
     findings = sorted(_findings(manifests, cluster), key=lambda one: _LEVELS.index(one[0]))
     counts = Counter(level for level, _ in findings)
     good = not counts[ERROR] and not (strict and counts[WARNING])
-    if output == "json":
-        _print_json(manifests, findings, good=good)
-    else:
+    if output == "table":
         _print_text(manifests, findings, counts)
+    else:
+        emit(output, _plain(manifests, findings, good=good), str)
     if not good:
         raise SystemExit(REFUSED)
 
@@ -81,9 +74,7 @@ def _findings(manifests: "Manifests", cluster: str) -> "Iterator[tuple[str, Find
             yield NOTE, written.object.finding(note.path, note.message + refused)
 
 
-def _print_json(manifests: "Manifests", findings: "list[tuple[str, Finding]]", *, good: bool) -> None:
-    from cplane.cli.format import to_json
-
+def _plain(manifests: "Manifests", findings: "list[tuple[str, Finding]]", *, good: bool) -> dict[str, object]:
     shown = []
     for level, one in findings[:_LISTED_MAX]:
         message, suggestion = one.parts()
@@ -98,7 +89,7 @@ def _print_json(manifests: "Manifests", findings: "list[tuple[str, Finding]]", *
             }
         )
     counts = Counter(level for level, _ in findings)
-    answer = {
+    return {
         "valid": good,
         "policies": len(manifests.policies),
         "objects": manifests.documents,
@@ -106,7 +97,6 @@ def _print_json(manifests: "Manifests", findings: "list[tuple[str, Finding]]", *
         "ignored": dict(sorted(manifests.ignored.items())),
         "findings": shown,
     }
-    click.echo(to_json(answer))
 
 
 def _print_text(manifests: "Manifests", findings: "list[tuple[str, Finding]]", counts: Counter[str]) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from cplane.cli.format import align, instant, printable, table, to_json, to_yaml
+from cplane.cli.numbers import ENDPOINT
 from cplane.cli.session import Session, emit, output_option
 from cplane.cli.timetravel import ask, log_option, moment_option, stream
 from cplane.terminal.progress import Told, progress
@@ -45,7 +46,7 @@ Exit codes:
 @click.command(epilog=_EPILOG)
 @moment_option("--to", default="head", text="What to go back to, or the last event.")
 @click.option("--show", type=click.Choice(_SHOWS), metavar="WHAT", help=f"{', '.join(_SHOWS)}. Default: summary.")
-@click.argument("endpoint", required=False, type=click.IntRange(min=1))
+@click.argument("endpoint", required=False, type=ENDPOINT)
 @click.option("-f", "--follow", is_flag=True, help="Step through history, event by event, with what each changed.")
 @moment_option("--from", "first", text="With --follow: the first event. Default: the log's.")
 @click.option("--speed", metavar="N|max", help="With --follow: so many events per second. Default: max.")

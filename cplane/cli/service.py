@@ -178,8 +178,9 @@ def get(session: Session, name: str, output: str) -> None:
 @click.argument("place", metavar="ADDRESS:PORT[/PROTOCOL]")
 @click.option("--state", type=click.Choice(["active", "quarantined", "maintenance"]), required=True)
 @wait_options
+@output_option
 @click.pass_obj
-def backend(session: Session, *, place: str, state: str, wait: bool, timeout_s: float) -> None:
+def backend(session: Session, *, place: str, state: str, wait: bool, timeout_s: float, output: str) -> None:
     """Take a backend out of service, or back into it; it gets no new connections unless it is active."""
     from cplane.domain.service import parse_shown
 
@@ -197,7 +198,8 @@ def backend(session: Session, *, place: str, state: str, wait: bool, timeout_s: 
             await wait_for(channel, answer.position, timeout_s, applied=answer.applied)
         return answer.position
 
-    click.echo(f"position {session.call(ask, patience_s=timeout_s + MARGIN_S)}")
+    position = session.call(ask, patience_s=timeout_s + MARGIN_S)
+    emit(output, {"position": position}, lambda: f"position {position}")
 
 
 _HEADERS: Final = ("id", "frontend", "type", "namespace", "name", "backends")
@@ -279,6 +281,8 @@ def _frontend(text: str) -> "Frontend":
     from cplane.domain.service import ANY_ADDRESS, Frontend, FrontendKind, parse_shown
 
     place, equals, kind = text.partition("=")
+    if equals and kind not in _KINDS:
+        raise click.BadParameter(f"{text!r}: {kind!r} is none of {', '.join(_KINDS)}", param_hint="--frontend")
     try:
         address, port, protocol = parse_shown(place)
         default = FrontendKind.NODE_PORT if address in ANY_ADDRESS else FrontendKind.CLUSTER_IP
@@ -288,7 +292,7 @@ def _frontend(text: str) -> "Frontend":
 
 
 def _backend(text: str, protocols: set[str]) -> "Backend":
-    from cplane.domain.service import Backend, BackendState, parse_shown
+    from cplane.domain.service import WEIGHT_MAX, Backend, BackendState, parse_shown
 
     place, *more = text.split(",")
     if "/" not in place:
@@ -301,14 +305,20 @@ def _backend(text: str, protocols: set[str]) -> "Backend":
         if key not in {"weight", "state", "node"}:
             raise click.BadParameter(f"{text!r}: {key!r} is none of weight, state, node", param_hint="--backend")
         said[key] = value
+    weight, state = said.get("weight", "1"), said.get("state", "active")
+    if not (weight.isascii() and weight.isdecimal() and len(weight) <= len(str(WEIGHT_MAX))):
+        raise click.BadParameter(f"{text!r}: {weight!r} is no weight from 0 to {WEIGHT_MAX}", param_hint="--backend")
+    if state not in list(BackendState):
+        states = ", ".join(BackendState)
+        raise click.BadParameter(f"{text!r}: {state!r} is none of {states}", param_hint="--backend")
     try:
         address, port, protocol = parse_shown(place)
         return Backend(
             address,
             port,
             protocol,
-            state=BackendState(said.get("state", "active")),
-            weight=int(said.get("weight", "1")),
+            state=BackendState(state),
+            weight=int(weight),
             node=said.get("node", ""),
         )
     except ValueError as error:

@@ -4,12 +4,14 @@
 """
 
 import json
+import os
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Final, NoReturn, TypeVar
 
 import click
+from click.core import ParameterSource
 
 if TYPE_CHECKING:
     from cplane.transport.client import ClientChannel
@@ -22,6 +24,7 @@ REFUSED: Final = 1
 UNREACHABLE: Final = 2
 MARGIN_S: Final = 30.0  # for a change itself, beside the wait for the datapath
 ANSWER_S: Final = 60.0  # an agent that takes longer, where no time was asked for, hangs
+_OUTPUT: Final = "CPLANE_OUTPUT"
 
 
 @dataclass
@@ -113,9 +116,28 @@ def output_option(callback: Callback) -> Callback:
         type=click.Choice(["table", "json", "yaml"]),
         default="table",
         show_default=True,
-        envvar="CPLANE_OUTPUT",
+        envvar=_OUTPUT,
         help="How to print the answer.",
     )(callback)
+
+
+def outputs(*choices: str, text: str = "How to print the answer.") -> Callable[[Callback], Callback]:
+    """The command takes `-o` with these as `output`, the first by default, or what CPLANE_OUTPUT says of them."""
+
+    def chosen(context: click.Context, option: click.Parameter, value: str) -> str:
+        given = os.environ.get(_OUTPUT, "")
+        is_asked = context.get_parameter_source(option.name or "") is not ParameterSource.DEFAULT
+        return value if is_asked or given not in choices else given
+
+    return click.option(
+        "-o",
+        "--output",
+        type=click.Choice(choices),
+        default=choices[0],
+        show_default=True,
+        callback=chosen,
+        help=text,
+    )
 
 
 def wait_options(callback: Callback) -> Callback:

@@ -6,6 +6,7 @@ import click
 
 from cplane import __version__
 from cplane.cli.format import counted, duration, pairs, plain, table
+from cplane.cli.numbers import POSITION
 from cplane.cli.session import MARGIN_S, REFUSED, Session, complain, emit, output_option, wait_for
 
 if TYPE_CHECKING:
@@ -122,7 +123,7 @@ def _ask_doctor(session: Session) -> "pb.DoctorResponse | None":
 
 
 @click.command()
-@click.option("--position", type=click.IntRange(min=0), required=True, help="Of the log.")
+@click.option("--position", type=POSITION, required=True, help="Of the log.")
 @click.option(
     "--timeout",
     "timeout_s",

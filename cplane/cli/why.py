@@ -8,7 +8,7 @@ import click
 
 from cplane.cli.flows import KINDS, flow_in
 from cplane.cli.format import to_json, to_yaml
-from cplane.cli.session import Session
+from cplane.cli.session import Session, outputs
 from cplane.cli.timetravel import ask, log_option, moment_option
 from cplane.cli.traffic import Traffic, traffic_options
 from cplane.cli.why_across import answer_of, ask_nodes, is_of_nodes, parts_of
@@ -48,14 +48,7 @@ Exit codes:
 @moment_option("--at", text="When. Default: now, or the last event of the log.")
 @click.option("--flow", "--flows", multiple=True, metavar="PATH", help="Recorded flows; FLOW_UUID says which is meant.")
 @log_option
-@click.option(
-    "-o",
-    "--output",
-    type=click.Choice(["text", "tree", "json", "yaml"]),
-    default="text",
-    show_default=True,
-    help="How to print the answer.",
-)
+@outputs("text", "tree", "json", "yaml")
 @click.pass_obj
 def why(
     session: Session,

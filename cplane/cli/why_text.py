@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from rich.tree import Tree
 
     from cplane.timetravel.resolved import NameShown
+    from cplane.timetravel.served import ServedShown
     from cplane.timetravel.why import EndShown, NearestShown, RuleShown, SideShown, TurnShown, Why
 
 _ABSENT = "ABSENT"
@@ -77,6 +78,8 @@ def parts(found: "Why") -> Iterator[Node]:
     """All that is said behind the answer itself."""
     if found.flow is not None:
         yield Node(*_flow(found))
+    if found.service is not None:
+        yield _service(found.service)
     decided = f"{found.direction}: " if found.direction else ""
     yield Node("why", (Node(f"{decided}{found.reason}"),))
     for side in found.sides:
@@ -99,6 +102,17 @@ def _flow(found: "Why") -> tuple[str, tuple[Node, ...]]:
     told = Node(f"{flow.verdict}{reason} at {flow.time}, when the log was at position {flow.head}")
     notes = tuple(Node(note) for note in flow.note.split("; ") if note)
     return f"flow {flow.uuid}", (told, *notes)
+
+
+def _service(one: "ServedShown") -> Node:
+    if not one.backend:
+        said = "no backend takes connections: they are refused before a policy is asked"
+    elif one.backends == 1:
+        said = f"connections go to {one.backend}, which was judged"
+    else:
+        rest = f" ({one.left} others were not looked at)" if one.left else ""
+        said = f"connections go to one of {one.backends} backends; judged is the worst off, {one.backend}{rest}"
+    return Node(f"{one.frontend} is of service {one.name}", (Node(said),))
 
 
 def _side(side: "SideShown") -> Node:

@@ -27,10 +27,18 @@ class AgentAwayError(Exception):
         self.path, self.refused = path, refused
 
 
+class UnheardError(Exception):
+    """Standard output does not take the answer, so the runtime has to take this call for failed."""
+
+
 def command() -> None:
     """`main`, and the process ends at once: a pod would wait 3 ms more until the interpreter has cleaned up."""
-    status = main()
-    sys.stderr.flush()
+    try:
+        status = main()
+    except UnheardError as unheard:
+        status = _say(f"cplane-cni: standard output cannot be written: {unheard}\n", 1)
+    if sys.stderr is not None:  # it is None where a caller has closed it
+        sys.stderr.flush()
     posix._exit(status)  # noqa: SLF001  # os._exit is the same
 
 
@@ -47,12 +55,15 @@ def main() -> int:
         return _version(raw)
     environment = {name: _variable(name) for name in wire.ENVIRONMENT}
     try:
+        wire.check_text({"CNI_COMMAND": verb, **environment})
+    except CniError as error:
+        return _print_error(error, None)
+    try:
         status, document = _ask(_socket_path(raw), _request(verb, environment, raw))
     except AgentAwayError as away:
         return _alone(verb, environment, raw, away)
     if document:
-        sys.stdout.buffer.write(document + b"\n")
-        sys.stdout.buffer.flush()
+        _write(document)
     return status
 
 
@@ -62,11 +73,17 @@ def _by_hand(arguments: list[str]) -> int:
         from cplane.cni.install import FOLDER, install
 
         return install(*arguments[1:] or (FOLDER,))
-    sys.stderr.write(f"cplane-cni {__version__}, CNI protocol versions {', '.join(wire.VERSIONS)}\n")
+    about = f"cplane-cni {__version__}, CNI protocol versions {', '.join(wire.VERSIONS)}\n"
     if arguments:
-        sys.stderr.write("usage: cplane-cni install [FOLDER]; runtimes say what they want by CNI_COMMAND\n")
-        return 2
-    return 0
+        return _say(f"{about}usage: cplane-cni install [FOLDER]; runtimes say what they want by CNI_COMMAND\n", 2)
+    return _say(about, 0)
+
+
+def _say(text: str, status: int) -> int:
+    """The status; the text is on standard error, where there is one."""
+    if sys.stderr is not None:
+        sys.stderr.write(text)
+    return status
 
 
 def _variable(name: str) -> str:
@@ -155,6 +172,8 @@ def _write_down(request: dict[str, object], away: AgentAwayError) -> None:
 
 
 def _read_config() -> bytes:
+    if sys.stdin is None:  # closed, which for VERSION is as good as empty
+        return b""
     try:
         data = sys.stdin.buffer.read(wire.CONFIG_BYTES_MAX + 1)
     except OSError as error:
@@ -204,5 +223,15 @@ def _print_error(error: CniError, config: object) -> int:
 def _print(document: dict[str, object]) -> None:
     import json
 
-    sys.stdout.write(json.dumps(document) + "\n")
-    sys.stdout.flush()
+    _write(json.dumps(document).encode())
+
+
+def _write(document: bytes) -> None:
+    """The document is on standard output. Raises UnheardError."""
+    if sys.stdout is None:
+        raise UnheardError("it is closed")
+    try:
+        sys.stdout.buffer.write(document + b"\n")
+        sys.stdout.buffer.flush()
+    except OSError as error:
+        raise UnheardError(error.strerror or str(error)) from error

@@ -4,6 +4,7 @@ from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from typing import Final, cast
 
+import msgspec
 from immutables import Map
 
 from cplane.deciders.decider import Decision
@@ -120,7 +121,8 @@ class WrongState(Rejected):
         self.key, self.held, self.wanted = key, held, wanted
 
     def __str__(self) -> str:
-        may = ", ".join(sorted(TRANSITIONS[self.held])) or "no other state"
+        # That a backend terminates is for its sources to say.
+        may = ", ".join(sorted(TRANSITIONS[self.held] - {BackendState.TERMINATING})) or "no other state"
         return f"backend {self.key} is {self.held} and cannot become {self.wanted}; it can become {may}"
 
 
@@ -174,24 +176,51 @@ def decide(command: ServiceCommand, state: ServiceState) -> Decision:
 
 def decide_apply(command: ApplyServices, state: ServiceState) -> Decision:
     """BackendsChanged and ServiceUpserted for what differs from what is held."""
-    errors = [*wrong_services(command.services), *wrong_backends(command.backends)]
+    described = {one.name for one in command.services}
+    errors = [*wrong_services(command.services), *wrong_backends(command.backends, described)]
     errors = errors or [*_taken(command.services, state), *_mixed_families(command, state)]
     if errors:
         raise InvalidServices(tuple(errors))
     given = _Frontends(state, command.services)
-    decided: list[tuple[StreamId, Event]] = []
     numbers = _BackendNumbers(state)
-    for one in command.backends:
-        records = tuple(numbers.record(backend) for backend in one.backends)
-        if records != state.source(one.service, one.source):
-            changed = BackendsChanged(
-                namespace=one.service.namespace, service=one.service.name, source=one.source, backends=records
-            )
-            decided.append((SERVICE, changed))
+    changes = [change for one in command.backends if (change := numbers.change(one)) is not None]
+    decided: list[tuple[StreamId, Event]] = [(SERVICE, change) for change in _without_gaps(changes, state)]
     # A service comes after the backends that it leads to.
     events = (given.event(service) for service in command.services)
     decided += [(SERVICE, event) for event in events if event is not None]
     return tuple(decided)
+
+
+def _without_gaps(changes: list[BackendsChanged], state: ServiceState) -> list[BackendsChanged]:
+    """These changes in an order in which none of the backends that move from one source to another is ever nobody's.
+
+    Otherwise what was set of it would be forgotten, and its number be taken for a new one.
+    """
+    held = [state.source(ServiceName(one.namespace, one.service), one.source) for one in changes]
+    left = [
+        _numbers(before) - _numbers(one.backends) if before else frozenset()
+        for one, before in zip(changes, held, strict=True)
+    ]
+    if not any(left):
+        return changes
+    gone = frozenset[int]().union(*left)
+    come = [_numbers(one.backends) & gone - _numbers(before) for one, before in zip(changes, held, strict=True)]
+    moved = frozenset[int]().union(*come)
+    first: list[BackendsChanged] = []
+    last: list[BackendsChanged] = []
+    for one, before, leaves, comes in zip(changes, held, left, come, strict=True):
+        if not leaves & moved:
+            first.append(one)
+            continue
+        last.append(one)
+        if comes:  # it waits for others, and they for it: it has both for a moment
+            kept = tuple(record for record in before if record.id in leaves)
+            first.append(msgspec.structs.replace(one, backends=(*one.backends, *kept)))
+    return [*first, *last]
+
+
+def _numbers(records: tuple[BackendRecord, ...]) -> frozenset[int]:
+    return frozenset(one.id for one in records)
 
 
 def decide_delete(command: DeleteServices, state: ServiceState) -> Decision:
@@ -216,7 +245,7 @@ def decide_state(command: SetBackendState, state: ServiceState) -> Decision:
     if number is None:
         raise NoSuchBackend(key)
     held = state.states.get(number, BackendState.ACTIVE)
-    if any(one.id == number and one.state == BackendState.TERMINATING for one in state.records()):
+    if all(one.state == BackendState.TERMINATING for one in state.records() if one.id == number):
         held = BackendState.TERMINATING
     if command.state is held:
         return ()
@@ -326,6 +355,14 @@ class _BackendNumbers:
         self._state = state
         self._numbers = _Numbers(state.last_backend, BACKEND_ID_MAX, state.users)
         self._given: dict[BackendKey, int] = {}
+
+    def change(self, many: Backends) -> BackendsChanged | None:
+        """The fact that a source knows these; None where nothing is new."""
+        records = tuple(map(self.record, many.backends))
+        if records == self._state.source(many.service, many.source):
+            return None
+        name = many.service
+        return BackendsChanged(namespace=name.namespace, service=name.name, source=many.source, backends=records)
 
     def record(self, one: Backend) -> BackendRecord:
         """The backend with its number."""

@@ -18,6 +18,7 @@ from cplane.domain.service import (
     Service,
     ServiceName,
     ServiceOptions,
+    is_readier,
     shown,
 )
 from cplane.events.service import (
@@ -76,14 +77,15 @@ class ServiceState:
     options: ServiceOptions = field(default_factory=ServiceOptions)
 
     def backends(self, name: ServiceName) -> Iterator[BackendRecord]:
-        """The backends of a service, those that several sources name once."""
-        seen: set[tuple[int, str]] = set()
+        """The backends of a service, those that several sources name once: as the readiest of these says."""
+        found: dict[tuple[int, str], BackendRecord] = {}
         held = self.sources.get(name, Map())
         for source in sorted(held):
             for one in held[source]:
-                if (one.id, one.port_name) not in seen:
-                    seen.add((one.id, one.port_name))
-                    yield one
+                other = found.setdefault((one.id, one.port_name), one)
+                if other is not one and is_readier(one.state, other.state):
+                    found[one.id, one.port_name] = one
+        yield from found.values()
 
     def source(self, name: ServiceName, source: str) -> tuple[BackendRecord, ...]:
         """What a source knows of a service; empty for one that there is not."""

@@ -18,7 +18,8 @@ TEXT_MAX: Final = 64  # characters of an address or prefix; the longest that the
 def parse_prefix(text: str) -> Prefix:
     """The prefix that `text` (`address/length`) names; host bits are dropped.
 
-    Raises ValueError with what is wrong: no length, a netmask in place of one, a zone, or not an address.
+    Raises ValueError with what is wrong: no length, one that is too long, a netmask in place of it, a zone, or not an
+    address.
     """
     _check_length(text)
     address, slash, length = text.partition("/")
@@ -28,7 +29,10 @@ def parse_prefix(text: str) -> Prefix:
         raise ValueError(f"the prefix length {length!r} is not a plain number")
     if "%" in address:
         raise ValueError("a prefix has no zone")
-    return ip_network((ip_address(address), int(length)), strict=False)
+    found = ip_address(address)
+    if int(length) > found.max_prefixlen:
+        raise ValueError(f"the prefix length {length} is more than {found.max_prefixlen}")
+    return ip_network((found, int(length)), strict=False)
 
 
 def parse_prefix_or_address(text: str) -> Prefix:

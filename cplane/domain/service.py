@@ -2,7 +2,7 @@
 
 import re
 from base64 import b64decode
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import ip_address, ip_network
@@ -16,7 +16,9 @@ BACKENDS_MAX: Final = 65_535  # of one frontend: slots have sixteen bits
 AFFINITY_MAX_S: Final = 0xFFFFFF
 WEIGHT_MAX: Final = 255
 PATH_MAX: Final = 1024  # characters of a path that backends are asked for
-_PATH_SHOWN: Final = 64  # ... and of a wrong one, in an error
+_SHOWN: Final = 64  # ... and of a wrong one, in an error; of a wrong name, too
+NAME_MAX: Final = 300  # characters of a name or namespace: those of Kubernetes, and what is made of them
+_NAME: Final = re.compile(rf"[!-.0-~]{{1,{NAME_MAX}}}")  # what can be seen of ASCII, but no slash
 MAGLEV_SIZES: Final = (251, 509, 1021, 2039, 4093, 8191, 16381, 32749, 65521, 131071)
 MAGLEV_SIZE: Final = 16_381
 MAGLEV_SEED: Final = "JLfvgnHc2kaSUFaI"
@@ -209,6 +211,17 @@ class Placed(Shape):
         ...
 
 
+_BY_READINESS: Final = ("active", "terminating", "quarantined", "maintenance")
+
+
+def is_readier(state: str, other: str) -> bool:
+    """Whether what says `state` of a backend counts more than what says `other` of the same one.
+
+    Several sources may name a backend: a new pod may have the address of one that is not forgotten everywhere.
+    """
+    return _BY_READINESS.index(state) < _BY_READINESS.index(other)
+
+
 def leads_to(front: Placed, back: Placed) -> bool:
     """Whether the backend is one of the frontend's, if both are of one service."""
     same = front.protocol == back.protocol and front.port_name == back.port_name
@@ -271,6 +284,7 @@ def wrong_services(services: tuple[Service, ...]) -> Iterator[tuple[str, str, st
         if service.name in names:
             yield whose, "name", "it stands in this call more than once: keep one of them"
         names.add(service.name)
+        yield from _wrong_name(service.name)
         if not 0 <= service.affinity_s <= AFFINITY_MAX_S:
             yield whose, "session affinity", f"{service.affinity_s} s is not between 0 and {AFFINITY_MAX_S}"
         if not 0 <= service.health_check_port <= PORT_MAX:
@@ -291,23 +305,36 @@ def wrong_services(services: tuple[Service, ...]) -> Iterator[tuple[str, str, st
                 yield whose, f"frontend {one.address}:{one.port}", wrong
 
 
+def _wrong_name(name: ServiceName) -> Iterator[tuple[str, str, str]]:
+    for where, text in (("namespace", name.namespace), ("name", name.name)):
+        if not _NAME.fullmatch(text):
+            what = (
+                f"{text[:_SHOWN]!r} is no {where}: 1 to {NAME_MAX} characters that can be seen, of ASCII, and no slash"
+            )
+            yield str(name), where, what
+
+
 def wrong_path(path: str) -> str:
     """What is wrong with a path that backends are asked for; empty where nothing is, or there is none."""
     if not path:
         return ""
     if not path.startswith("/") or not all("!" <= one <= "~" and one != "#" for one in path):
-        return f"{path[:_PATH_SHOWN]!r} is not a path of a URL such as /healthz, with all else than ASCII in %XX"
+        return f"{path[:_SHOWN]!r} is not a path of a URL such as /healthz, with all else than ASCII in %XX"
     return f"{len(path)} characters are more than {PATH_MAX}" if len(path) > PATH_MAX else ""
 
 
-def wrong_backends(given: tuple[Backends, ...]) -> Iterator[tuple[str, str, str]]:
-    """The same of backends."""
+def wrong_backends(
+    given: tuple[Backends, ...], described: Container[ServiceName] = ()
+) -> Iterator[tuple[str, str, str]]:
+    """The same of backends; the names of services that are `described` beside them were looked at."""
     sources: set[tuple[ServiceName, str]] = set()
     for many in given:
         whose = str(many.service)
         if (many.service, many.source) in sources:
             yield whose, f"backends of {many.source!r}", "they stand in this call more than once: keep one of them"
         sources.add((many.service, many.source))
+        if many.service not in described:
+            yield from _wrong_name(many.service)
         if len(many.backends) > BACKENDS_MAX:
             yield whose, f"backends of {many.source!r}", f"{len(many.backends)} are more than {BACKENDS_MAX}"
         seen: set[tuple[str, int, Protocol, str]] = set()

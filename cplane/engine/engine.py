@@ -198,6 +198,7 @@ class Engine:
             try:
                 deltas = self._project(decided)
                 self._tables.check(self.capacity)
+                self._tables.check_beside(deltas, self.capacity)
                 # Shielded: between "durable" and "taken in" there must be no place to stop.
                 with anyio.CancelScope(shield=True):
                     await self.log.append(self._propose(decided, request))

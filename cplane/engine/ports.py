@@ -3,10 +3,17 @@
 from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from typing import Protocol, TypeVar, runtime_checkable
 
+from cplane.errors import Unavailable
 from cplane.events.envelope import Envelope, Proposed
 
 K = TypeVar("K")
 V = TypeVar("V")
+
+
+class NoRoom(Unavailable):
+    """A table of the datapath is full: rows that are to come have no room before others have gone."""
+
+    code = "datapath.no_room"
 
 
 class EventLog(Protocol):
@@ -45,7 +52,8 @@ class Clock(Protocol):
 class Target(Protocol[K, V]):
     """One table of the datapath, driven by one thread at a time.
 
-    Every method may block, though not for long with few rows; all raise Unavailable on failure.
+    Every method may block, though not for long with few rows. All raise Unavailable on failure; it is NoRoom where the
+    table is full.
     """
 
     def dump(self) -> Mapping[K, V]:

@@ -8,10 +8,10 @@ from typing import Any, Final
 import anyio
 from anyio import to_thread
 
-from cplane.engine.ports import Comparing, Target
+from cplane.engine.ports import Comparing, NoRoom, Target
 from cplane.errors import Unavailable
 from cplane.projections.delta import Delta, plan
-from cplane.projections.tables import DELETE_ORDER, POLICY, PROGRAMS, REDIRECTS, UPSERT_ORDER
+from cplane.projections.tables import DELETE_ORDER, LB, POLICY, PROGRAMS, REDIRECTS, UPSERT_ORDER
 from cplane.telemetry.log import line, logger
 
 AnyTarget = Target[Any, Any]  # each table has row types of its own, paired by name
@@ -188,10 +188,25 @@ class Reconciler:
             return
         for name in UPSERT_ORDER:
             if name in deltas and deltas[name].upserts:
-                self._targets[name].upsert(deltas[name].upserts)
+                self._upsert(name, deltas[name])
         for name in DELETE_ORDER:
             if name in deltas and deltas[name].deletes:
                 self._targets[name].delete(deltas[name].deletes)
+
+    def _upsert(self, name: str, delta: AnyDelta) -> None:
+        """Its new rows are there, beside those that are to go; where these have to go first, so they do.
+
+        Only of services: while their rows are away they refuse, as if they were not there yet or not any more. Without
+        the rows of a policy or an address, more might pass than before and after.
+        """
+        target = self._targets[name]
+        try:
+            target.upsert(delta.upserts)
+        except NoRoom:
+            if name not in LB or not delta.deletes:
+                raise
+            target.delete(delta.deletes)
+            target.upsert(delta.upserts)
 
 
 def difference(desired: AnyTable, target: AnyTarget) -> AnyDelta:

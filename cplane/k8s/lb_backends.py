@@ -12,6 +12,7 @@ from cplane.k8s.lb_reading import (
     CILIUM_PREFIX,
     Notes,
     booleans,
+    check_name,
     choice,
     note,
     only,
@@ -88,6 +89,8 @@ def read_slice(
     fields = place.fields(_SLICE) or {}
     metadata = read_metadata(place, fields)
     labels = texts(metadata.get("labels"))
+    if SERVICE_LABEL in labels:
+        check_name(metadata["labels"].child(SERVICE_LABEL, labels[SERVICE_LABEL]), "name of a service")
     if "addressType" not in fields:
         place.refuse(f"addressType is missing: write {', '.join(_FAMILIES)}")
     family = _FAMILIES[choice(fields.get("addressType"), _FAMILIES, "IPv4")]

@@ -7,7 +7,16 @@ from cplane.domain.policy.document import Fields, Place, shown
 from cplane.domain.ports import PORT_MAX, Protocol
 from cplane.domain.service import ANY_ADDRESS, Frontend, FrontendKind, family_of
 from cplane.k8s.lb_annotations import Said
-from cplane.k8s.lb_reading import Here, Notes, choice, note, port_number, usable_address
+from cplane.k8s.lb_reading import (
+    Here,
+    Notes,
+    any_address,
+    choice,
+    note,
+    port_number,
+    usable_address,
+    usable_address_of,
+)
 from cplane.k8s.objects import items, number, text
 from cplane.k8s.pods import protocol_of
 
@@ -17,6 +26,8 @@ CLUSTER_IP, NODE_PORT, LOAD_BALANCER, EXTERNAL_NAME = TYPES = (
     "LoadBalancer",
     "ExternalName",
 )
+_SINGLE, _BOTH = "SingleStack", "RequireDualStack"
+_STACKS: Final = (_SINGLE, "PreferDualStack", _BOTH)
 _HEADLESS: Final = "none"
 _FAMILIES: Final = {"IPv4": 4, "IPv6": 6}
 _ANY: Final = dict(zip((4, 6), ANY_ADDRESS, strict=True))
@@ -47,6 +58,7 @@ class ReadFrontends:
         self._families = self._read_families()
         self.is_headless = self._says_headless()
         self._cluster = [] if self.is_headless else list(self._cluster_addresses())
+        self._check_stack()
         self._ports = list(self._read_ports())
         self._external = list(self._addresses("externalIPs"))
         self._balanced = list(self._ingress(status))
@@ -97,6 +109,16 @@ class ReadFrontends:
                 one.refuse("the family stands there already: keep one of them")
             found.append(family)
         return tuple(found)
+
+    def _check_stack(self) -> None:
+        """The families that it has are as many as it says."""
+        place = self._spec.get("ipFamilyPolicy")
+        wanted = choice(place, _STACKS, "")
+        families = len({*self._families, *map(family_of, self._cluster)})
+        if place is not None and wanted == _SINGLE and families > 1:
+            place.refuse(f"it has two families, and {_SINGLE} is for one: write {_STACKS[1]}, or remove one of them")
+        elif place is not None and wanted == _BOTH and len(self._cluster) == 1:
+            note(self._notes, place, "it has an address of one family only: others are given by the API server")
 
     def _says_headless(self) -> bool:
         places = [
@@ -189,12 +211,22 @@ class ReadFrontends:
             if "ip" not in inner:
                 note(self._notes, one, "names are not resolved here: not served")
                 continue
-            address = usable_address(inner["ip"])
-            if address in seen:
-                one.refuse("the address stands there already: keep one of them")
-            elif address and self._check_family(inner["ip"], address):
+            address = any_address(inner["ip"])
+            if address and address not in seen and self._is_served(inner["ip"], address):
                 yield address
             seen.add(address)
+
+    def _is_served(self, place: Place, address: str) -> bool:
+        """Whether an address that somebody else has given is one to serve; a user could not change it."""
+        try:
+            usable_address_of(address)
+        except ValueError:
+            note(self._notes, place, f"{address} is loopback, link-local, multicast or unspecified: not served")
+            return False
+        if self._families and family_of(address) not in self._families:
+            note(self._notes, place, f"{address} is IPv{family_of(address)}, which is not among ipFamilies: not served")
+            return False
+        return True
 
 
 def _check_target(place: Place | None) -> None:

@@ -19,7 +19,7 @@ from cplane.domain.service import (
     canonical_address,
     family_of,
 )
-from cplane.k8s.lb_reading import Here, Notes, any_address, note, port_number
+from cplane.k8s.lb_reading import Here, Notes, any_address, check_name, note, port_number
 from cplane.k8s.objects import field, items, text
 from cplane.k8s.pods import Pod, pod_of, protocol_of
 
@@ -52,6 +52,8 @@ class _HostPort(NamedTuple):
 
 def read_pod(namespace: str, name: str, place: Place, here: Here, notes: Notes) -> LbPod:
     """What a pod means to services. A port of the host is a service `POD:host-port:PORT`."""
+    for step in ("name", "namespace"):
+        check_name(field(place, "metadata", step), step)
     pod = pod_of(namespace, name, place)
     labels = LabelSet(
         (*(Label(key, K8S, value) for key, value in pod.labels.items()), Label(NAMESPACE_KEY, K8S, namespace))

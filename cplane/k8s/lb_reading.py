@@ -47,13 +47,18 @@ def read_metadata(place: Place, fields: dict[str, Place]) -> dict[str, Place]:
         return {}  # then it has no name, which has been told
     found = fields["metadata"].fields(METADATA_FIELDS) or {}
     for step in ("name", "namespace"):
-        written = text(found.get(step))
-        if written and not is_subdomain(written):
-            found[step].refuse(
-                f"{shown(written)} is not a {step}: lower-case letters, digits, '-' and '.', at most {SUBDOMAIN_MAX}, "
-                f"with a letter or digit at both ends"
-            )
+        check_name(found.get(step), step)
     return found
+
+
+def check_name(place: Place | None, what: str) -> None:
+    """What is there and cannot be a name is refused."""
+    written = text(place)
+    if place is not None and written and not is_subdomain(written):
+        place.refuse(
+            f"{shown(written)} is not a {what}: lower-case letters, digits, '-' and '.', at most {SUBDOMAIN_MAX}, "
+            f"with a letter or digit at both ends"
+        )
 
 
 def only(place: Place, fields: Fields) -> bool:

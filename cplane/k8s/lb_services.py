@@ -71,7 +71,7 @@ def read_service(name: ServiceName, place: Place, here: Here, notes: Notes) -> R
         place.refuse("spec is missing: write at least spec.ports")
     spec = (fields["spec"].fields(_SPEC) or {}) if "spec" in fields else {}
     labels = texts(metadata.get("labels"))
-    for step in ("externalName", "ipFamilyPolicy", "loadBalancerClass"):
+    for step in ("externalName", "loadBalancerClass"):
         text(spec.get(step))
     flag(spec.get("allocateLoadBalancerNodePorts"), default=True)
     said = read_annotations(metadata.get("annotations"), TYPES[:3], here, notes)

@@ -1,6 +1,6 @@
 """Everybody against everybody: which ends of a scene reach which, for some kinds of traffic."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final, NamedTuple
 
 from cplane.domain.policy.document import did_you_mean
@@ -68,8 +68,12 @@ class Cell(NamedTuple):
     mixed: bool
 
 
-def parties(scene: Scene, namespaces: Iterable[str] = ()) -> tuple[Party, ...]:
+def parties(
+    scene: Scene, namespaces: Iterable[str] = (), is_audited: Callable[[End], bool] = lambda _: False
+) -> tuple[Party, ...]:
     """The rows: pods, then nodes, then prefixes that anything names, and the world. No namespaces: all of them.
+
+    Pods that are audited deny nothing, so they are in rows of their own.
 
     Raises TooManyParties, NoPods.
     """
@@ -78,7 +82,7 @@ def parties(scene: Scene, namespaces: Iterable[str] = ()) -> tuple[Party, ...]:
     for name in sorted(chosen.difference(known)):
         raise NoPods(name, known)
     found = [
-        *_pods(scene, chosen),
+        *_pods(scene, chosen, is_audited),
         *(Party(end.name, "node", (end,)) for end in scene.nodes.values()),
         *_outside(scene),
     ]
@@ -126,13 +130,13 @@ def _port(end: End, asked: Asked) -> int | None:
     return asked.port if isinstance(asked.port, int) else named_port(end, (asked.port or "").lower(), protocol)
 
 
-def _pods(scene: Scene, chosen: frozenset[str]) -> Iterator[Party]:
+def _pods(scene: Scene, chosen: frozenset[str], is_audited: Callable[[End], bool]) -> Iterator[Party]:
     """Pods that obey one policy and look the same to others are one row."""
-    groups: dict[tuple[str, int, int], list[End]] = {}
+    groups: dict[tuple[str, int, int, bool], list[End]] = {}
     for end in scene.pods.values():
         pod = end.pod
         if pod is not None and end.host is None and not pod.ended and (not chosen or pod.namespace in chosen):
-            key = (pod.namespace, end.subject, id(scene.repository(end)))
+            key = (pod.namespace, end.subject, id(scene.repository(end)), is_audited(end))
             groups.setdefault(key, []).append(end)
     for _, ends in sorted(groups.items(), key=lambda one: one[1][0].name):
         more = f" (+{len(ends) - 1})" if len(ends) > 1 else ""

@@ -213,11 +213,16 @@ def texts(place: Place | None) -> dict[str, str]:
 
 
 def address(place: Place | None) -> str:
-    """An IP address in its shortest form; empty where there is none. What is no address is refused."""
+    """An IP address in its shortest form; empty where there is none. What is none, or has a zone, is refused."""
     written = text(place)
+    if not written or place is None:
+        return ""
     try:
-        return str(ip_address(written)) if written else ""
+        found = ip_address(written)
     except ValueError:
-        assert place is not None, "only what is there can be wrong"
         place.refuse(f"{shown(written)} is not an IP address")
         return ""
+    if "%" in written:
+        place.refuse(f"{shown(written)} has a zone, which means nothing elsewhere: write the address alone")
+        return ""
+    return str(found)

@@ -79,7 +79,8 @@ class Reach:
     """Answers questions about a scene, and keeps what it found. `audited`: pods that deny nothing, or `all`."""
 
     def __init__(self, scene: Scene, audited: Collection[str] = ()) -> None:
-        self._scene, self._audited = scene, frozenset(audited)
+        self._scene = scene
+        self._audited = frozenset(_endpoint(scene.pods[name]) if name in scene.pods else name for name in audited)
         self._services = {a: one for one in scene.manifests.services.values() for a in one.addresses}
         self._edges: dict[tuple[int, int, Direction, int], tuple[int, ...]] = {}
         self._judges: dict[int, Judge] = {}  # by their repositories, which the scene keeps
@@ -109,6 +110,10 @@ class Reach:
     def judge(self, source: End, destination: End, protocol: int, port: int) -> Answer:
         """The verdict of both ends on packets between them."""
         return self._route(source, destination, protocol, port).answer(None)
+
+    def is_audited(self, end: End) -> bool:
+        """Whether an end denies nothing. A pod on the network of its host is one endpoint with all else there."""
+        return ALL in self._audited or _endpoint(end) in self._audited
 
     def end(self, text: str) -> End:
         """The pod, node or address that a text names. Raises BadProbe."""
@@ -170,7 +175,7 @@ class Reach:
         if open_to_all is not None:
             return open_to_all
         other = self._scene.peer(peer, end)
-        audited = ALL in self._audited or end.name in self._audited
+        audited = self.is_audited(end)
         place = id(repository), end.subject, traffic.direction, traffic.protocol
         edges = self._edges.get(place)
         if edges is None:
@@ -183,6 +188,10 @@ class Reach:
             self._cases.clear()
         case = self._cases[key] = judge.case_of(end.subject, other, traffic, audited=audited)
         return case
+
+
+def _endpoint(end: End) -> str:
+    return end.name if end.host is None else f"{_NODE}{end.node}"
 
 
 def _worst(routes: tuple[Route, ...], request: Request | None, probe: Probe) -> Answer:

@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 from cplane.domain.policy import PolicyRef
 from cplane.domain.policy.mapstate import ANYONE, MapKey, MapState
 from cplane.domain.policy.redirection import PORT_MAX, PORT_MIN, Redirection, RedirectRule
-from cplane.domain.policy.resolve import Contribution
+from cplane.domain.policy.resolve import Contribution, parser_of
 from cplane.domain.verdict import Direction
 from cplane.projections.delta import Delta
 
@@ -211,8 +211,5 @@ def _redirection(key: MapKey, makers: Iterable[Contribution], heeded: Iterable[C
         )
         for one in heeded
     }
-    asked = sorted(
-        {one.term.redirect.parser for one in makers if one.term is not None and one.term.redirect is not None}
-    )
     ordered = tuple(rules[place] for place in sorted(rules))
-    return Redirection(Direction(key.direction), key.protocol, key.port, asked[0] if asked else "", ordered)
+    return Redirection(Direction(key.direction), key.protocol, key.port, parser_of(makers), ordered)

@@ -20,6 +20,7 @@ from cplane.domain.service import (
     FrontendKind,
     ServiceName,
     ServiceOptions,
+    is_readier,
     leads_to,
 )
 from cplane.events.catalog import Event
@@ -344,11 +345,13 @@ class ServiceProjection:
         return rows
 
     def _named(self, name: ServiceName) -> list[BackendRecord]:
-        """The backends of a service in the order of their numbers, each port name once."""
+        """The backends of a service in the order of their numbers, each port name once, as the readiest source says."""
         found: dict[tuple[int, str], BackendRecord] = {}
         for _, records in sorted(self._sources.get(name, {}).items()):
             for one in records:
-                found.setdefault((one.id, one.port_name), one)
+                other = found.setdefault((one.id, one.port_name), one)
+                if other is not one and is_readier(one.state, other.state):
+                    found[one.id, one.port_name] = one
         return [found[key] for key in sorted(found)]
 
     def _candidates(

@@ -157,6 +157,20 @@ class Tables:
                 whose = f" of the endpoints that obey policy {policy_id & ~policy.AUDIT_PLANE}{planes}"
                 raise TableFull(POLICY, needed, policy_entries, whose)
 
+    def check_beside(self, deltas: Mapping[str, Delta], capacity: Mapping[str, int] = CAPACITY) -> None:  # type: ignore[type-arg]
+        """Raises TableFull when a map could not hold rows that these deltas add beside those that they take away.
+
+        Those that go are deleted last, so that nothing passes meanwhile that does not before and after. Rows of
+        services may go first, and a change of policies alone is written a few at a time.
+        """
+        for name in deltas.keys() & capacity.keys() - {*LB, REDIRECTS}:
+            delta, held, limit = deltas[name], len(self.table(name)), capacity[name]
+            if held + len(delta.before) <= limit or deltas.keys() == {POLICY}:
+                continue
+            needed = held + len(delta.deletes)
+            if needed > limit:
+                raise TableFull(name, needed, limit, ", until rows that go are gone,")
+
 
 def _programs(devices: Delta) -> Delta:  # type: ignore[type-arg]
     """Programs come and go with devices; a device whose row changes has them already."""

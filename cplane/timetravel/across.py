@@ -7,7 +7,6 @@ source. Each does so by its own log: what it knew of the other's pod is what its
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Final
 
 import msgspec
 
@@ -16,11 +15,10 @@ from cplane.domain.ports import parse_named_ports
 from cplane.events.endpoint import EndpointCreated
 from cplane.timetravel.history import History, NoSuchMoment
 from cplane.timetravel.traffic import Address, BadQuestion, Named, NodeName, PodName, Question
+from cplane.timetravel.verdicts import RANK
 from cplane.timetravel.wanted import Wanted
 from cplane.timetravel.when import HEAD, position_or_ns
 from cplane.timetravel.why import EndShown, NoSuchEnd, Why, why
-
-_RANK: Final = {Outcome.ALLOWED: 0, Outcome.AUDIT: 1, Outcome.DENIED: 2}
 
 
 class NodeAnswer(msgspec.Struct, frozen=True, kw_only=True):
@@ -101,7 +99,7 @@ def _between(
     ingress = why(nodes[destination.node], now_ns, asked, at=at)
     asked = replace(question, destination=receiver, port=port)
     egress = why(nodes[source.node], now_ns, asked, at=at)
-    first = _RANK[Outcome(egress.verdict)] >= _RANK[Outcome(ingress.verdict)]  # a packet meets egress first
+    first = RANK[egress.verdict] >= RANK[ingress.verdict]  # a packet meets egress first
     if first and egress.verdict == Outcome.ALLOWED and not egress.sides[0].rules and ingress.sides[1].rules:
         first = False  # then only one side has anything to say
     decided = egress if first else ingress

@@ -4,7 +4,8 @@ A packet passes when both ends let it: the source's policy is asked, and the des
 this node the policy is not known here, and counts as one that allows everything.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from typing import Final, NamedTuple
 
 import msgspec
@@ -14,6 +15,7 @@ from cplane.domain.endpoint import Endpoint
 from cplane.domain.identity import NumericIdentity, Reserved, is_local, is_of_names, prefix_of
 from cplane.domain.labels import FQDN
 from cplane.domain.policy.explanation import Explanation, Outcome, Traffic
+from cplane.domain.policy.mapstate import MapEntry, MapKey
 from cplane.domain.ports import PORT_PROTOCOLS, Protocol
 from cplane.domain.verdict import Direction
 from cplane.timetravel.fork import OPEN, PROXY, Course, Fork, Rules, Side
@@ -25,6 +27,7 @@ _NAMES_MAX: Final = 5  # pods that stand for all of an identity
 _MESSAGES: Final = {Protocol.ICMP: "ICMP type", Protocol.ICMPV6: "ICMPv6 type"}
 _LAST: Final = {**dict.fromkeys(PORT_PROTOCOLS, 0xFFFF), **dict.fromkeys(_MESSAGES, 0xFF)}
 _RANK: Final[dict[str, int]] = {Outcome.ALLOWED: 0, PROXY: 1, Outcome.AUDIT: 2, Outcome.DENIED: 3}
+_ANYBODY: Final = 0
 _STRICT: Final = frozenset({PROXY, Outcome.DENIED})
 
 Ranges = dict[Protocol, list[tuple[int, int]]]
@@ -141,6 +144,7 @@ class _Finder:
         self._twins: dict[int, int] = {}
         self._sides = fork.before, fork.after
         self._peers = _everybody(fork.before.world, fork.after)
+        self._moved = tuple(self._moves())
         for one in fork.before.world.endpoints.values():
             self._ends.setdefault(one.policy_id, []).append(one)
         for policy, ends in self._ends.items():
@@ -172,9 +176,18 @@ class _Finder:
             assert before is not None and after is not None, f"policy {policy} is obeyed"
             alike = before, after, self._audited[policy]
             if alike not in known:
-                differing = _differing(before, after)
+                differing = _differing(before, after, self._moved)
                 known[alike] = [one for some in differing for one in self._minds(policy, *some)]
             yield from (one._replace(policy=policy) for one in known[alike])
+
+    def _moves(self) -> Iterator[tuple[int, int, int]]:
+        """Prefixes and names that only one side knows, each with who has their addresses before and after."""
+        worlds = self._fork.before.world.identities, self._fork.after.world.identities
+        for number in dict.fromkeys(chain.from_iterable(worlds)):
+            if is_local(NumericIdentity(number)):
+                before, after = (self._at(side, int(number)) for side in self._sides)
+                if before != after:
+                    yield int(number), before, after
 
     def _minds(
         self, policy: int, direction: Direction, touched: frozenset[int], protocols: frozenset[Protocol]
@@ -288,18 +301,40 @@ def _together(courses: Sequence[Course], protocol: Protocol) -> Iterator[tuple[i
         yield first, following - 1, tuple(one.at(first) for one in courses)
 
 
-def _differing(before: Rules, after: Rules) -> Iterator[tuple[Direction, frozenset[int], frozenset[Protocol]]]:
-    """In which directions rows differ, about which peers (0: about all) and protocols."""
+def _differing(
+    before: Rules, after: Rules, moved: Sequence[tuple[int, int, int]]
+) -> Iterator[tuple[Direction, frozenset[int], frozenset[Protocol]]]:
+    """In which directions rows differ, about which peers (0: about all) and protocols.
+
+    What was an address of one prefix and will be one of another, or the other way round, has the rows of either: where
+    an exception is added, no row differs, and still there is somebody whom none is about any more.
+    """
     found: dict[int, tuple[set[int], set[Protocol]]] = {}
+
+    def differs(peer: int, key: MapKey) -> None:
+        peers, protocols = found.setdefault(key.direction, (set(), set()))
+        peers.add(peer)
+        protocols.update(_LAST if not key.l4_bits else {one for one in _LAST if one == key.protocol})
+
     for old, new in zip(before, after, strict=True):
-        rows = (one.told.items() if one is not None else {}.items() for one in (old, new))
-        first, second = rows
+        first, second = (one.told.items() if one is not None else {}.items() for one in (old, new))
         for key, _ in first ^ second:
-            peers, protocols = found.setdefault(key.direction, (set(), set()))
-            peers.add(key.identity)
-            protocols.update(_LAST if not key.l4_bits else {one for one in _LAST if one == key.protocol})
+            differs(key.identity, key)
+        had, will_have = _about(first, {was for _, was, _ in moved}), _about(second, {now for _, _, now in moved})
+        for peer, was, now in moved:
+            for key, _ in had.get(was, set()) ^ will_have.get(now, set()):
+                differs(peer, key)
     for direction, (peers, protocols) in found.items():
         yield Direction(direction), frozenset(peers), frozenset(protocols)
+
+
+def _about(rows: Iterable[tuple[MapKey, MapEntry]], peers: set[int]) -> dict[int, set[tuple[MapKey, MapEntry]]]:
+    """The rows about each of the peers, as if they were about anybody."""
+    found: dict[int, set[tuple[MapKey, MapEntry]]] = {}
+    for key, entry in rows if peers else ():
+        if key.identity in peers:
+            found.setdefault(key.identity, set()).add((key._replace(identity=_ANYBODY), entry))
+    return found
 
 
 def _everybody(before: World, after: Side) -> tuple[int, ...]:

@@ -135,7 +135,7 @@ def named(part: str, text: str) -> Named:
             raise BadQuestion(f"{part}: {text!r} is no identity: write {_IDENTITY}NUMBER")
         return IdentityNumber(int(digits))
     if wanted.startswith("svc:"):
-        raise BadQuestion(f"{part}: the log of a node knows no services: write one of its pods, or a pod's address")
+        raise BadQuestion(f"{part}: a service is named by its address here: write that, or one of its pods")
     try:
         return Address(str(ip_address(wanted)))
     except ValueError:

@@ -4,7 +4,7 @@ The rules are read by nobody but the projection that fills the policy map, and j
 given the two ends as its only subjects and peers: what concerns others costs nothing, however large the node is.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Final
@@ -37,7 +37,9 @@ from datapath.maps.ipcache import IpcacheKey
 ABSENT: Final = "ABSENT"
 """The verdict where an end is not there, or has no port of that name: nobody is judged."""
 
-_RANK: Final = {Outcome.ALLOWED: 0, Outcome.AUDIT: 1, Outcome.DENIED: 2}
+RANK: Final[Mapping[str, int]] = {Outcome.ALLOWED: 0, Outcome.AUDIT: 1, Outcome.DENIED: 2}
+"""Verdicts by how bad they are."""
+
 _ITSELF: Final = Explanation(Outcome.ALLOWED, "an end and itself: no policy is asked")
 
 
@@ -139,7 +141,7 @@ class Pair:
         request = self._question.request
         egress = self._side(judge, source, destination, Traffic(Direction.EGRESS, protocol, port), request)
         ingress = self._side(judge, destination, source, Traffic(Direction.INGRESS, protocol, port), request)
-        first = _RANK[egress.verdict] >= _RANK[ingress.verdict]  # a packet meets egress first
+        first = RANK[egress.verdict] >= RANK[ingress.verdict]  # a packet meets egress first
         verdict = egress.verdict if first else ingress.verdict
         if verdict is Outcome.ALLOWED and not egress.rules and ingress.rules:
             first = False  # then only one side has anything to say

@@ -12,6 +12,7 @@ from cplane.domain.policy.document import did_you_mean
 from cplane.domain.policy.explanation import Explanation, Nearest, RuleHit
 from cplane.domain.policy.kafka import KafkaRequest
 from cplane.domain.redaction import REDACTED
+from cplane.domain.service import shown
 from cplane.domain.verdict import Direction
 from cplane.errors import NotFound
 from cplane.events.endpoint import EndpointCreated
@@ -24,14 +25,16 @@ from cplane.timetravel.history import History
 from cplane.timetravel.intent import Author, yaml_diff
 from cplane.timetravel.ledger import Ledger
 from cplane.timetravel.resolved import NameShown, names_shown
+from cplane.timetravel.served import Served, ServedShown, served
 from cplane.timetravel.traffic import Address, IdentityNumber, PodName, Question
-from cplane.timetravel.verdicts import ABSENT, End, Pair
+from cplane.timetravel.verdicts import ABSENT, RANK, End, Pair
 from cplane.timetravel.when import instant
 
 _RULES_MAX: Final = 20  # that an answer shows of each side; of more it says how many there are
 _EXCERPT_LINES: Final = 12
 _STEP: Final = re.compile(r"([A-Za-z0-9_-]+)|\[(\d+)\]")
 _DROPPED: Final = "DROPPED"
+_OF_SOCKETS: Final = ("TRACED", "TRANSLATED")  # verdicts of flows, neither of which says anything of policy
 _MS: Final = 1_000_000
 
 
@@ -119,6 +122,7 @@ class Why(msgspec.Struct, frozen=True, kw_only=True):
     `position` and `time` say when it was so. `turned` is the last event that made the verdict another one; null: none
     did in what was looked at, which is everything that can matter behind position `searched_from`; `complete` says
     whether that goes back to where the ends, or the log, began. `names`: what DNS told the source of the address.
+    `service`: whose address was asked for; the destination is one of its backends then.
     """
 
     verdict: str
@@ -136,6 +140,7 @@ class Why(msgspec.Struct, frozen=True, kw_only=True):
     complete: bool
     flow: FlowShown | None
     names: tuple[NameShown, ...] = ()
+    service: ServedShown | None = None
 
 
 class NoSuchEnd(NotFound):
@@ -175,6 +180,14 @@ def _why(history: History, question: Question, position: int, flow: RecordedFlow
     if judged.verdict == ABSENT:
         raise NoSuchEnd(f"{judged.missing} at position {position}{_elsewhere(history, question, ledger)}")
     assert judged.source is not None and judged.destination is not None, "both are there"
+    by = served(ledger.facts(), question, judged.source, judged.destination)
+    service = None
+    if by is not None:
+        asked = [(Pair(one, ledger.facts()), one) for one in by.questions]
+        pair, question = max(asked, key=lambda one: RANK[one[0].judge().verdict], default=(pair, question))
+        judged = pair.judge()
+        service = _served_shown(by, question)
+    assert judged.source is not None and judged.destination is not None, "an address is always somebody's"
     assert judged.egress is not None and judged.ingress is not None, "both were asked"
     told = _Telling(history, ledger, position)
     created = births(history, judged, position)
@@ -201,7 +214,15 @@ def _why(history: History, question: Question, position: int, flow: RecordedFlow
         complete=_is_complete(history, found),
         flow=None,
         names=tuple(names_shown(history, judged.source, judged.destination, pair.names_selected(), ledger)),
+        service=service,
     )
+
+
+def _served_shown(by: Served, judged: Question) -> ServedShown:
+    backend = f"{judged.destination}" if by.questions else ""
+    if backend and isinstance(judged.port, int):
+        backend = shown(backend, judged.port, judged.protocol)
+    return ServedShown(name=by.name, frontend=by.frontend, backend=backend, backends=by.backends, left=by.left)
 
 
 class _Telling:
@@ -319,6 +340,9 @@ def _notes(history: History, flow: RecordedFlow, found: Why, position: int, head
         yield f"the flow does not say which position was in force: {position} was the last by then"
     if flow.is_request:
         yield from _request_notes(flow, found, position)
+        return
+    if flow.verdict in _OF_SOCKETS:
+        yield "it is what a socket asked for, before there was a packet to judge"
         return
     if flow.is_reply:
         yield "a reply follows its connection, which is what was judged"

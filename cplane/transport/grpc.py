@@ -25,7 +25,7 @@ from grpclib.server import Handler, Server
 from cplane.transport.actor import actor_of
 from cplane.transport.address import BadAddress, TcpAddress, UnixAddress, parse_address
 from cplane.transport.calls import AnyStream, Calls, Limits, Refusal, Refuse, caller, refuse_nothing
-from cplane.transport.codec import Codec
+from cplane.transport.codec import RequestCodec
 from cplane.transport.reflection import with_health_and_reflection
 from cplane.transport.sockets import AddressInUse, CannotListen, inode_of, listen_tcp, listen_unix, remove_unix
 
@@ -131,7 +131,7 @@ class _Server(Server):
     """grpclib's server, which also knows its connections: it refuses too many and closes them at its end."""
 
     def __init__(self, handlers: "list[IServable]", connections_max: int) -> None:
-        super().__init__(handlers, codec=Codec(), config=_CONFIGURATION)
+        super().__init__(handlers, codec=RequestCodec(), config=_CONFIGURATION)
         self._mapping = _Methods(self._mapping)
         self._connections_max = connections_max
         self._live: set[_Protocol] = set()

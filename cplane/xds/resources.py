@@ -6,7 +6,7 @@ of one closes connections of that name only.
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, NamedTuple
 
 from envoy.config.listener.v3 import listener_components_pb2
@@ -83,8 +83,13 @@ def _without_value(redirection: Redirection, secrets: Secrets) -> Iterator[str]:
 
 
 def render(port: int, redirection: Redirection, secrets: Secrets, logged: Logged = Logged()) -> Rendered:  # noqa: B008
-    """The resources by which Envoy lets pass at `port` what the redirection lets pass, and refuses the rest."""
+    """The resources by which Envoy lets pass at `port` what the redirection lets pass, and refuses the rest.
+
+    Rules of other protocols let nothing pass.
+    """
     assert redirection.parser in PARSERS, redirection.parser
+    heeded = (one for one in redirection.rules if one.redirect is None or one.redirect.is_heeded_by(redirection.parser))
+    redirection = replace(redirection, rules=tuple(heeded))
     work = _Work(port, redirection, secrets, logged)
     if too_many_choices(redirection.rules):
         work.problems.append(f"a rule with more than {CHOICES_MAX} headers to add or delete lets nothing pass")

@@ -1,5 +1,6 @@
 """What this kernel and this machine can do for us: asked by trying, never by version."""
 
+import errno
 import os
 import socket
 import subprocess
@@ -11,10 +12,14 @@ from datapath.errors import DatapathError
 from datapath.kernel import compile as compiler
 from datapath.kernel import load, pin, syscall
 from datapath.kernel.maps import KernelMap
+from datapath.kernel.syscall import KernelRefused
 from datapath.maps import catalog, policy, state
 from datapath.maps.spec import MapKind, MapSpec
 
 _CAPABILITIES: Final[Mapping[str, int]] = {"CAP_NET_ADMIN": 12, "CAP_SYS_ADMIN": 21, "CAP_BPF": 39}
+_FIRST_NAMESPACE: Final = ["0", "0", "4294967295"]  # user_namespaces(7): where each user is who it is
+_FORBIDDEN: Final = frozenset({errno.EPERM, errno.EACCES})
+_ALLOW: Final = "the capabilities above, and nothing around that forbids it: user namespace, seccomp, lockdown"
 _REDIRECT_PEER: Final = 155
 _KTIME_COARSE: Final = 160
 _LOOPBACK: Final = 1
@@ -93,7 +98,9 @@ def _ask(name: str, question: Callable[[], str], needed_for: str, remedy: str) -
     try:
         return Probe(name, True, question(), needed_for, "")
     except (_Missing, DatapathError, OSError) as error:
-        return Probe(name, False, str(error), needed_for, remedy)
+        # Who was not allowed to ask knows nothing of the kernel, and another kernel would not help.
+        forbidden = isinstance(error, KernelRefused | OSError) and error.errno in _FORBIDDEN
+        return Probe(name, False, str(error), needed_for, _ALLOW if forbidden else remedy)
 
 
 def _capabilities() -> str:
@@ -103,6 +110,8 @@ def _capabilities() -> str:
             missing = [name for name, bit in _CAPABILITIES.items() if not effective >> bit & 1]
             if missing:
                 raise _Missing(f"without {', '.join(missing)}")
+            if Path("/proc/self/uid_map").read_text().split() != _FIRST_NAMESPACE:
+                raise _Missing("those of a user namespace, which do not count for maps and programs of the kernel")
             return ", ".join(_CAPABILITIES)
     raise _Missing("/proc/self/status has no CapEff")
 

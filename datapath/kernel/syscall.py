@@ -7,7 +7,7 @@ import platform
 from enum import IntEnum
 from typing import Final
 
-from datapath.errors import Conflict, DatapathError, NotFound, Rejected, Unavailable
+from datapath.errors import Conflict, DatapathError, NoRoom, NotFound, Rejected, Unavailable
 
 _LIBC: Final = ctypes.CDLL(None, use_errno=True)
 _NUMBERS: Final = {"x86_64": 321, "aarch64": 280}
@@ -104,7 +104,7 @@ class KernelObjectExists(Conflict):
         return f"{self.operation} {self.subject}: it exists already"
 
 
-class MapFull(KernelRefused):
+class MapFull(KernelRefused, NoRoom):
     """A map has no room for another entry."""
 
     code = "kernel.map_full"
@@ -120,7 +120,8 @@ class ProgramRefused(Rejected):
 
     def __str__(self) -> str:
         tail = "\n".join(self.log.strip().splitlines()[-6:])
-        return f"program {self.name}: {os.strerror(self.errno)}; the verifier's last words:\n{tail}"
+        words = f"the verifier's last words:\n{tail}" if tail else "the verifier did not come to look at it"
+        return f"program {self.name}: {os.strerror(self.errno)}; {words}"
 
 
 _HINTS: Final = {
@@ -131,6 +132,7 @@ _HINTS: Final = {
     errnos.E2BIG: "the map is full; make it larger or remove entries",
     errnos.ENOSPC: "the map is full; make it larger or remove entries",
     errnos.ENODEV: "the device is gone",
+    errnos.ENOSYS: "this kernel has no bpf(2), or what confines this process keeps it from it",
 }
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from datapath.errors import Unavailable
+from datapath.errors import NoRoom, Unavailable
 from datapath.maps.spec import MapKind, MapSpec
 
 
@@ -45,7 +45,7 @@ class MemoryMap:
     def update_batch(self, keys: Sequence[bytes], values: Sequence[bytes]) -> None:
         """Every key has its value; written in order.
 
-        Raises Unavailable when the map is full, with all before the one that did not fit written.
+        Raises NoRoom when the map is full, with all before the one that did not fit written.
         """
         for key, value in zip(keys, values, strict=True):
             self._check(key, value)
@@ -55,7 +55,7 @@ class MemoryMap:
                 self._rows.pop(stored, None)  # it is the newest from now on
             if stored not in self._rows and len(self._rows) >= self.spec.max_entries:
                 if not self._lru:
-                    raise Unavailable(f"map {self.spec.name} is full: all {self.spec.max_entries} entries are taken")
+                    raise NoRoom(f"map {self.spec.name} is full: all {self.spec.max_entries} entries are taken")
                 del self._rows[next(iter(self._rows))]
             self._rows[stored] = (key, value)
 

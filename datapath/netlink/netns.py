@@ -32,7 +32,7 @@ def opened(path: str) -> Iterator[int]:
     whoever takes an endpoint for gone must be sure.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a FIFO would wait for who writes
     except OSError as error:
         if error.errno in _EXHAUSTED:
             raise KernelRefused(f"open network namespace {path!r}", error.errno or 0) from error

@@ -3,19 +3,22 @@
 import errno
 from collections.abc import Sequence
 
-from datapath.netlink import addresses, links, routes, rtnl
+from datapath.netlink import addresses, links, routes, rtnl, rules
 from datapath.netlink.attachment import Link, Wiring
 from datapath.netlink.errors import KernelRefused
 from datapath.netlink.families import bits_of, everything, family_of
 from datapath.netlink.rtnl import Request, Rtnl
 
 _LOOPBACK = 1  # ifindex of lo in every namespace
+_TABLES = 0x6370_0000  # with an interface's number: the table by which packets from its addresses are routed
+_ASIDE = 0x6370  # priority of the rules that say so, before the main table's 32766
 
 
 def inside_configure(interface: str, given: Sequence[str], gateways: Sequence[str]) -> tuple[str, ...]:
     """The interface is up with its addresses and routes, lo is up; the destinations routed through it.
 
-    Gateway and default routes that another interface has already are left to it, as the specification asks.
+    Gateway and default routes that another interface has already are left to it, as the specification asks. Then what
+    has an address of this one leaves here all the same, or it would come to the node by a link that is not its own.
     """
     index = rtnl.index_of(interface)
     if any(":" in address for address in given):
@@ -34,13 +37,27 @@ def inside_configure(interface: str, given: Sequence[str], gateways: Sequence[st
             _must_be(request, next(answers), 0)
         to_gateways = [_must_be(request, next(answers), 0, errno.EEXIST) for request in near]
         routed = []
-        for gateway, request, there in zip(gateways, far, to_gateways, strict=True):
+        for address, gateway, request, there in zip(given, gateways, far, to_gateways, strict=True):
             number = next(answers)
             if there:  # through another interface, and so must be what is beyond
                 kernel.do(*(() if number else (routes.not_default(gateway, index),)))
             elif not _must_be(request, number, 0, errno.EEXIST):
                 routed.append(everything(gateway))
+                continue
+            _set_aside(kernel, interface, index, address, gateway)
     return tuple(routed)
+
+
+def _set_aside(kernel: Rtnl, interface: str, index: int, address: str, gateway: str) -> None:
+    """Packets from the address go to the gateway through this interface, others as they did."""
+    held = rules.listed(kernel, family_of(address))
+    stale = [rule for rule in held if rule.table > _TABLES and not rtnl.name_of(rule.table - _TABLES)]
+    kernel.do(*map(rules.not_of_source, stale))  # routes go with their interface, rules do not
+    table = _TABLES + index
+    rule = rules.of_source(rules.Sourced(_ASIDE, address, table))
+    requests = [*routes.aside(gateway, index, interface, table), rule]
+    for request, number in zip(requests, kernel.attempt(requests), strict=True):
+        _must_be(request, number, 0, errno.EEXIST)
 
 
 def inside_problems(interface: str, mac: str, given: Sequence[str], routed: Sequence[str]) -> list[str]:

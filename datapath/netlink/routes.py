@@ -59,6 +59,21 @@ def default(gateway: str, index: int) -> Request:
     return Request(f"route everything through {gateway}", rtnl.NEW_ROUTE, rtnl.CREATE, message)
 
 
+def aside(gateway: str, index: int, name: str, table: int) -> tuple[Request, Request]:
+    """By this table, which has a number of its own, everything of the gateway's family goes to it on this link."""
+    family = family_of(gateway)
+    by_link: list[tuple[str, object]] = [("RTA_TABLE", table), ("RTA_DST", gateway), ("RTA_OIF", index)]
+    beyond: list[tuple[str, object]] = [("RTA_TABLE", table), ("RTA_GATEWAY", gateway), ("RTA_OIF", index)]
+    near = _route(family, bits_of(gateway), by_link, scope=_SCOPE_LINK, protocol=ROUTE_PROTOCOL)
+    far = _route(family, 0, beyond, scope=0, protocol=ROUTE_PROTOCOL)
+    near["table"] = far["table"] = _LARGE
+    what = f"by table {table} to {name}"
+    return (
+        Request(f"route {gateway} {what}", rtnl.NEW_ROUTE, rtnl.CREATE, near),
+        Request(f"route everything {what}", rtnl.NEW_ROUTE, rtnl.CREATE, far),
+    )
+
+
 def not_default(gateway: str, index: int) -> Request:
     """It does not any more."""
     message = _through(gateway, index)

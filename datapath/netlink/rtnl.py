@@ -27,6 +27,7 @@ NEW_NEIGHBOUR: Final = 28
 GET_NEIGHBOUR: Final = 30
 NEW_RULE: Final = 32
 DELETE_RULE: Final = 33
+GET_RULE: Final = 34
 
 SET: Final = 0
 CREATE: Final = 0x600  # NLM_F_CREATE | NLM_F_EXCL

@@ -6,6 +6,7 @@ from typing import Final, NamedTuple
 from datapath.netlink import rtnl
 from datapath.netlink.attachment import ROUTE_PROTOCOL
 from datapath.netlink.errors import KernelRefused
+from datapath.netlink.families import bits_of, family_of
 from datapath.netlink.messages import fibmsg
 from datapath.netlink.rtnl import Request, Rtnl
 
@@ -20,6 +21,46 @@ class Marked(NamedTuple):
     mark: int
     mask: int
     table: int
+
+
+class Sourced(NamedTuple):
+    """Packets from `address` are routed by `table`."""
+
+    priority: int
+    address: str
+    table: int
+
+
+def of_source(rule: Sourced, kind: int = rtnl.NEW_RULE, flags: int = rtnl.CREATE) -> Request:
+    """The rule holds."""
+    message = fibmsg()
+    message["family"], message["src_len"] = family_of(rule.address), bits_of(rule.address)
+    message["table"], message["action"] = _LARGE, _LOOK_UP
+    message["attrs"] = [
+        ("FRA_SRC", rule.address),
+        ("FRA_PRIORITY", rule.priority),
+        ("FRA_TABLE", rule.table),
+        ("FRA_PROTOCOL", ROUTE_PROTOCOL),
+    ]
+    return Request(f"rule for packets from {rule.address}", kind, flags, message)
+
+
+def not_of_source(rule: Sourced) -> Request:
+    """It does not any more."""
+    return of_source(rule, rtnl.DELETE_RULE, rtnl.SET)
+
+
+def listed(kernel: Rtnl, family: int) -> list[Sourced]:
+    """The rules of our protocol about where packets come from."""
+    message = fibmsg()
+    message["family"] = family
+    return [
+        Sourced(found.get_attr("FRA_PRIORITY") or 0, source, found.get_attr("FRA_TABLE") or found["table"])
+        for found in kernel.dump(rtnl.GET_RULE, message)
+        if found["family"] == family
+        and found.get_attr("FRA_PROTOCOL") == ROUTE_PROTOCOL
+        and (source := found.get_attr("FRA_SRC"))
+    ]
 
 
 def add(kernel: Rtnl, family: int, rule: Marked) -> None:

@@ -99,6 +99,16 @@ def test_adding_again_gives_the_same_answer_and_deleting_again_is_no_error(place
     assert runtime.delete("never-heard-of", "").ok
 
 
+def test_each_interface_of_a_pod_is_reached_at_its_own_addresses(place: Site, box: Namespace) -> None:
+    runtime = client(place)
+    added = [runtime.add("box", box.path, interface) for interface in ("eth0", "net1")]
+    asked = [address for one in added for address in addresses(one.document)]
+    pinged = [place[name].reach(address, "icmp") for name in ("backend", "host", "world") for address in asked]
+    for interface in ("eth0", "net1"):
+        assert runtime.delete("box", box.path, interface).ok
+    assert pinged == [True] * 12
+
+
 def test_a_pod_is_deleted_when_only_its_name_is_left(place: Site) -> None:
     runtime = client(place)
     before = sorted(place.left())

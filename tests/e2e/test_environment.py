@@ -99,6 +99,7 @@ def test_without_capabilities_the_agent_says_what_it_may_not_and_doctor_how_to_g
     assert "CAP_BPF" in found["capabilities"]["detail"]
     assert found["capabilities"]["remedy"] == "run as root, or with CAP_BPF, CAP_NET_ADMIN and CAP_SYS_ADMIN"
     assert not found["lpm_trie"]["ok"]
+    assert all("a kernel" not in found[name]["remedy"] for name in ("lpm_trie", "lru_hash", "redirect_peer", "xdp"))
     powerless = Agent(idle.folder, NAME, prefix=prefix)
     (powerless.state / "programs").parent.mkdir(parents=True)
     (powerless.state / "programs").symlink_to(programs)
@@ -107,6 +108,15 @@ def test_without_capabilities_the_agent_says_what_it_may_not_and_doctor_how_to_g
     assert "Operation not permitted" in words
     assert "(`cplane doctor` shows what this machine lacks)" in words
     assert "Traceback" not in words
+
+
+@pytest.mark.root
+@needs_root
+def test_doctor_knows_that_the_capabilities_of_a_user_namespace_do_not_count(idle: Agent) -> None:
+    found = examined(idle, "unshare", "--user", "--map-root-user")
+    assert not found["capabilities"]["ok"]
+    assert "user namespace" in found["capabilities"]["detail"]
+    assert "user namespace" in found["lru_hash"]["remedy"]
 
 
 def test_the_memory_datapath_needs_no_capability(tmp_path: Path) -> None:

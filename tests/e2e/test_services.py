@@ -232,7 +232,7 @@ def test_only_sockets_of_the_node_are_served_where_that_is_asked_for(
 def test_a_table_of_services_that_would_be_full_refuses_and_stays_as_it_is(
     programs: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """A frontend more than there is room for: nothing is changed, and the agent says how full the table is."""
+    """A frontend more than there is room for: nothing is changed. As many others in the place of all have room."""
     limit = 1024
     with (
         subgroup(f"cpe{os.getpid():x}full") as group,
@@ -246,6 +246,8 @@ def test_a_table_of_services_that_would_be_full_refuses_and_stays_as_it_is(
         assert refused.returncode == 1
         assert "would need 1025 entries and holds 1024: nothing was changed" in refused.stderr
         assert made.agent.cplane("log").stdout == before
+        others = [f"--frontend=10.99.{number >> 8}.{number & 255}:80" for number in range(limit)]
+        made.agent.cplane("service", "upsert", "shop/full", *others, backend, "--wait")
         made.agent.cplane("service", "delete", "shop/full", "--wait")
         made.agent.cplane("service", "upsert", "shop/more", "--frontend=10.98.0.1:80", backend, "--wait")
 

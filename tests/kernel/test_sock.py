@@ -275,6 +275,28 @@ def test_a_connected_socket_keeps_its_peer_whatever_it_sends(net: Balancer, vip:
         assert net.pod.ask("peer", number=number) == {"peer": peer}
 
 
+@FAMILIES
+def test_a_connected_socket_that_names_its_service_again_stays_with_its_backend(
+    net: Balancer, vip: str, mapped: bool
+) -> None:
+    net.service(vip, 53, PORTS, protocol=UDP)
+    number = net.pod.ask("uopen", address=vip, mapped=mapped)["number"]
+    net.pod.ask("turn", number=number, address=vip, port=53, mapped=mapped)
+    held = net.pod.ask("talk", number=number)["answer"]
+    for _ in range(12):
+        found = net.pod.ask("send", number=number, address=vip, port=53, mapped=mapped)
+        assert found == {"source": shown(vip, 53, mapped), "answer": held}
+
+
+def test_a_socket_that_is_connected_no_more_goes_to_any_backend(net: Balancer) -> None:
+    net.service(VIP4, 53, PORTS, protocol=UDP)
+    number = net.pod.ask("uopen")["number"]
+    net.pod.ask("turn", number=number, address=VIP4, port=53)
+    net.pod.ask("loose", number=number)
+    asked = [net.pod.ask("send", number=number, address=VIP4, port=53)["answer"] for _ in range(40)]
+    assert len(set(asked)) > 1
+
+
 def test_a_connected_socket_may_send_elsewhere(net: Balancer) -> None:
     net.service(VIP4, 53, [8081], protocol=UDP)
     net.service(OTHER4, 53, [8082], number=2, protocol=UDP)
@@ -372,12 +394,20 @@ def test_the_younger_of_two_sockets_has_the_place_and_the_older_one_a_row(net: B
 @pytest.mark.parametrize(("any_address", "own", "loopback"), [("0.0.0.0", NODE4, "127.0.0.1"), ("::", NODE6, "::1")])
 def test_a_node_port_is_at_every_address_of_the_node(net: Balancer, any_address: str, own: str, loopback: str) -> None:
     net.service(any_address, 30080, [8081], kind=LbKind.NODE_PORT)
-    for client, address in ((net.pod, own), (net.node, own), (net.node, loopback)):
+    for client, address in ((net.pod, own), (net.node, own), (net.node, loopback), (net.node, any_address)):
         found = client.ask("tcp", address=address, port=30080)
         assert found == {"peer": shown(address, 30080), "answer": "b8081 hello"}, (address, found)
-    assert net.pod.ask("tcp", address=loopback, port=30080)["errno"] == errno.ECONNREFUSED, "a pod's own"
+    for itself in (loopback, any_address):
+        assert net.pod.ask("tcp", address=itself, port=30080)["errno"] == errno.ECONNREFUSED, "a pod's own"
     elsewhere = VIP6 if ":" in own else VIP4
     assert net.pod.ask("tcp", address=elsewhere, port=30080)["errno"] == errno.ENETUNREACH
+
+
+@pytest.mark.parametrize("any_address", ["0.0.0.0", "::"])
+def test_a_pod_that_names_no_address_sends_datagrams_to_itself(net: Balancer, any_address: str) -> None:
+    net.service(any_address, 30080, [8081], kind=LbKind.NODE_PORT, protocol=UDP)
+    assert net.pod.ask("cudp", address=any_address, port=30080)["errno"] == errno.ECONNREFUSED
+    assert net.node.ask("cudp", address=any_address, port=30080)["answer"] == "b8081 hello"
 
 
 def test_a_frontend_with_an_address_comes_before_that_of_all_addresses(net: Balancer) -> None:

@@ -142,6 +142,28 @@ def test_one_container_can_have_two_interfaces(spaces):
         assert one.interfaces() == {"net1"}
 
 
+def test_what_has_an_address_of_an_interface_leaves_by_it_and_leaves_no_rules_behind(spaces):
+    node, one, _ = spaces
+    with node.agent():
+        node.client.add("a", one.path, "eth0")
+        for _ in range(2):
+            second = node.client.add("a", one.path, "net1")
+            assert node.client.add("a", one.path, "net1").document == second.document
+            for router, given in zip(ROUTERS, second.document["ips"], strict=True):
+                way = one.ip("route", "get", "fd99::1" if ":" in router else "192.0.2.1", "from", address_of(given))
+                assert f"via {router} dev net1" in way
+            assert [len(rules_of_ours(one, family)) for family in ("-4", "-6")] == [1, 1]
+            assert node.client.delete("a", one.path, "net1").ok
+
+
+def address_of(given) -> str:
+    return given["address"].partition("/")[0]
+
+
+def rules_of_ours(pod: Namespace, family: str) -> list[str]:
+    return [line for line in pod.ip(family, "rule", "show").splitlines() if "proto 190" in line]
+
+
 def test_check_sees_what_was_damaged(spaces):
     node, one, _ = spaces
     with node.agent():
@@ -176,10 +198,12 @@ def test_an_interface_name_that_is_taken_is_refused_and_nothing_is_left(spaces):
         assert node.empty
 
 
-def test_a_namespace_that_is_none_is_refused_and_nothing_is_left(spaces):
+def test_a_namespace_that_is_none_is_refused_and_nothing_is_left(spaces, tmp_path):
     node, *_ = spaces
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
     with node.agent():
-        for path in ("/run/netns/cpt-no-such", "/etc/hostname", node.host.path):
+        for path in ("/run/netns/cpt-no-such", "/etc/hostname", str(fifo), node.host.path):
             reply = node.client.add("a", path)
             assert reply.code == wire.INVALID_ENVIRONMENT
             assert "CNI_NETNS" in reply.document["msg"]

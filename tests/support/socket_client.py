@@ -11,11 +11,13 @@ Each line of standard input is {"op", ...}; each line of standard output answers
     uopen                         keep a UDP socket → number
     send   number, address, port  send a datagram from it and hear → source, answer
     turn   number, address, port  connect it, also anew → peer
+    loose  number                 connect it to nothing
     peer   number                 → peer
     shut   number                 close what was kept
     bind   address, port          bind a socket and let it go
 """
 
+import ctypes
 import json
 import socket
 import sys
@@ -105,6 +107,13 @@ class Client:
         """See above."""
         self.kept[number].connect(place(address, port, mapped))
         return {"peer": shown(self.kept[number].getpeername())}
+
+    def loose(self, number: int) -> dict[str, object]:
+        """See above: connect() with AF_UNSPEC, which Python has no word for."""
+        libc = ctypes.CDLL(None, use_errno=True)
+        if libc.connect(self.kept[number].fileno(), bytes(16), 16):
+            raise OSError(ctypes.get_errno(), "connect")
+        return {}
 
     def peer(self, number: int) -> dict[str, object]:
         """See above."""

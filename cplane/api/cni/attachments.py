@@ -103,7 +103,7 @@ class Attachments:
 
     async def _stale(self, config: NetworkConfig) -> set[tuple[str, str]]:
         """Attachments of the network that nobody knows any more. Raises DatapathError."""
-        valid = {(one.container, one.interface) for one in (*(config.valid or ()), *config.valid_too)}
+        valid = {(one.container, one.interface) for one in (*config.valid, *config.valid_too)}
         owned = await self._thread(self._plumbing.owned)
         linked = [link.attachment for link in owned.values() if link.attachment is not None]
         stale = {(one.container, one.interface) for one in linked if one.network == config.name} - valid
@@ -129,8 +129,10 @@ class Attachments:
         if held is not None:
             wiring = self._wiring(held, request)
             if not await self._thread(self._plumbing.problems, wiring, ()):
-                routed = tuple("::/0" if ":" in gateway else "0.0.0.0/0" for gateway in wiring.gateways)
-                await deliver(_document(request, wiring, routed))
+                everything = ("::/0" if ":" in gateway else "0.0.0.0/0" for gateway in wiring.gateways)
+                # Another interface of the container may have them; then the first answer did not list them either.
+                led = [one for one in everything if not await self._thread(self._plumbing.problems, wiring, (one,))]
+                await deliver(_document(request, wiring, tuple(led)))
                 return
             pod = _keeping_addresses(pod, held)
         try:

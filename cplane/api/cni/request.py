@@ -117,7 +117,7 @@ class NetworkConfig(msgspec.Struct, frozen=True, kw_only=True):
     runtime: RuntimeConfig = msgspec.field(name="runtimeConfig", default=RuntimeConfig())
     dns: Dns = Dns()
     previous: PreviousResult | None = msgspec.field(name="prevResult", default=None)
-    valid: tuple[ValidAttachment, ...] | None = msgspec.field(name="cni.dev/valid-attachments", default=None)
+    valid: tuple[ValidAttachment, ...] = msgspec.field(name="cni.dev/valid-attachments", default=())
     valid_too: tuple[ValidAttachment, ...] = msgspec.field(name="cni.dev/attachments", default=())
 
 
@@ -165,7 +165,7 @@ def read(head: object, body: object) -> Request:
         raise CniError(wire.DECODE_FAILURE, "an environment variable is not text")
     checked = wire.check(verb, environment, body)
     try:
-        config = msgspec.convert(checked, NetworkConfig)
+        config = msgspec.convert(_filled(verb, checked), NetworkConfig)
     except msgspec.ValidationError as error:
         raise CniError(wire.INVALID_CONFIG, f"the network configuration is wrong: {error}") from error
     return Request(
@@ -176,6 +176,22 @@ def read(head: object, body: object) -> Request:
         arguments=environment.get("CNI_ARGS", ""),
         config=config,
     )
+
+
+def _filled(verb: str, config: dict[str, object]) -> dict[str, object]:
+    """The fields that say something. Go, and so libcni, writes null for what nothing was ever put into.
+
+    What ADD once answered is looked at by CHECK alone: however others have written it, a DEL is not to fail for it.
+    """
+    given = {key: value for key, value in config.items() if value is not None}
+    previous = given.pop("prevResult", None)
+    return given if verb != "CHECK" else {**given, "prevResult": _without_null(previous)}
+
+
+def _without_null(value: object) -> object:
+    if isinstance(value, dict):
+        return {key: _without_null(one) for key, one in value.items() if one is not None}
+    return [_without_null(one) for one in value] if isinstance(value, list) else value
 
 
 def pod_of(request: Request, cluster: str) -> Pod:

@@ -203,5 +203,5 @@ def _deletion(message: dict[str, object] | None) -> tuple[Request | None, str]:
 def _decode(message: bytes, what: str) -> object:
     try:
         return msgspec.json.decode(message)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise CniError(wire.DECODE_FAILURE, f"{what} is not JSON", str(error)) from error

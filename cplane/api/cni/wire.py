@@ -44,7 +44,8 @@ _OF_RUNTIMES = {"capabilities", "runtimeConfig", "prevResult", "disableCheck", "
 _OURS = {"socket", "mtu"}
 _FIELDS = frozenset(_OF_THE_SPECIFICATION | _OF_RUNTIMES | _OURS)
 _MTU_MIN, _MTU_MAX = 1280, 65_535  # below 1280 IPv6 is off (RFC 8200 §5)
-_INTERFACE_CHARS_MAX = 15
+_INTERFACE_BYTES_MAX = 15  # IFNAMSIZ of linux/if.h without its end; the kernel puts a number where a name has '%'
+_INTERFACES_REFUSED = (".", "..", "all", "default")  # the last two are folders of net.ipv4.conf (net/ipv4/devinet.c)
 
 
 class CniError(Exception):
@@ -66,6 +67,7 @@ class CniError(Exception):
 
 def check(verb: str, environment: dict[str, str], config: object) -> dict[str, object]:
     """The network configuration, right as far as it can be judged without the agent. Raises CniError."""
+    check_text({"CNI_COMMAND": verb, **environment})
     if verb not in VERBS:
         known = ", ".join((*VERBS, "VERSION"))
         raise CniError(INVALID_ENVIRONMENT, f"CNI_COMMAND is {verb!r} and not one of {known}")
@@ -81,6 +83,14 @@ def check(verb: str, environment: dict[str, str], config: object) -> dict[str, o
     if verb in {"ADD", "CHECK"} and not environment["CNI_NETNS"].startswith("/"):
         raise CniError(INVALID_ENVIRONMENT, f"CNI_NETNS {environment['CNI_NETNS']!r} is not an absolute path")
     return config
+
+
+def check_text(environment: dict[str, str]) -> None:
+    """The variables are text that paths and JSON can have in them. Raises CniError, which names one that is not."""
+    for name, value in environment.items():
+        # What is no UTF-8 in an environment becomes half of a pair that means nothing by itself (PEP 383).
+        if any(c == "\0" or "\ud800" <= c <= "\udfff" for c in value):
+            raise CniError(INVALID_ENVIRONMENT, f"{name} {value!r}: it has bytes that are no UTF-8, or zero")
 
 
 def _check_version(verb: str, version: object) -> None:
@@ -113,8 +123,8 @@ def _check_config(verb: str, config: dict[str, object]) -> None:
             f"field 'ipam' with value {config['ipam']!r} is not supported: the agent gives addresses from the "
             f"node's pod prefixes; remove the field",
         )
-    mtu = config.get("mtu", 1500)
-    if not isinstance(mtu, int) or isinstance(mtu, bool) or not _MTU_MIN <= mtu <= _MTU_MAX:
+    mtu = config.get("mtu")
+    if mtu is not None and (not isinstance(mtu, int) or isinstance(mtu, bool) or not _MTU_MIN <= mtu <= _MTU_MAX):
         raise CniError(INVALID_CONFIG, f"mtu {mtu!r} is not a number from {_MTU_MIN} to {_MTU_MAX}")
     _check_chain(verb, config)
 
@@ -131,9 +141,9 @@ def _check_chain(verb: str, config: dict[str, object]) -> None:
             "prevResult is given: cplane-cni makes the interface itself and cannot follow another plugin that "
             "did; make it the first of the list",
         )
-    if verb == "GC" and not any(isinstance(config.get(key), list) for key in VALID_ATTACHMENTS):
+    if verb == "GC" and not any(key in config for key in VALID_ATTACHMENTS):
         # Without the list every attachment would be stale. That must be said, not left out.
-        raise CniError(INVALID_CONFIG, f"{VALID_ATTACHMENTS[0]} is missing or not a list")
+        raise CniError(INVALID_CONFIG, f"{VALID_ATTACHMENTS[0]} is missing")
 
 
 def _check_attachment(container: str, interface: str) -> None:
@@ -143,14 +153,14 @@ def _check_attachment(container: str, interface: str) -> None:
             f"CNI_CONTAINERID {container!r}: it starts with a letter or digit and goes on with those, '_', '.' and '-'",
         )
     if (
-        len(interface) > _INTERFACE_CHARS_MAX
-        or interface in {".", ".."}
-        or any(c in "/:" or c.isspace() or not c.isprintable() for c in interface)
+        len(interface.encode()) > _INTERFACE_BYTES_MAX
+        or interface in _INTERFACES_REFUSED
+        or any(c in "/:%" or c.isspace() or not c.isprintable() for c in interface)
     ):
         raise CniError(
             INVALID_ENVIRONMENT,
-            f"CNI_IFNAME {interface!r}: an interface's name has 1 to {_INTERFACE_CHARS_MAX} characters without "
-            f"'/', ':' and spaces, and is not '.' or '..'",
+            f"CNI_IFNAME {interface!r}: an interface's name has 1 to {_INTERFACE_BYTES_MAX} bytes without '/', ':', "
+            f"'%' and spaces, and is not {', '.join(map(repr, _INTERFACES_REFUSED))}",
         )
     if len(container.encode()) + len(interface.encode()) > ATTACHMENT_CHARS_MAX:
         raise CniError(

@@ -8,8 +8,8 @@ from cplane.domain.labels import ANY, K8S, NAMESPACE_KEY
 from cplane.domain.policy.dns import DnsRule
 from cplane.domain.policy.document import shown
 from cplane.domain.policy.overlap import RuleIndex, denies_some, denying, shadowing
-from cplane.domain.policy.rule import CNP, KNP, CloudRef, GroupRef, Policy, Rule, Term
-from cplane.domain.ports import NamedPort
+from cplane.domain.policy.rule import CNP, KNP, CloudRef, GroupRef, Peer, Policy, PortMatch, Rule, Term
+from cplane.domain.ports import PORT_PROTOCOLS, NamedPort, Protocol
 from cplane.domain.selectors import CidrSelector, LabelSelector
 from cplane.domain.verdict import Direction
 
@@ -47,6 +47,7 @@ def advice(document: Mapping[str, object], policy: Policy, index: RuleIndex) -> 
         if not policy.audit:
             yield from _only_denying(specs.get(rule.path, {}), rule, index)
         yield from _asked_names(rule, index)
+        yield from _unread(rule)
         yield from _dotted(f"{rule.path}.{'nodeSelector' if rule.about_nodes else 'endpointSelector'}", rule.subject)
         for term in rule.terms:
             yield from _void_names(term)
@@ -105,10 +106,16 @@ def _element(path: str, element: Mapping[str, object]) -> Iterator[Advice]:
             yield Advice(f"{path}.{name}", "an empty list of peers is nobody: write who is meant, or remove it for all")
     for index, rule in enumerate(_list(element.get("toPorts"))):
         for place, port in enumerate(_list(rule.get("ports")) if isinstance(rule, Mapping) else ()):
-            protocol = port.get("protocol") if isinstance(port, Mapping) else None
-            if isinstance(protocol, str) and protocol != protocol.upper():
-                inner = f"{path}.toPorts[{index}].ports[{place}].protocol"
-                yield Advice(inner, f"an API server refuses {shown(protocol)}: write {protocol.upper()}")
+            if isinstance(port, Mapping):
+                yield from _port(f"{path}.toPorts[{index}].ports[{place}]", port)
+
+
+def _port(path: str, port: Mapping[str, object]) -> Iterator[Advice]:
+    protocol, first, last = port.get("protocol"), port.get("port"), port.get("endPort")
+    if isinstance(protocol, str) and protocol != protocol.upper():
+        yield Advice(f"{path}.protocol", f"an API server refuses {shown(protocol)}: write {protocol.upper()}")
+    if isinstance(first, str) and isinstance(last, int) and last > 0 and first.isdecimal() and last < int(first):
+        yield Advice(f"{path}.endPort", f"{last} is below port {first}, which alone is meant: write the range upwards")
 
 
 def _meant(*, is_peer: bool, named: bool, narrowed: bool) -> str:
@@ -177,6 +184,57 @@ def _asked_names(rule: Rule, index: RuleIndex) -> Iterator[Advice]:
                 f"no DNS rule covers {peer}, so its addresses stay unknown: add an egress element with port 53 and "
                 f"rules.dns",
             )
+
+
+class _Read(NamedTuple):
+    """Ports at which connections are read, by whom, and because of which term."""
+
+    first: int
+    last: int
+    priority: int
+    parser: str
+    path: str
+
+
+def _unread(rule: Rule) -> Iterator[Advice]:
+    """Requests of a protocol at a port where the same peers' connections are read as those of another."""
+    told: set[str] = set()
+    for ranges in _read_ranges(rule).values():
+        for winner, loser in _clashing(ranges):
+            if loser.path not in told:
+                told.add(loser.path)
+                yield Advice(
+                    loser.path,
+                    f"{loser.parser} is refused where {winner.path} has the same peers' connections read as "
+                    f"{winner.parser}, and Cilium refuses both: write ports that no other protocol has",
+                )
+
+
+def _read_ranges(rule: Rule) -> Mapping[tuple[Direction, Peer | None, Protocol], list[_Read]]:
+    found: dict[tuple[Direction, Peer | None, Protocol], list[_Read]] = {}
+    for term in rule.terms:
+        redirect = term.redirect
+        if redirect is None or redirect.parser == "tls":
+            continue
+        for peer in (None,) if term.peers is None else term.peers:
+            for one in term.l4 or ():
+                if isinstance(one, PortMatch):
+                    read = _Read(one.first, one.last, redirect.priority, redirect.parser, term.path)
+                    for protocol in PORT_PROTOCOLS if one.protocol is Protocol.ANY else (one.protocol,):
+                        found.setdefault((term.direction, peer, protocol), []).append(read)
+    return found
+
+
+def _clashing(ranges: list[_Read]) -> Iterator[tuple[_Read, _Read]]:
+    """Those that meet and are read by two: whose parser has the connections, and the other."""
+    latest: dict[str, _Read] = {}  # by parser, what reaches furthest
+    for one in sorted(ranges):
+        for other in latest.values():
+            if other.parser != one.parser and other.last >= one.first:
+                first, second = sorted((one, other), key=lambda read: (read.priority, read.parser))
+                yield first, second
+        if one.parser not in latest or latest[one.parser].last < one.last:
+            latest[one.parser] = one
 
 
 def _dns_rules(rule: Rule) -> Iterator[DnsRule]:

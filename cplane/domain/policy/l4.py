@@ -155,12 +155,9 @@ def _port(place: Place) -> PortMatch | NamedPort | None:
         return PortMatch(protocol)
     if isinstance(first, str):
         return NamedPort(protocol, first)
-    if last and last < first:
-        fields["endPort"].refuse(f"{last} is below port {first}: write the range upwards, or leave endPort out")
-        return None
     if not first and not last:
         return PortMatch(protocol)  # port 0 is every port
-    return PortMatch(protocol, first, last or first)
+    return PortMatch(protocol, first, max(first, last))  # a range that ends below its start is its start, as upstream
 
 
 def _port_number(place: Place, fields: dict[str, Place]) -> int | str | None:

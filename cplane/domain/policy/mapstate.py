@@ -156,36 +156,58 @@ class MapState:
 
     def put(self, one: Contribution, numbers: Collection[int]) -> None:
         """The contribution holds for these peers."""
-        if ANYONE in numbers:
-            self._touch_read(one.direction, numbers)
+        self._touch_read(one, numbers)
         self._put(one, numbers)
-        self._touch_read(one.direction, numbers)
+        self._touch_read(one, numbers)
 
     def take(self, one: Contribution, numbers: Collection[int]) -> None:
         """The contribution, which was put, no longer holds for these peers, whose ports are still the same."""
-        if ANYONE in numbers:
-            self._touch_read(one.direction, numbers)
+        self._touch_read(one, numbers)
         self._take(one, numbers)
-        self._touch_read(one.direction, numbers)
+        self._touch_read(one, numbers)
 
-    def _touch_read(self, direction: int, numbers: Collection[int]) -> None:
-        """What a proxy heeds of these peers may be something else, at every key of theirs.
+    def _touch_read(self, one: Contribution, numbers: Collection[int]) -> None:
+        """What a proxy heeds of these peers may be something else, at every key that the contribution covers.
 
-        Where they are anyone it is called before a change, too: keys at which requests are read may become fewer.
+        It is called before a change, too: keys at which requests are read may become fewer.
         """
+        direction = one.direction
         if not self._reading[direction]:
             return
         tables, changed = self._tables[direction], self._changed
-        read = tuple(self._read_keys(direction))
-        for number in tables if ANYONE in numbers else numbers:
-            for key in (*tables.get(number, ()), *read):
-                changed[number, direction, key] = None
+        read: tuple[L4Key, ...] | None = None
+        for who, keys in self._places(one, numbers):
+            wide = [key for key in keys if key.bits < FULL_BITS]
+            if wide and read is None:
+                read = tuple(self._read_keys(direction))
+            for number in tables if who == ANYONE else (who,):
+                for key in keys:
+                    changed[number, direction, key] = None
+                for key in (*tables.get(number, ()), *(read or ()), *self._beneath(number, direction)) if wide else ():
+                    if any(covers(other, key) for other in wide):
+                        changed[number, direction, key] = None
 
     def _read_keys(self, direction: int) -> Iterator[L4Key]:
         """The keys at which anyone's requests are read."""
         anyone = self._tables[direction].get(ANYONE)
         if anyone is not None and self._reading[direction]:
             yield from (key for key, cell in anyone.items() if is_redirect(cell[0].precedence))
+
+    def _beneath(self, number: int, direction: int) -> Iterator[L4Key]:
+        """The keys at which anyone is let pass where a proxy reads the requests of this peer at more ports.
+
+        It has these connections, too, and heeds what is said of anyone.
+        """
+        tables = self._tables[direction]
+        anyone = tables.get(ANYONE)
+        if number == ANYONE or not anyone or not self._reading[direction]:
+            return
+        table = tables.get(number, {})
+        wide = [key for key, cell in table.items() if key.bits < FULL_BITS and is_redirect(cell[0].precedence)]
+        if wide:
+            for key, cell in anyone.items():
+                if cell[0].precedence & DENY_LEVEL != DENY_LEVEL and any(covers(one, key) for one in wide):
+                    yield key
 
     def _put(self, one: Contribution, numbers: Collection[int]) -> None:
         direction, level = one.direction, one.precedence
@@ -282,9 +304,9 @@ class MapState:
     def keys(self) -> Iterator[MapKey]:
         """Every key that may have an entry."""
         for direction, tables in enumerate(self._tables):
-            read = tuple(self._read_keys(direction))
+            read, is_read = tuple(self._read_keys(direction)), bool(self._reading[direction])
             for number, table in tables.items():
-                for key in dict.fromkeys((*table, *read)) if read else table:
+                for key in dict.fromkeys((*table, *read, *self._beneath(number, direction))) if is_read else table:
                     yield MapKey(number, direction, *key)
 
     def lengths(self, direction: Direction) -> tuple[int, ...]:
@@ -367,11 +389,20 @@ class MapState:
             found += self._above(ANYONE, direction, key)
         if not found or not is_redirect(max(one.precedence for one in found)):
             return None
-        tables = self._tables[direction]
-        said = key in tables.get(number, ()) or is_redirect(
-            tables.get(ANYONE, {}).get(key, (_LOCAL_HOST,))[0].precedence
-        )
+        said = key in self._tables[direction].get(number, ()) or self._is_read(number, direction, key)
         return tuple(sorted(found, key=_by_strength)) if said else None
+
+    def _is_read(self, number: int, direction: int, key: L4Key) -> bool:
+        """Whether the key is one of anyone at which a proxy has connections of the peer."""
+        tables = self._tables[direction]
+        cell = tables.get(ANYONE, {}).get(key)
+        if cell is None or cell[0].precedence & DENY_LEVEL == DENY_LEVEL:
+            return False
+        if is_redirect(cell[0].precedence):
+            return True
+        table = tables.get(number, {})
+        wide = (shortened(key.protocol, key.port, bits) for bits in self._lengths[direction] if bits < key.bits)
+        return any(one in table and is_redirect(table[one][0].precedence) for one in wide)
 
     def _above(self, number: int, direction: int, key: L4Key) -> Iterator[Contribution]:
         """All that is said of a peer under this key and those that cover it."""

@@ -98,6 +98,13 @@ class Redirect:
             return f"{self.listener.kind}/{self.listener.config}/{self.listener.name}"
         return self.rules.protocol if self.rules is not None else "tls"
 
+    def is_heeded_by(self, parser: str) -> bool:
+        """Whether the proxy that has the traffic lets pass what this does; one of another protocol refuses all of it.
+
+        Who reads HTTP also tells connections over TLS apart by their server names.
+        """
+        return self.parser == parser or (self.parser == "tls" and parser == "http")
+
     def __str__(self) -> str:
         return self.parser
 

@@ -121,6 +121,12 @@ def release(resolved: ResolvedRule, *, subjects: SelectorCache, peers: SelectorC
             peers.release(one.peer)
 
 
+def parser_of(makers: Iterable[Contribution]) -> str:
+    """Who reads the traffic of an entry that these make; empty: nobody. Where they disagree it is always the same."""
+    redirects = (one.term.redirect for one in makers if one.term is not None)
+    return min((one.parser for one in redirects if one is not None), default="")
+
+
 def named_keys(named: Iterable[NamedPort], ports: NamedPorts) -> tuple[L4Key, ...]:
     """The keys of named ports where an endpoint has these: (protocol and name, number) each."""
     wanted = tuple(named)

@@ -28,7 +28,7 @@ from cplane.domain.policy.mapstate import ANYONE, MapEntry, MapKey, MapState
 from cplane.domain.policy.nearest import Candidates, Fits
 from cplane.domain.policy.redirect import Request
 from cplane.domain.policy.repository import AUDIT_PLANE, Repository
-from cplane.domain.policy.resolve import DENY_LEVEL, Contribution, is_redirect
+from cplane.domain.policy.resolve import DENY_LEVEL, Contribution, is_redirect, parser_of
 from cplane.domain.policy.rule import AuthType, Term
 from cplane.domain.verdict import Direction
 
@@ -194,7 +194,7 @@ class Judge:
         if decision.auth_type:
             return Case(_unproven(state, peer, traffic, decision.auth_type))
         if decision.proxied:
-            return _proxied(state, peer, traffic)
+            return _proxied(state, peer, traffic, parser_of(state.makers(decision.key)))
         told = self._told.get((number, decision.key))
         if told is not None:
             return told
@@ -243,8 +243,8 @@ def _unproven(state: MapState, peer: PeerIdentity, traffic: Traffic, auth: int) 
     )
 
 
-def _proxied(state: MapState, peer: PeerIdentity, traffic: Traffic) -> Case:
-    heeded = tuple(one for one in state.covering(peer.number, *traffic) if _counts(one, peer, traffic))
+def _proxied(state: MapState, peer: PeerIdentity, traffic: Traffic, parser: str) -> Case:
+    heeded = tuple(one for one in state.covering(peer.number, *traffic) if _counts(one, peer, traffic, parser))
     checks = [one for one in heeded if is_redirect(one.precedence)]
     parsers = " and ".join(dict.fromkeys(str(one.term.redirect) for one in checks if one.term is not None))
     found = hits(checks)
@@ -264,14 +264,16 @@ def _judged(heeded: tuple[Contribution, ...], packets: Explanation, request: Req
     return Explanation(Outcome.DENIED, reason, packets.rules, l7=True)
 
 
-def _counts(one: Contribution, peer: PeerIdentity, traffic: Traffic) -> bool:
-    """Whether a proxy that has the connection heeds it when it judges a request.
+def _counts(one: Contribution, peer: PeerIdentity, traffic: Traffic, parser: str) -> bool:
+    """Whether the proxy that has the connection heeds it when it judges a request.
 
     That nobody asks for default deny does not open requests: their rules hold all the same. That the peer is the local
     host does. Source: Cilium's documentation of enableDefaultDeny and of allow-localhost.
     """
     if one.term is None:
         return _is_local_host(peer, traffic)
+    if one.term.redirect is not None and not one.term.redirect.is_heeded_by(parser):
+        return False
     return one.precedence & DENY_LEVEL != DENY_LEVEL
 
 

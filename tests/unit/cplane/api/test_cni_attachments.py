@@ -282,6 +282,14 @@ async def test_gc_keeps_what_is_valid_and_what_is_of_other_networks(node):
     assert await node.gc(network="other") == 1
 
 
+async def test_gc_takes_null_for_an_empty_list_as_libcni_writes_it(node):
+    await node.add("a")
+    of_libcni = {"cni.dev/valid-attachments": None, "cni.dev/attachments": None}
+    one = call("GC", "", "", **of_libcni)
+    assert await node.service.collect(one.config, "uid:0(root)") == 1
+    assert node.empty
+
+
 async def test_gc_takes_endpoints_whose_link_and_namespace_are_gone(node):
     await node.add("a")
     node.plumbing.delete(node.engine.endpoints[0].host_interface)

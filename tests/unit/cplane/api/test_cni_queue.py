@@ -47,10 +47,12 @@ def test_a_spoilt_file_is_offered_as_none_and_set_aside_once(tmp_path):
     queue.push(folder, numbered(0))
     (tmp_path / "0000000000000002.json").write_bytes(b"\xff{")
     (tmp_path / "0000000000000003.json").write_bytes(b"[]")
+    (tmp_path / "0000000000000004.json").write_bytes(b"[" * 100_000)
     found = list(queue.waiting(folder))
-    assert [request for _, request in found] == [numbered(0), None, None]
+    assert [request for _, request in found] == [numbered(0), None, None, None]
     queue.set_aside(folder, found[1][0])
     queue.set_aside(folder, found[2][0])
+    queue.set_aside(folder, found[3][0])
     assert [request for _, request in queue.waiting(folder)] == [numbered(0)]
     assert (tmp_path / "0000000000000002.bad").exists()
 

@@ -102,6 +102,7 @@ def test_unknown_arguments_are_refused_unless_they_may_be_ignored():
         {"args": ours(colour="red")},
         {"args": ours(labels=["app"])},
         {"args": ours(labels={"app": 1})},
+        {"args": ours(labels={"app": None})},
         {"args": ["x"]},
         {"dns": {"nameservers": "10.0.0.1"}},
         {"runtimeConfig": {"ips": "10.0.0.1"}},
@@ -109,6 +110,27 @@ def test_unknown_arguments_are_refused_unless_they_may_be_ignored():
 )
 def test_sections_of_the_wrong_shape_are_refused(config):
     assert refusal(**config).code == wire.INVALID_CONFIG
+
+
+def test_null_says_nothing_as_go_writes_it():
+    nothing = dict.fromkeys(
+        ("args", "dns", "runtimeConfig", "capabilities", "ipam", "mtu", "prevResult", "cniVersions")
+    )
+    assert read(**nothing).config == read().config
+
+
+def test_an_earlier_result_is_read_by_check_alone_which_takes_null_for_nothing():
+    environment = {"CNI_CONTAINERID": "a", "CNI_NETNS": "/run/netns/x", "CNI_IFNAME": "eth0"}
+    of_others = {
+        "interfaces": [{"name": "eth0", "mac": None, "sandbox": None}],
+        "ips": [{"address": "10.0.0.1/32", "interface": None, "gateway": None}],
+        "routes": [{"dst": "0.0.0.0/0", "gw": None}],
+        "dns": None,
+    }
+    checked = request.read({"verb": "CHECK", "env": environment}, {**CONFIG, "prevResult": of_others}).config.previous
+    assert [route.gw for route in checked.routes] == [""]
+    deleted = request.read({"verb": "DEL", "env": environment}, {**CONFIG, "prevResult": {"ips": "of another form"}})
+    assert deleted.config.previous is None
 
 
 def test_addresses_can_be_asked_for_in_every_usual_way():

@@ -112,7 +112,7 @@ async def test_the_caller_is_the_actor_and_others_may_not_open_the_socket(agent)
     assert "cni.sock" not in os.listdir(os.path.dirname(agent.path))
 
 
-@pytest.mark.parametrize("data", [b"nonsense", b"[]", b"7", b"\xff", b"[" * 50_000])
+@pytest.mark.parametrize("data", [b"nonsense", b"[]", b"7", b"\xff", b'{"x": "\xff"}', b"[" * 50_000])
 async def test_what_cannot_be_read_is_answered_with_a_decode_failure(agent, data):
     good = lines(message("ADD")).split(b"\n")[0]
     async with agent.serving():
@@ -126,6 +126,8 @@ async def test_the_agent_checks_what_the_plugin_would_have_checked(agent):
     async with agent.serving():
         assert (await agent.call("ADD", container="../x"))[1]["code"] == wire.INVALID_ENVIRONMENT
         assert (await agent.call("ADD", bogus=1))[1]["code"] == wire.UNSUPPORTED_FIELD
+        zero = lines(message("ADD")).replace(NETNS.encode(), b"/run\\u0000")
+        assert (await agent.ask(zero))[1]["code"] == wire.INVALID_ENVIRONMENT
     assert agent.containers == []
 
 

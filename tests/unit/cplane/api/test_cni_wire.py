@@ -90,6 +90,13 @@ def test_missing_variables_are_named(verb, variable, required):
         ("CNI_IFNAME", "eth/0"),
         ("CNI_IFNAME", "eth 0"),
         ("CNI_IFNAME", "sixteencharacter"),
+        ("CNI_IFNAME", "ä" * 8),
+        ("CNI_IFNAME", "eth%d"),
+        ("CNI_IFNAME", "all"),
+        ("CNI_IFNAME", "default"),
+        ("CNI_IFNAME", "eth\udcff"),
+        ("CNI_ARGS", "K8S_POD_NAME=\udcff"),
+        ("CNI_NETNS", "/run/\0"),
         ("CNI_NETNS", "run/netns/x"),
     ],
 )
@@ -144,6 +151,8 @@ def test_check_needs_an_earlier_result_and_gc_a_list():
     error = refusal("GC")
     assert error.code == wire.INVALID_CONFIG
     assert "cni.dev/valid-attachments" in error.msg
+    for key in wire.VALID_ATTACHMENTS:  # libcni writes null when there is no attachment
+        wire.check("GC", {}, {**CONFIG, "cniVersion": "1.1.0", key: None})
 
 
 @pytest.mark.parametrize("config", [None, [], "text", 7])

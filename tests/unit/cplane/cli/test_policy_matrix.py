@@ -5,6 +5,7 @@ import re
 from html.parser import HTMLParser
 
 import pytest
+import yaml
 
 from tests.support.offline import GOLDEN, policy
 
@@ -55,6 +56,15 @@ def test_a_table_has_a_row_and_a_column_for_everybody():
     assert (ran.code, ran.err) == (0, "")
 
 
+def test_an_audited_pod_is_not_shown_for_its_twin(tmp_path):
+    twin = "{apiVersion: v1, kind: Pod, metadata: {name: api-2, namespace: shop, labels: {app: api}}}"
+    (tmp_path / "twin.yaml").write_text(twin)
+    arguments = ("-f", SCENE, tmp_path / "twin.yaml", ONLY_WEB, "--port", "80/TCP", "-n", "shop", "-o", "json")
+    found = json.loads(policy("matrix", *arguments, "--audit", "shop/api").out)
+    verdicts = {(one["from"], one["to"]): one["verdict"] for one in found["ports"][0]["cells"]}
+    assert (verdicts["shop/db", "shop/api"], verdicts["shop/db", "shop/api-2"]) == ("AUDIT", "DENIED")
+
+
 def test_a_terminal_gets_colours_and_others_none(monkeypatch):
     arguments = ("matrix", "-f", SCENE, ONLY_WEB, "--port", "80/TCP")
     coloured = policy(*arguments, color=True).out
@@ -72,6 +82,7 @@ def test_every_kind_of_traffic_has_its_table():
 def test_programs_get_every_cell_with_its_reasons():
     ran = policy("matrix", "-f", SCENE, ONLY_WEB, "--port", "80/TCP", "-o", "json")
     answer = json.loads(ran.out)
+    assert yaml.safe_load(policy("matrix", "-f", SCENE, ONLY_WEB, "--port", "80/TCP", "-o", "yaml").out) == answer
     assert {"name": "shop/api", "kind": "pod", "members": ["shop/api"]}.items() <= answer["parties"][1].items()
     (sheet,) = answer["ports"]
     found = {(cell["from"], cell["to"]): cell for cell in sheet["cells"]}

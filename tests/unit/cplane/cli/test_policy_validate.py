@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import yaml
 
 from tests.support.offline import GOLDEN, policy
 
@@ -71,6 +72,13 @@ def test_findings_are_objects_for_programs(folder):
         "message": "unknown field",
         "suggestion": "did you mean 'ingress'?",
     }
+
+
+def test_the_same_can_be_had_as_yaml(folder, monkeypatch):
+    answer = json.loads(policy("validate", "-f", folder, "-o", "json").out)
+    assert yaml.safe_load(policy("validate", "-f", folder, "-o", "yaml").out) == answer
+    monkeypatch.setenv("CPLANE_OUTPUT", "yaml")
+    assert yaml.safe_load(policy("validate", "-f", folder).out) == answer
 
 
 def test_warnings_are_errors_only_when_it_is_strict(folder):

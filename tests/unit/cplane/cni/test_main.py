@@ -1,6 +1,7 @@
 """The plugin as a process: what it prints, what it imports, what it does when the agent is away."""
 
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -67,6 +68,30 @@ def test_what_is_not_json_is_a_decode_failure(client, raw):
     reply = client.run("ADD", None, container="c", netns=NETNS, interface="eth0", raw=raw)
     assert (reply.status, reply.code) == (1, wire.DECODE_FAILURE)
     assert reply.document["cniVersion"] == "1.1.0"
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "> /dev/full"])
+def test_whatever_stream_is_closed_it_says_so_or_does_without(closed):
+    """Of what a runtime forgets to open, only an answer that nobody got is a failure."""
+    asked = subprocess.run(
+        ["sh", "-c", f'exec "$@" {closed}', "sh", *PLUGIN],
+        env={"CNI_COMMAND": "VERSION", "PATH": os.environ["PATH"]},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    unheard = closed in {">&-", "> /dev/full"}
+    assert asked.returncode == unheard
+    assert ("standard output cannot be written" in asked.stderr) == unheard
+    assert "Traceback" not in asked.stderr
+    assert unheard or json.loads(asked.stdout)["cniVersion"] == "1.1.0"
+
+
+def test_a_variable_that_is_no_text_is_named(client):
+    reply = client.run("ADD", client.config(), container="c", netns="/run/\udcff", interface="eth0")
+    assert reply.code == wire.INVALID_ENVIRONMENT
+    assert "CNI_NETNS" in reply.document["msg"]
 
 
 def test_a_configuration_without_end_is_refused(client):

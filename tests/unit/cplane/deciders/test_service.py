@@ -139,6 +139,12 @@ def test_a_place_belongs_to_one_service() -> None:
         (apply(service(WEB, "")), "it has no address"),
         (apply(Service(name=WEB, frontends=(Frontend("10.0.0.1", 0, Protocol.TCP),))), "port 0 is not between 1"),
         (apply(Service(name=WEB, frontends=(Frontend("10.0.0.1", 80, Protocol.ICMP),))), "ICMP is none of TCP"),
+        (apply(service(ServiceName("shop", ""), "10.96.0.1")), "service shop/, name: '' is no name"),
+        (apply(service(ServiceName("", "web"), "10.96.0.1")), "service /web, namespace: '' is no namespace"),
+        (apply(service(ServiceName("a/b", "web"), "10.96.0.1")), "'a/b' is no namespace"),
+        (apply(service(ServiceName("shop", "web\nx"), "10.96.0.1")), r"'web\\nx' is no name"),
+        (apply(service(ServiceName("shop", "w" * 301), "10.96.0.1")), "is no name: 1 to 300 characters"),
+        (apply(backends=(backends(ServiceName("shop", "a b"), "10.1.0.1"),)), "'a b' is no name"),
         (apply(service(WEB, "10.96.0.1", affinity_s=1 << 24)), "is not between 0 and 16777215"),
         (apply(service(WEB, "10.96.0.1", health_path="healthz")), "health path: 'healthz' is not a path of a URL"),
         (apply(service(WEB, "10.96.0.1", health_path="/é")), "health path: '/é' is not a path of a URL"),
@@ -193,13 +199,53 @@ def test_states_follow_each_other_as_they_may() -> None:
     quarantined = given(*setup, to(BackendState.QUARANTINED))
     assert when(quarantined, to(BackendState.QUARANTINED)) == []
     assert when(quarantined, to(BackendState.ACTIVE))
-    with pytest.raises(WrongState, match="is quarantined and cannot become maintenance"):
+    with pytest.raises(WrongState, match=r"is quarantined and cannot become maintenance; it can become active$"):
         when(quarantined, to(BackendState.MAINTENANCE))
     with pytest.raises(NoSuchBackend, match=r"10\.1\.0\.9:8080/TCP"):
         when(given(*setup), to(BackendState.QUARANTINED, "10.1.0.9"))
     ending = apply(backends=(backends(WEB, "10.1.0.1", state=BackendState.TERMINATING),))
     with pytest.raises(WrongState, match="is terminating"):
         when(given(*setup, ending), to(BackendState.QUARANTINED))
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_backend_that_moves_to_another_source_keeps_what_was_set_of_it_and_is_none_that_came(*, turned: bool) -> None:
+    world = given(
+        JOIN,
+        apply(service(WEB, "10.96.0.1"), backends=(backends(WEB, "10.1.0.1", "10.1.0.2"),)),
+        SetBackendState(address="10.1.0.1", port=8080, protocol=Protocol.TCP, state=BackendState.MAINTENANCE),
+        apply(backends=(backends(WEB, "10.1.0.3", "10.1.0.4", source="s2"),)),
+    )
+    swap = (backends(WEB, "10.1.0.3", "10.1.0.2"), backends(WEB, "10.1.0.1", source="s2"))
+    for moved in (
+        (backends(WEB, "10.1.0.2"), backends(WEB, "10.1.0.1", "10.1.0.3", "10.1.0.4", source="s2")),
+        swap,
+        (backends(WEB), backends(API, "10.1.0.1", "10.1.0.2")),
+        (backends(WEB), backends(WEB, "10.1.0.1", source="s2"), backends(API, "10.1.0.3", source="s3")),
+    ):
+        after = world
+        for event in when(world, apply(backends=moved[::-1] if turned else moved)):
+            after = evolve(after, SERVICE, event)
+            assert dict(after.service.states) == {1: BackendState.MAINTENANCE}
+            assert after.service.last_backend == world.service.last_backend
+        assert {(one.service, one.source) for one in moved if one.backends} <= {
+            (name, source) for name, many in after.service.sources.items() for source in many
+        }
+        for one in moved:
+            records = after.service.source(one.service, one.source)
+            assert [record.address for record in records] == [each.address for each in one.backends]
+
+
+def test_of_what_several_sources_say_of_a_backend_the_readiest_counts() -> None:
+    states = (BackendState.MAINTENANCE, BackendState.TERMINATING, BackendState.ACTIVE, BackendState.QUARANTINED)
+    said = tuple(backends(WEB, "10.1.0.1", source=f"s{n}", state=state) for n, state in enumerate(states))
+    world = given(JOIN, apply(service(WEB, "10.96.0.1"), backends=said))
+    assert [one.state for one in world.service.backends(WEB)] == ["active"]
+    (event,) = when(
+        world,
+        SetBackendState(address="10.1.0.1", port=8080, protocol=Protocol.TCP, state=BackendState.MAINTENANCE),
+    )
+    assert isinstance(event, BackendStateChanged)
 
 
 def test_options_are_facts() -> None:

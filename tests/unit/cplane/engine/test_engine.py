@@ -15,6 +15,7 @@ from cplane.projections import tables as names
 from cplane.projections.tables import TableFull, Tables
 from tests.support.clock import TickingClock
 from tests.support.scenario import JOIN, pod
+from tests.support.story import applied
 
 pytestmark = pytest.mark.anyio
 
@@ -199,6 +200,27 @@ async def test_what_would_overflow_a_map_is_refused_before_anything_is_written(m
             await engine.submit(pod("b"), actor="x")
         assert engine.log.head == head
         assert len(engine.desired(names.LXC)) == 2
+
+
+async def test_addresses_that_replace_others_need_room_beside_them(monkeypatch):
+    """The old ones go last: a map that has room for either alone would refuse, and whatever comes later wait."""
+
+    def reaching(*prefixes):
+        return applied("web", "web", egress=[{"toCIDR": list(prefixes)}])
+
+    async with running() as (engine, _, _):
+        for command in (JOIN, pod("web", "k8s:app=web"), reaching("192.0.2.0/28", "192.0.2.16/28", "192.0.2.32/28")):
+            await engine.submit(command, actor="x")
+        held = len(engine.desired(names.IPCACHE))
+        monkeypatch.setitem(names.CAPACITY, names.IPCACHE, held + 2)
+        head = engine.log.head
+        message = f"'ipcache', until rows that go are gone, would need {held + 3} entries and holds {held + 2}"
+        with pytest.raises(TableFull, match=message):
+            await engine.submit(reaching("198.51.100.0/28", "198.51.100.16/28", "198.51.100.32/28"), actor="x")
+        assert engine.log.head == head
+        done = await engine.submit(reaching("192.0.2.0/28", "198.51.100.16/28", "198.51.100.32/28"), actor="x")
+        await engine.wait(done.position)
+        assert len(engine.desired(names.IPCACHE)) == held
 
 
 async def test_a_failed_write_is_repaired_by_comparing_everything():

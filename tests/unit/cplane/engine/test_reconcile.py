@@ -6,11 +6,12 @@ from contextlib import asynccontextmanager
 import anyio
 import pytest
 
+from cplane.engine.ports import NoRoom
 from cplane.engine.reconcile import ROWS_AT_ONCE, Reconciler, Round
 from cplane.errors import Unavailable
 from cplane.projections import delta
 from cplane.projections.delta import Delta
-from cplane.projections.tables import DEVICES, IPCACHE, LXC, POLICY, PROGRAMS, UPSERT_ORDER
+from cplane.projections.tables import DEVICES, IPCACHE, LB, LXC, POLICY, PROGRAMS, UPSERT_ORDER
 from datapath.maps.policy import PolicyEntry, PolicyKey
 from datapath.maps.spread import Spread
 
@@ -26,13 +27,17 @@ class ThreadTarget:
         self.gate = threading.Event()
         self.gate.set()
         self.failures = 0
+        self.room = 1 << 20
 
     def dump(self):
         return dict(self.rows)
 
     def upsert(self, entries):
         self._write()
-        self.rows.update(entries)
+        for key, row in entries.items():
+            if key not in self.rows and len(self.rows) >= self.room:
+                raise NoRoom("full")
+            self.rows[key] = row
 
     def delete(self, keys):
         self._write()
@@ -158,3 +163,29 @@ async def test_a_small_round_that_fails_is_made_good_by_a_comparison():
         assert rig.targets[LXC].rows == {0: "row"}
         assert rig.reconciler.in_sync
         assert rig.reconciler.failure == ""
+
+
+@pytest.mark.parametrize("number", [1, ROWS_AT_ONCE + 1])
+async def test_rows_of_services_that_are_replaced_need_no_room_for_both(number):
+    async with driven() as rig:
+        for target in rig.targets.values():
+            target.room = number
+        for position, first in ((2, 0), (3, number), (4, 0)):
+            before = {} if position == 2 else dict(rig.targets[LB[0]].rows)
+            after = dict.fromkeys(range(first, first + number), "row")
+            rig.desired = (position, {name: after if name in LB else {} for name in UPSERT_ORDER})
+            rig.reconciler.enqueue(Round(position, {name: Delta(before, after) for name in LB}))
+            await rig.reconciler.wait(position)
+            assert all(rig.targets[name].rows == after for name in LB)
+        assert rig.reconciler.failures == 0
+
+
+async def test_rows_of_addresses_and_policies_never_go_before_others_come():
+    async with driven() as rig:
+        target = rig.targets[IPCACHE]
+        target.room = 1
+        rig.reconciler.enqueue(Round(2, {IPCACHE: rows(1)}))
+        rig.desired = (3, {name: {} for name in UPSERT_ORDER} | {IPCACHE: {0: "row"}})
+        rig.reconciler.enqueue(Round(3, {IPCACHE: Delta({0: "row"}, {1: "row"})}))
+        assert target.rows == {0: "row"}
+        assert rig.reconciler.failures == 1

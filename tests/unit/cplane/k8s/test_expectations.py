@@ -132,6 +132,16 @@ def test_a_cell_is_mixed_where_a_node_is_the_host_of_some():
     assert (from_node.mixed, from_node.answer.verdict) == (True, Outcome.DENIED)
 
 
+def test_pods_that_are_audited_have_a_row_of_their_own():
+    twin = pod("shop/api-2", labels={"app": "api"}, ports={"http": 8080})
+    found = scene(API, twin, cnp("closed", ingress=[{}]))
+    reach = Reach(found, ("shop/api",))
+    grid = cells(reach, parties(found, (), reach.is_audited), Asked("TCP", 80))
+    outside = [cell for cell in grid if cell is not None and cell.source.name == "world (IPv4)"]
+    verdicts = {cell.destination.members: cell.answer.verdict for cell in outside if cell.destination.kind == "pod"}
+    assert verdicts == {("shop/api",): Outcome.AUDIT, ("shop/api-2",): Outcome.DENIED}
+
+
 def test_a_matrix_can_be_of_some_namespaces_and_not_of_too_much():
     found = scene(WEB, pod("other/web"))
     assert [row.name for row in parties(found, ["other"]) if row.kind == "pod"] == ["other/web"]

@@ -104,6 +104,10 @@ def test_endpoints_are_backends_where_there_are_no_slices():
         (kube_slice({}), "endpoints[0].addresses: no address: write at least one"),
         (kube_slice({"addresses": "10.0.0.1"}), "endpoints[0].addresses: expected a list"),
         (kube_slice("10.0.0.1", ""), "endpoints[1].addresses[0]: '' is not an IP address"),
+        (
+            kube_slice("10.0.0.1", metadata={"name": "s", "labels": {"kubernetes.io/service-name": "a/b"}}),
+            "'a/b' is not a name of a service: lower-case letters",
+        ),
         (kube_slice({"addresses": [7]}), "endpoints[0].addresses[0]: expected an address in quotes, got 7"),
         (kube_slice("10.0.0.01"), "endpoints[0].addresses[0]: '10.0.0.01' is not an IP address"),
         (kube_slice("fd00::1"), "endpoints[0].addresses[0]: fd00::1 is not IPv4, which addressType says"),

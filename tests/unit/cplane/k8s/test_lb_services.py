@@ -205,6 +205,12 @@ def test_the_labels_of_the_node_are_those_of_its_manifest():
         ({**DUAL, "ipFamilies": ["IPv4"]}, "spec.clusterIPs[1]: fd00::1 is IPv6, which is not among ipFamilies"),
         ({"ipFamilies": ["IPv4"], "externalIPs": ["fd00::9"]}, "spec.externalIPs[0]: fd00::9 is IPv6"),
         ({"ipFamilies": ["IPv4", "IPv4"]}, "spec.ipFamilies[1]: the family stands there already"),
+        ({"ipFamilyPolicy": "DualStack"}, "spec.ipFamilyPolicy: unknown value 'DualStack'"),
+        ({**DUAL, "ipFamilyPolicy": "SingleStack"}, "spec.ipFamilyPolicy: it has two families, and SingleStack is for"),
+        (
+            {"ipFamilies": ["IPv4", "IPv6"], "ipFamilyPolicy": "SingleStack"},
+            "spec.ipFamilyPolicy: it has two families",
+        ),
         ({"ipFamilies": ["ipv4"]}, "spec.ipFamilies[0]: unknown value 'ipv4'; did you mean 'IPv4'?"),
         (
             {"externalIPs": ["0.0.0.0"]},
@@ -221,6 +227,10 @@ def test_the_labels_of_the_node_are_those_of_its_manifest():
         (
             {**BALANCED, "loadBalancerSourceRanges": ["10.0.0.0"]},
             "spec.loadBalancerSourceRanges[0]: '10.0.0.0' is not a prefix",
+        ),
+        (
+            {**BALANCED, "loadBalancerSourceRanges": ["10.0.0.0/33"]},
+            "spec.loadBalancerSourceRanges[0]: '10.0.0.0/33' is not a prefix: the prefix length 33 is more than 32;",
         ),
         ({**BALANCED, "loadBalancerSourceRanges": [1]}, "spec.loadBalancerSourceRanges[0]: expected a string"),
         ({"loadBalancerSourceRanges": ["10.0.0.0/8"]}, "spec.loadBalancerSourceRanges: only for type LoadBalancer"),
@@ -310,6 +320,9 @@ def test_the_range_of_node_ports_is_the_nodes():
             {"trafficDistribution": "PreferSameNode"},
             "spec.trafficDistribution: backends of the same zone are preferred",
         ),
+        ({"ipFamilyPolicy": "RequireDualStack"}, "spec.ipFamilyPolicy: it has an address of one family only"),
+        ({**DUAL, "ipFamilyPolicy": "RequireDualStack"}, None),
+        ({"ipFamilyPolicy": "PreferDualStack"}, None),
         ({"trafficDistribution": "Other"}, "spec.trafficDistribution: 'Other' is not known here"),
         ({"annotations": {"service.cilium.io/global": "true"}}, "it is about several clusters"),
         ({"annotations": {"lbipam.cilium.io/ips": "192.0.2.1"}}, "addresses are not given here"),
@@ -321,3 +334,16 @@ def test_what_is_not_served_is_said(fields: Document, expected: str | None):
     assert (expected is None and not found) or (len(found) == 1 and expected is not None and expected in found[0]), (
         found
     )
+
+
+def test_addresses_that_a_load_balancer_was_given_and_that_cannot_be_served_hinder_nothing():
+    """Whoever applies what `kubectl get` has printed cannot change a status."""
+    given = balanced({"ip": "192.0.2.1"}, {"ip": "127.0.0.1"}, {"ip": "2001:db8::1"}, {"ip": "192.0.2.1"})
+    document = kube_service(**{**BALANCED, "ipFamilies": ["IPv4"], "status": given})
+    assert [one for one in places(sound(document).services[0].frontends) if "LoadBalancer" in one] == [
+        "192.0.2.1:80/TCP LoadBalancer http"
+    ]
+    assert [one.partition("status.loadBalancer.")[2] for one in notes(document)] == [
+        "ingress[1].ip: 127.0.0.1 is loopback, link-local, multicast or unspecified: not served",
+        "ingress[2].ip: 2001:db8::1 is IPv6, which is not among ipFamilies: not served",
+    ]

@@ -207,6 +207,7 @@ def test_a_node_that_is_marked_serves_the_api():
     ("document", "error"),
     [
         (pod("shop/web", "10.0.0.300"), "status.podIP: '10.0.0.300' is not an IP address"),
+        (pod("shop/web", "fe80::1%eth0"), "status.podIP: 'fe80::1%eth0' has a zone"),
         (pod("shop/web", labels={"app": 1}), 'metadata.labels.app: expected a string, got number 1; write "1"'),
         (pod("shop/web", containers=[{"ports": [{"name": "x", "containerPort": 0}]}]), "expected an integer"),
         (pod("shop/web", containers=[{"ports": [{"name": "x", "containerPort": 1, "protocol": "tcp"}]}]), "mean 'TCP'"),

@@ -140,6 +140,17 @@ def test_an_audited_pod_denies_nothing_and_another_of_its_identity_does():
     assert ask(reach(*twins, audited=("all",)), "shop/web", "shop/api-2").verdict is AUDIT
 
 
+@pytest.mark.parametrize("audited", ["shop/agent", "node/n1"])
+def test_to_audit_a_pod_on_the_network_of_its_host_is_to_audit_its_node(audited):
+    agents = [pod(f"shop/{name}", "192.0.2.1", nodeName="n1", hostNetwork=True) for name in ("agent", "other")]
+    closed = ccnp("closed", ingress=[{}])
+    closed["spec"]["nodeSelector"] = closed["spec"].pop("endpointSelector")
+    world = reach(N1, N2, *agents, DB, closed, audited=(audited,))
+    for name in ("shop/agent", "shop/other", "node/n1", "192.0.2.1"):
+        assert ask(world, "shop/db", name).verdict is AUDIT
+    assert ask(world, "shop/db", "node/n2").verdict is DENIED
+
+
 def test_ports_have_names_at_each_pod():
     other = pod("shop/api-2", labels={"app": "api"}, ports={"http": 9090})
     world = reach(WEB, API, other, cnp(ingress=[{"toPorts": ports("http/TCP")}]))

@@ -95,6 +95,23 @@ def test_a_port_that_is_allowed_within_ports_that_are_read_is_heeded():
     assert row(made, WEB, 80, 21).proxy_port != row(made, WEB).proxy_port
 
 
+def test_a_port_that_is_allowed_for_anyone_within_ports_that_are_read_of_a_peer_is_heeded():
+    wide = [{"ports": [{"port": "80", "endPort": 87, "protocol": "TCP"}], "rules": {"http": [{"path": "/x"}]}}]
+    read = upserted(cnp("read", ingress=[{**FROM_WEB, "toPorts": wide}]))
+    open_to_all = upserted(cnp("open", ingress=[{"toPorts": ports("80/TCP")}]))
+    both = {"spec.ingress[0].toPorts[0]", "spec.ingress[0]"}
+    for first, second in ((read, open_to_all), (open_to_all, read)):
+        made = world(first, second)
+        assert heeded(made, WEB) == both
+        assert row(made, WEB, 80, 21).proxy_port != row(made, WEB).proxy_port
+        assert row(made, OTHER) is None
+    for gone in (cnp("read", ingress=[{}]), cnp("open", ingress=[{}])):
+        made = world(read, open_to_all, deleted(gone))
+        assert row(made, WEB) is None
+    made = world(read, open_to_all, upserted(cnp("no", ingressDeny=[FROM_WEB])))
+    assert row(made, WEB) is None
+
+
 def test_the_local_host_may_ask_anything():
     made = world(upserted(cnp("a", ingress=[reading("/anyone")])))
     assert "host" in heeded(made, HOST)

@@ -121,6 +121,25 @@ def test_a_prefix_that_gets_an_identity_of_its_own_is_compared_with_what_was_aro
     assert {row[3:] for row in back} == {("DENIED", "ALLOWED")}
 
 
+@pytest.mark.parametrize(
+    "without",
+    [
+        {"fromCIDR": ["203.0.113.0/24"]},
+        {"fromEntities": ["world"]},
+        {"fromEntities": ["world"], "toPorts": ports("1-65535/TCP")},
+    ],
+)
+def test_an_exception_cuts_somebody_off_although_no_row_differs(without) -> None:
+    cidr = without.get("fromCIDR", ["0.0.0.0/0"])[0]
+    excepted = {key: value for key, value in without.items() if key == "toPorts"}
+    excepted["fromCIDRSet"] = [{"cidr": cidr, "except": ["203.0.113.7/32"]}]
+    around = [to_web(without), to_web(excepted, {"fromEntities": ["world-ipv6"]} if "fromEntities" in without else {})]
+    at_ports = "any TCP" if "toPorts" in without else "any"
+    for before, after, verdicts in ((*around, ("ALLOWED", "DENIED")), (*reversed(around), ("DENIED", "ALLOWED"))):
+        rows = {row for row in told(world(before), after) if row[0] == "203.0.113.7/32"}
+        assert rows == {("203.0.113.7/32", "shop/web", at_ports, *verdicts)}
+
+
 def test_pods_with_one_identity_are_one_row() -> None:
     more = (pod(f"client-{n}", "k8s:app=client", ifindex=20 + n) for n in range(7))
     rows = among_pods(told(changed(world(), *more), to_web(of("other"))))

@@ -6,8 +6,10 @@ from envoy.config.route.v3 import route_pb2
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cplane.domain.policy.dns import DnsRule
 from cplane.domain.policy.http import HeaderMatch, HttpRule, Secret
-from cplane.domain.policy.redirect import L7Rules, Redirect, Tls
+from cplane.domain.policy.kafka import KafkaRule
+from cplane.domain.policy.redirect import L7Rules, Listener, Redirect, Tls
 from cplane.domain.policy.redirection import Redirection, RedirectRule
 from cplane.domain.policy.rule import PolicyRef
 from cplane.domain.verdict import Direction
@@ -182,6 +184,24 @@ def test_rules_that_let_all_pass_come_last():
     found = allowing(made(http(), http(HttpRule("GET"), ref=OTHER), RedirectRule(None, "", None)))
     assert [read_name(one.name).rules for one in found] == [(OTHER,), (REF,)]
     assert list(found[-1].match.headers) == []
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        Redirect(L7Rules("kafka", (KafkaRule(topic="t"),))),
+        Redirect(L7Rules("dns", (DnsRule("a.example."),))),
+        Redirect(L7Rules("other")),
+        Redirect(listener=Listener("CiliumEnvoyConfig", "a", "b")),
+    ],
+    ids=["kafka", "dns", "parser", "listener"],
+)
+def test_rules_of_other_protocols_let_nothing_pass(other):
+    one, alien = http(HttpRule("GET", "/pub")), RedirectRule(OTHER, "spec", other)
+    assert made(one, alien) == made(one)
+    assert allowing(made(alien)) == []
+    through = made(names("a.shop"), alien, parser="tls")
+    assert through == made(names("a.shop"), parser="tls")
 
 
 def test_a_rule_of_several_policies_has_one_route_that_names_them_all():

@@ -5,7 +5,7 @@ import errno
 import pytest
 
 from datapath.errors import Conflict, DatapathError, NotFound, Unavailable
-from datapath.kernel.syscall import Command, MapFull, object_name, refusal
+from datapath.kernel.syscall import Command, MapFull, ProgramRefused, object_name, refusal
 
 
 @pytest.mark.parametrize(
@@ -19,6 +19,7 @@ from datapath.kernel.syscall import Command, MapFull, object_name, refusal
         (Command.LINK_CREATE, errno.ENODEV, Unavailable, "the device is gone"),
         (Command.PROG_QUERY, errno.EINVAL, Unavailable, "cplane doctor"),
         (Command.PROG_QUERY, 999, Unavailable, "999"),
+        (Command.MAP_CREATE, errno.ENOSYS, Unavailable, "no bpf(2)"),
     ],
 )
 def test_an_errno_becomes_an_error_of_a_family(
@@ -28,6 +29,11 @@ def test_an_errno_becomes_an_error_of_a_family(
     assert isinstance(error, family)
     assert words in str(error)
     assert f"bpf {command.name} thing" in str(error)
+
+
+def test_last_words_of_the_verifier_are_told_where_it_had_any() -> None:
+    assert str(ProgramRefused("p", errno.EACCES, "0: exit\nR0 !read_ok\n")).endswith("words:\n0: exit\nR0 !read_ok")
+    assert "words" not in str(ProgramRefused("p", errno.ENOSYS, ""))
 
 
 def test_a_name_that_the_kernel_would_cut_is_refused() -> None:

@@ -34,6 +34,32 @@ def test_a_sound_policy_needs_no_advice():
     assert told(cnp(ingress=[FROM_WEB], egress=[DNS, {"toFQDNs": [{"matchName": "a.example"}]}])) == []
 
 
+def read(protocol, *l4, **peers):
+    rules = {"http": [{"method": "GET"}], "kafka": [{"topic": "t"}], "dns": [{"matchPattern": "*"}]}[protocol]
+    return {**peers, "toPorts": [{**ports(*l4)[0], "rules": {protocol: rules}}]}
+
+
+def test_two_protocols_at_a_port_of_the_same_peers_are_told():
+    clash = [read("kafka", "80/TCP", **FROM_WEB), read("http", "79-81/TCP", **FROM_WEB)]
+    ((path, message),) = told(cnp(ingress=clash))
+    assert path == "spec.ingress[0].toPorts[0]"
+    assert message.startswith("kafka is refused where spec.ingress[1].toPorts[0] has the same peers' connections read")
+    assert paths(cnp(egress=[read("dns", "53"), read("http", "53/TCP")])) == ["spec.egress[0].toPorts[0]"]
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [
+        {"ingress": [read("kafka", "80/TCP", **FROM_WEB), read("http", "81/TCP", **FROM_WEB)]},
+        {"ingress": [read("kafka", "80/TCP", **FROM_WEB), read("http", "80/TCP", fromEntities=["world"])]},
+        {"ingress": [read("http", "80/TCP"), {"toPorts": ports("80/TCP")}], "egress": [read("kafka", "80/TCP")]},
+        {"egress": [read("dns", "53/UDP"), read("http", "53/TCP")]},
+    ],
+)
+def test_protocols_at_ports_of_their_own_need_no_advice(rules):
+    assert told(cnp(**rules)) == []
+
+
 @pytest.mark.parametrize("section", ["ingress", "ingressDeny", "egress", "egressDeny"])
 def test_an_empty_section_is_told(section):
     other = "egress" if section.startswith("ingress") else "ingress"
@@ -140,6 +166,16 @@ def test_a_protocol_in_small_letters_is_told():
     egress = {"toPorts": [{"ports": [{"port": "1"}, {"port": "53", "protocol": "udp"}]}]}
     assert told(cnp(egress=[egress])) == [
         ("spec.egress[0].toPorts[0].ports[1].protocol", "an API server refuses 'udp': write UDP")
+    ]
+
+
+def test_a_range_that_ends_below_its_start_is_told():
+    ranges = [{"port": "80", "endPort": last, "protocol": "TCP"} for last in (0, 79, 80, 81)]
+    assert told(cnp(ingress=[{"toPorts": [{"ports": ranges}]}])) == [
+        (
+            "spec.ingress[0].toPorts[0].ports[1].endPort",
+            "79 is below port 80, which alone is meant: write the range upwards",
+        )
     ]
 
 

@@ -381,6 +381,11 @@ def test_the_end_of_a_range_does_not_matter_where_it_begins_with_a_name():
     assert term.l4 == (NamedPort(Protocol.TCP, "http"),)
 
 
+def test_a_range_that_ends_below_its_start_is_the_port_where_it_starts():
+    term = one_term(cnp(ingress=[{"toPorts": [{"ports": [{"port": "80", "endPort": 79, "protocol": "TCP"}]}]}]))
+    assert term.l4 == (PortMatch(Protocol.TCP, 80, 80),)
+
+
 def test_forty_ports_and_forty_message_types_can_stand_in_one_element():
     term = one_term(cnp(ingress=[{"toPorts": ports(*(f"{number}/TCP" for number in range(1, 41)))}]))
     assert len(term.l4) == 40

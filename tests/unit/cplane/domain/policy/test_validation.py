@@ -325,7 +325,6 @@ REFUSED = [
         "expected an integer from 0 to 65535",
     ),
     (port(port="80", endPort=70000), "spec.ingress[0].toPorts[0].ports[0].endPort", "expected an integer"),
-    (port(port="80", endPort=79), "spec.ingress[0].toPorts[0].ports[0].endPort", "79 is below port 80"),
     (port(port="80", protocol="TPC"), "spec.ingress[0].toPorts[0].ports[0].protocol", "did you mean 'TCP'?"),
     (port(port="80", protocol="VRRP"), "spec.ingress[0].toPorts[0].ports[0].port", 'VRRP has no ports: write port "0"'),
     (

@@ -229,6 +229,17 @@ def test_requests_of_another_protocol_do_not_pass():
     assert why(repo, WEB, request="a.example").reason.startswith("the name a.example is not allowed by")
 
 
+def test_of_two_protocols_at_a_port_only_that_of_the_proxy_passes():
+    kafka = [{**ports("80/TCP")[0], "rules": {"kafka": [{"topic": "t"}]}}]
+    both = cnp("a", ingress=[{**FROM_WEB, "toPorts": kafka}, {**FROM_WEB, "toPorts": http({"path": "/pub"})}])
+    fetch = KafkaRequest(1, topics=("t",))
+    assert why(world(both), WEB, request=fetch).verdict is Outcome.DENIED  # by the proxy for HTTP
+    assert why(world(both), WEB, request=HttpRequest("GET", "/pub")).verdict is Outcome.ALLOWED
+    assert why(world(both), WEB, request=HttpRequest("GET", "/x")).verdict is Outcome.DENIED
+    assert why(world(both), WEB).reason.endswith("; a proxy (http) judges requests")
+    assert why(world(cnp("a", ingress=[{**FROM_WEB, "toPorts": kafka}])), WEB, request=fetch).verdict is Outcome.ALLOWED
+
+
 def test_server_names_are_compared_with_the_host_of_a_request():
     element = {**ports("443/TCP")[0], "serverNames": ["*.shop.example"]}
     repo = world(cnp(egress=[{"toPorts": [element]}]))
