@@ -4,6 +4,10 @@ A family says whose move it is. Each error has a stable `code`, keeps its data a
 attributes and renders itself in `__str__`: what was wrong, where, and what to do.
 """
 
+from typing import TypeVar
+
+E = TypeVar("E", bound=Exception)
+
 
 class CplaneError(Exception):
     """Root of everything that cplane raises on purpose."""
@@ -41,9 +45,9 @@ class Corrupt(CplaneError):
     code = "corrupt"
 
 
-def leaves(group: BaseExceptionGroup[CplaneError]) -> list[CplaneError]:
+def leaves(group: BaseExceptionGroup[E]) -> list[E]:
     """The errors in a group, and in the groups in it, in their order."""
-    found: list[CplaneError] = []
+    found: list[E] = []
     for one in group.exceptions:
         found += leaves(one) if isinstance(one, BaseExceptionGroup) else [one]
     return found

@@ -12,6 +12,7 @@ from cplane.config.load import agent_options, load
 from cplane.config.model import BadConfig
 from cplane.errors import CplaneError, leaves
 from cplane.telemetry.log import configure
+from datapath.errors import DatapathError
 
 FAILED: Final = 1
 MISCONFIGURED: Final = 2
@@ -35,11 +36,14 @@ def main(config: str | None, **flags: object) -> None:
     memory.starting()
     from cplane.agent.wire import run  # after the configuration is known to be good: this imports everything
 
+    failed = False
     try:
         anyio.run(run, settings)
-    except* CplaneError as failures:
+    except* (CplaneError, DatapathError) as failures:
+        failed = True  # to exit here would be one more exception in a group, with its traceback (before Python 3.11.4)
         for failure in leaves(failures):
             click.echo(f"cplane-agent: {failure}", err=True)
+    if failed:
         sys.exit(FAILED)
 
 

@@ -1,6 +1,6 @@
 """What an agent does before it serves: the node joins, and what was left behind is put right."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from ipaddress import ip_network
@@ -8,6 +8,7 @@ from ipaddress import ip_network
 import anyio
 from anyio import to_thread
 
+from cplane.agent.attempts import Attempts
 from cplane.agent.datapaths import Datapath
 from cplane.api.cni.sweep import sweep
 from cplane.config.model import AgentConfig
@@ -17,7 +18,7 @@ from cplane.deciders.service import ChangeServiceOptions
 from cplane.deciders.world import World
 from cplane.domain.service import Algorithm, Forwarding, ServiceOptions
 from cplane.engine.engine import Engine
-from cplane.errors import Corrupt, CplaneError, Unavailable
+from cplane.errors import Corrupt, Unavailable
 from cplane.telemetry.log import line, logger
 from datapath.errors import DatapathError
 
@@ -101,7 +102,7 @@ async def learn_addresses(engine: Engine, datapath: Datapath) -> None:
 
 async def keep_addresses(engine: Engine, datapath: Datapath) -> None:
     """The log follows the node's addresses until this is cancelled."""
-    attempts = Attempts("addresses", partial(learn_addresses, engine, datapath))
+    attempts = Attempts(partial(learn_addresses, engine, datapath), _again("addresses"))
     while True:
         await anyio.sleep(ADDRESSES_INTERVAL_S)
         await attempts.once()
@@ -109,7 +110,7 @@ async def keep_addresses(engine: Engine, datapath: Datapath) -> None:
 
 async def follow_devices(datapath: Datapath) -> None:
     """Clients outside are served by the devices that there are, until this is cancelled."""
-    attempts = Attempts("devices", partial(to_thread.run_sync, datapath.follow_devices))
+    attempts = Attempts(partial(to_thread.run_sync, datapath.follow_devices), _again("devices"))
     while True:
         await anyio.sleep(ADDRESSES_INTERVAL_S)
         await attempts.once()
@@ -121,32 +122,15 @@ async def collect_often(datapath: Datapath) -> None:
     At the start that is what pods left which went while nobody was there: their devices took the links along, and only
     the pins are left.
     """
-    attempts = Attempts("collection", partial(to_thread.run_sync, datapath.collect))
+    attempts = Attempts(partial(to_thread.run_sync, datapath.collect), _again("collection"))
     while True:
         await attempts.once()
         await anyio.sleep(COLLECT_INTERVAL_S)
 
 
-class Attempts:
-    """Something that is done again and again: what goes wrong with it is told, once, and ends nothing.
-
-    A log that cannot be written, or a kernel that refuses, is no reason for an agent to go: it would not come back
-    before both are well again, while all that needs neither goes on.
-    """
-
-    def __init__(self, kind: str, attempt: Callable[[], Awaitable[None]]) -> None:
-        self._kind, self._attempt, self._failure = kind, attempt, ""
-
-    async def once(self) -> None:
-        """It is done, or what hinders it is told, unless it is what hindered it the last time."""
-        failure = ""
-        try:
-            await self._attempt()
-        except (CplaneError, DatapathError) as error:
-            failure = str(error)
-        if failure and failure != self._failure:
-            log.error(line("datapath", kind=self._kind, error=failure, detail="tried again and again"))
-        self._failure = failure
+def _again(kind: str) -> Callable[[str], None]:
+    """Tells what hinders something that is done again and again."""
+    return lambda failure: log.error(line("datapath", kind=kind, error=failure, detail="tried again and again"))
 
 
 def _canonical(cidr: str) -> str:

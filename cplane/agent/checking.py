@@ -1,5 +1,6 @@
 """Backends are tried from time to time: one that does not answer gets no new connections until it does again."""
 
+import errno
 import re
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Final, NamedTuple
@@ -7,12 +8,13 @@ from typing import Final, NamedTuple
 import anyio
 from anyio.abc import ByteStream
 
+from cplane.agent.attempts import Attempts
 from cplane.deciders.service import SetBackendState
 from cplane.deciders.servicestate import BackendKey, ServiceState
 from cplane.domain.ports import Protocol
 from cplane.domain.service import BackendState
 from cplane.engine.engine import Engine
-from cplane.errors import CplaneError
+from cplane.errors import CplaneError, Unavailable
 from cplane.telemetry.log import line, logger
 from cplane.transport.address import host_port
 
@@ -23,10 +25,28 @@ AT_ONCE: Final = 64  # connections that are being made; others wait for their tu
 _STATUS_LINE_MAX: Final = 1024  # bytes in which the status must have been said
 _STATUS: Final = re.compile(rb"HTTP/1\.[01] ([1-5][0-9]{2})[ \r\n]")
 
+_OURS: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
+"""What says something of this machine, and nothing of who was to be asked."""
+
 Answers = Callable[[str, int, str], Awaitable[bool]]
-"""Whether a backend is well at an address and port: by the answer to GET of a path, or without one by accepting."""
+"""Whether a backend is well at an address and port: by the answer to GET of a path, or without one by accepting.
+
+Raises CannotAsk where nobody knows.
+"""
 
 log = logger("services")
+
+
+class CannotAsk(Unavailable):
+    """No backend can be asked now, as with too many open files."""
+
+    code = "services.cannot_ask"
+
+    def __init__(self, error: OSError) -> None:
+        self.error = error
+
+    def __str__(self) -> str:
+        return f"backends cannot be tried: {self.error.strerror or self.error}"
 
 
 class Checked(NamedTuple):
@@ -61,12 +81,18 @@ def _paths(state: ServiceState) -> Mapping[int, set[str]]:
 
 
 async def answers(address: str, port: int, path: str) -> bool:
-    """Whether a connection is accepted in time, and where there is a path, it is found there (200 to 399)."""
+    """Whether a connection is accepted in time, and where there is a path, it is found there (200 to 399).
+
+    Raises CannotAsk.
+    """
     with anyio.move_on_after(TIMEOUT_S):
         try:
             async with await anyio.connect_tcp(address, port) as stream:
                 return not path or await _finds(stream, address, port, path)
-        except (OSError, anyio.BrokenResourceError):
+        except (OSError, anyio.BrokenResourceError) as error:
+            reason = error.__cause__ if isinstance(error.__cause__, OSError) else error
+            if isinstance(reason, OSError) and reason.errno in _OURS:
+                raise CannotAsk(reason) from error
             return False
     return False
 
@@ -107,21 +133,32 @@ class Checking:
         self._engine, self._ask = engine, ask
         self._failures: dict[BackendKey, int] = {}
         self._turns = anyio.CapacityLimiter(AT_ONCE)
+        self._hindrance: CannotAsk | None = None
 
     async def once(self) -> None:
-        """Every backend has been tried, and is quarantined or active as it should be."""
+        """Every backend has been tried, and is quarantined or active as it should be.
+
+        Raises CannotAsk: some could not be tried, and are what they were.
+        """
         found = tuple(checked(self._engine.world.service))
         keys = {one.key for one in found}
         self._failures = {key: count for key, count in self._failures.items() if key in keys}
         async with anyio.create_task_group() as tasks:
             for one in found:
                 tasks.start_soon(self._check, one)
+        error, self._hindrance = self._hindrance, None
+        if error is not None:
+            raise error
 
     async def _check(self, one: Checked) -> None:
-        async with self._turns:
-            alive = True
-            for path in one.paths or ("",):
-                alive = alive and await self._ask(one.key.address, one.key.port, path)
+        try:
+            async with self._turns:
+                alive = True
+                for path in one.paths or ("",):
+                    alive = alive and await self._ask(one.key.address, one.key.port, path)
+        except CannotAsk as error:
+            self._hindrance = error
+            return
         if alive:
             self._failures.pop(one.key, None)
             if one.quarantined:
@@ -141,7 +178,7 @@ class Checking:
 
 async def check_often(engine: Engine, interval_s: float) -> None:
     """Backends are tried every so many seconds until this is cancelled."""
-    checking = Checking(engine)
+    attempts = Attempts(Checking(engine).once, lambda error: log.error(line("services", kind="health", error=error)))
     while True:
         await anyio.sleep(interval_s)
-        await checking.once()
+        await attempts.once()

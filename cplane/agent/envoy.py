@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Final
 
 import anyio
+from anyio.abc import TaskGroup
 
 from cplane.domain.access import Access
 from cplane.domain.policy.redirection import Redirection
+from cplane.errors import CplaneError, leaves
 from cplane.proxy.envoy import NAME, EnvoyOptions, connections, program, records_dropped
 from cplane.proxy.process import Process, Program
 from cplane.telemetry.log import line, logger
@@ -59,9 +61,22 @@ class Envoy:
     async def run(self) -> None:
         """Envoy runs and is served until this is cancelled. Then it goes on by itself."""
         async with anyio.create_task_group() as group:
-            await group.start(self._server.serve, self._address)
+            while True:
+                if await self._is_served(group):
+                    break
+                await anyio.sleep(RETRY_S)
             self.process = Process(await written(self._options))
             group.start_soon(self.process.run)
+
+    async def _is_served(self, group: TaskGroup) -> bool:
+        """Whether Envoy can connect; why it cannot is told: a folder that was removed ends no agent."""
+        fault = ""
+        try:
+            await group.start(self._server.serve, self._address)
+        except* CplaneError as errors:
+            fault = ", ".join(map(str, leaves(errors)))
+            log.warning(line("proxy not served", kind=NAME, error=fault))
+        return not fault
 
     @property
     def is_connected(self) -> bool:

@@ -14,6 +14,7 @@ import anyio
 from anyio import to_thread
 from immutables import Map
 
+from cplane.agent.attempts import Attempts
 from cplane.config.dns import DnsConfig
 from cplane.deciders.fqdn import Answer, Ended, ExpireNames, RecordAnswers, selectors_of
 from cplane.deciders.world import Command, World
@@ -27,7 +28,6 @@ from cplane.projections.addresses import packed
 from cplane.projections.tables import LXC
 from cplane.proxy.channel import Learned
 from cplane.telemetry.log import line, logger
-from datapath.errors import DatapathError
 from datapath.maps.endpoints import EndpointKey
 
 SWEEP_S: Final = 5.0
@@ -235,12 +235,10 @@ class LearnedNames:
             one.done.set()
 
     async def _expire_often(self) -> None:
+        attempts = Attempts(self.expire, lambda error: log.warning(line("names not expired", error=error)))
         while True:
             await anyio.sleep(SWEEP_S)
-            try:
-                await self.expire()
-            except (CplaneError, DatapathError) as error:  # again in a while
-                log.warning(line("names not expired", error=str(error)))
+            await attempts.once()
 
     def _restore(self) -> None:
         now = self._now()

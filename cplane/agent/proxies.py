@@ -16,6 +16,7 @@ from cplane.api.ports import ProxyState
 from cplane.config.model import AgentConfig
 from cplane.domain.access import Access
 from cplane.domain.policy.redirection import PARSERS, Redirection
+from cplane.errors import Unavailable
 from cplane.projections.redirects import RedirectKey
 from cplane.proxy.channel import Learned
 from cplane.proxy.channel_server import ProxyServer
@@ -23,6 +24,7 @@ from cplane.proxy.process import Process, is_alive, read_identity
 from cplane.proxy.programs import own
 from cplane.telemetry.log import line, logger
 from cplane.transport.address import UnixAddress
+from cplane.transport.sockets import AddressInUse, CannotListen
 from cplane.xds.secrets import Files, Source
 
 _ENVOY: Final = "envoy"
@@ -35,7 +37,21 @@ assert _KINDS.keys() == PARSERS, "whoever says that there is no proxy for someth
 
 log = logger("proxy")
 
+ADOPT_AGAIN_S: Final = 5.0
+
 Rows = Mapping[RedirectKey, Redirection]
+
+
+class NoProxy(Unavailable):
+    """A proxy cannot be run or told anything, as with a full disk or too many open files."""
+
+    code = "proxy.unavailable"
+
+    def __init__(self, kind: str, reason: str) -> None:
+        self.kind, self.reason = kind, reason
+
+    def __str__(self) -> str:
+        return f"proxy {self.kind!r}: {self.reason}"
 
 
 class Backend(Protocol):
@@ -119,7 +135,17 @@ class Proxies:
         for kind in (_ENVOY, _KAFKA, _DNS) if self._prepare is not None else ():
             found = read_identity(self._folder / f"{kind}.pid")
             if kind not in self._backends and found is not None and is_alive(found):
-                await (await self._backend(kind)).apply({}, ())
+                try:
+                    await (await self._backend(kind)).apply({}, ())
+                except NoProxy as error:
+                    assert self._tasks is not None, "a back end was to be made"
+                    log.warning(line("proxy not adopted", kind=kind, error=str(error)))
+                    self._tasks.start_soon(self._adopt_later)
+                    return
+
+    async def _adopt_later(self) -> None:
+        await anyio.sleep(ADOPT_AGAIN_S)
+        await self.adopt()
 
     def forget(self, endpoint_ip: str) -> None:
         """What DNS told the endpoint with that address is not known any more: the proxy tells again."""
@@ -174,18 +200,22 @@ class Proxies:
         await self._tell({kind: (rows, ()) for kind, (rows, _) in told.items() if rows})
 
     async def _tell(self, told: Mapping[str, tuple[Mapping[int, Redirection], Collection[int]]]) -> None:
+        backends = {kind: await self._backend(kind) for kind in told if kind}
         async with anyio.create_task_group() as tasks:
-            for kind, (rows, ports) in told.items():
-                if kind:
-                    tasks.start_soon((await self._backend(kind)).apply, rows, ports)
+            for kind, backend in backends.items():
+                tasks.start_soon(backend.apply, *told[kind])
 
     async def _backend(self, kind: str) -> Backend:
+        """The back end, which is made if need be. Raises NoProxy: another time it may be."""
         async with self._making:
             found = self._backends.get(kind)
             if found is None:
                 assert self._tasks is not None, "redirects come when proxies can be run"
-                self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-                found = self._backends[kind] = await self._made(kind, self._tasks)
+                try:
+                    self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+                    found = self._backends[kind] = await self._made(kind, self._tasks)
+                except (OSError, AddressInUse, CannotListen) as error:
+                    raise NoProxy(kind, str(error)) from error
                 self._tasks.start_soon(found.run)
                 log.info(line("proxy wanted", kind=kind))
             return found
@@ -194,8 +224,8 @@ class Proxies:
         if kind == _ENVOY:
             return await to_thread.run_sync(self._envoy)
         if not self._served:
-            self._served = True
             await tasks.start(self._channel.run)
+            self._served = True
         arguments = _kafka_arguments(self._config) if kind == _KAFKA else _dns_arguments(self._config)
         return self._channel.backend(kind, Process(own(kind, self._folder, *arguments)).run)
 

@@ -6,8 +6,8 @@ from typing import Final
 import anyio
 from anyio import to_thread
 
+from cplane.agent.attempts import Attempts
 from cplane.config.model import AgentConfig
-from cplane.errors import CplaneError
 from cplane.eventlog.reader import remember
 from cplane.telemetry.log import line, logger
 
@@ -20,18 +20,14 @@ log = logger("history")
 async def remember_often(config: AgentConfig) -> None:
     """Every snapshot that is due is made, and the index of changes, a piece at a time, until cancelled.
 
-    A log that cannot be read is told, once.
+    A log that cannot be read is told.
     """
     due = partial(remember, config.log_location, node=config.node_name, folder=config.history_dir)
-    limiter = anyio.CapacityLimiter(1)
-    told = False
+    attempts = Attempts(partial(to_thread.run_sync, due, limiter=anyio.CapacityLimiter(1)), _failed)
     while True:
-        made, fault = False, ""
-        try:
-            made = await to_thread.run_sync(due, limiter=limiter)
-        except CplaneError as error:
-            fault = str(error)
-        if fault and not told:
-            log.error(line("history", kind="snapshot", error=fault, detail="questions about the past take longer"))
-            told = True
+        made = await attempts.once()
         await anyio.sleep(_PAUSE_S if made else _IDLE_S)
+
+
+def _failed(fault: str) -> None:
+    log.error(line("history", kind="snapshot", error=fault, detail="questions about the past take longer"))

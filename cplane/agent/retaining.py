@@ -6,8 +6,8 @@ from typing import Final
 import anyio
 from anyio import to_thread
 
+from cplane.agent.attempts import Attempts
 from cplane.config.model import AgentConfig
-from cplane.errors import CplaneError
 from cplane.eventlog.archiving import Archived, Compacted, archive, compact
 from cplane.eventlog.reader import open_history
 from cplane.telemetry.clock import SystemClock
@@ -20,25 +20,21 @@ log = logger("history")
 
 
 async def retain_often(config: AgentConfig, clock: SystemClock) -> None:
-    """What the configuration wants is done, once a minute, until cancelled. What fails is told, once, and tried again.
+    """What the configuration wants is done, once a minute, until cancelled. What fails is told, and tried again.
 
     Nothing is stopped by it: what could not be moved stays in the file.
     """
     if not config.log_archive_after:
         return
     limiter = anyio.CapacityLimiter(1)
-    told = ""
+    attempts = Attempts(lambda: to_thread.run_sync(partial(retain, config, clock.now_ns()), limiter=limiter), _failed)
     while True:
-        fault = ""
-        try:
-            await to_thread.run_sync(partial(retain, config, clock.now_ns()), limiter=limiter)
-        except CplaneError as error:
-            fault = str(error)
-        if fault != told:
-            if fault:
-                log.error(line("history", kind="archive", error=fault, detail="older events stay in the log's file"))
-            told = fault
+        await attempts.once()
         await anyio.sleep(_IDLE_S)
+
+
+def _failed(fault: str) -> None:
+    log.error(line("history", kind="archive", error=fault, detail="older events stay in the log's file"))
 
 
 def retain(config: AgentConfig, now_ns: int) -> tuple[Archived, Compacted]:

@@ -1,6 +1,6 @@
 """Connected UDP sockets whose backend has left their service are ended, as nothing else would tell them."""
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Final, Protocol
 
 import anyio
@@ -18,6 +18,7 @@ from datapath.netlink.errors import NoNamespace
 from datapath.netlink.sockets import Connected, NotSupported
 
 _PAUSE_S: Final = 0.2  # between two looks at all sockets, however often backends change
+_AGAIN_S: Final = 5.0  # until the next one where something could not be looked at, or ended
 
 log = logger("services")
 
@@ -66,6 +67,7 @@ class StaleSockets:
         self._datapath = datapath
         self._more = anyio.Event()
         self._more.set()
+        self._faults: dict[str, str] = {}  # what went wrong in the last look: by namespace, or with the look itself
 
     def turn(self, turn: Turn) -> None:
         """The engine has taken a command."""
@@ -80,14 +82,17 @@ class StaleSockets:
             await engine.wait(engine.head)  # only then nobody is sent to what is gone
             if not await self.look(engine):
                 return
-            await anyio.sleep(_PAUSE_S)
+            if self._faults:
+                self._more.set()
+            await anyio.sleep(_AGAIN_S if self._faults else _PAUSE_S)
 
     async def look(self, engine: Enforcement) -> bool:
-        """Once; whether it is worth looking again."""
+        """Once; whether it is worth looking again. What goes wrong is told, unless it did the last time."""
+        before, self._faults = self._faults, {}
         try:
             stale = await to_thread.run_sync(self._datapath.stale_sockets, _Serving(engine))
         except DatapathError as error:
-            log.warning(line("services", kind="sockets.not_looked_at", error=str(error)))
+            self._fail("sockets.not_looked_at", "all", error, before)
             return True
         anywhere = stale.pop(ANYWHERE, set())
         for cookie, path in _namespaces(engine, self._datapath.netns_cookie):
@@ -102,11 +107,16 @@ class StaleSockets:
             except NoNamespace:
                 continue  # and its sockets with it
             except DatapathError as error:
-                log.warning(line("services", kind="sockets.not_ended", path=path, error=str(error)))
+                self._fail("sockets.not_ended", path, error, before)
             else:
                 if ended:
                     log.info(line("services", kind="sockets.ended", path=path, deletes=ended))
         return True
+
+    def _fail(self, kind: str, path: str, error: DatapathError, before: Mapping[str, str]) -> None:
+        self._faults[path] = str(error)
+        if before.get(path) != str(error):
+            log.warning(line("services", kind=kind, path=path, error=str(error)))
 
 
 class _Serving:

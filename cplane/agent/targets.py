@@ -1,8 +1,8 @@
 """Targets as the engine wants them: its errors, and programs on our own devices only."""
 
-import socket
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
+from threading import Lock
 from typing import Generic, TypeVar
 
 from cplane.engine.ports import NoRoom, Target
@@ -12,6 +12,7 @@ from cplane.telemetry.log import line, logger
 from datapath import errors as datapath_errors
 from datapath.errors import DatapathError
 from datapath.maps.endpoints import DeviceInfo, DeviceKey
+from datapath.netlink import rtnl
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -78,7 +79,7 @@ class OwnDevices:
         return self._target.dump()
 
     def upsert(self, entries: Mapping[DeviceKey, None]) -> None:
-        """Every device that is there and ours has the programs."""
+        """Every device that is there and ours has the programs. Raises DatapathError, also where that is not known."""
         self._target.upsert({key: None for key in entries if self._is_ours(key.ifindex)})
 
     def delete(self, keys: Collection[DeviceKey]) -> None:
@@ -86,11 +87,7 @@ class OwnDevices:
         self._target.delete(keys)
 
     def _is_ours(self, ifindex: int) -> bool:
-        expected = self._name_of(ifindex)
-        try:
-            found = socket.if_indextoname(ifindex)
-        except OSError:
-            found = ""
+        expected, found = self._name_of(ifindex), rtnl.name_of(ifindex)
         if found == expected:
             return True
         log.warning(
@@ -109,25 +106,32 @@ class RememberedDevices:
         self._target = target
         self._live: dict[DeviceKey, int] = {}
         self._gone: set[int] = set()
+        self._known = Lock()  # who collects is another thread than who writes
 
     def dump(self) -> Mapping[DeviceKey, DeviceInfo]:
         """What is there now."""
         rows = self._target.dump()
-        self._live.update((key, row.lxc_id) for key, row in rows.items())
+        self._live_are(rows)
         return rows
 
     def upsert(self, entries: Mapping[DeviceKey, DeviceInfo]) -> None:
         """Every device is there."""
         self._target.upsert(entries)
-        self._live.update((key, row.lxc_id) for key, row in entries.items())
+        self._live_are(entries)
 
     def delete(self, keys: Collection[DeviceKey]) -> None:
         """None of the devices is there."""
         self._target.delete(keys)
-        self._gone.update(self._live.pop(key) for key in keys if key in self._live)
+        with self._known:
+            self._gone.update(self._live.pop(key) for key in keys if key in self._live)
 
     def gone(self) -> frozenset[int]:
         """The endpoints that lost their device since this was asked the last time."""
-        gone = frozenset(self._gone - set(self._live.values()))
-        self._gone.clear()
+        with self._known:
+            gone = frozenset(self._gone.difference(self._live.values()))
+            self._gone.clear()
         return gone
+
+    def _live_are(self, rows: Mapping[DeviceKey, DeviceInfo]) -> None:
+        with self._known:
+            self._live.update((key, row.lxc_id) for key, row in rows.items())

@@ -78,15 +78,18 @@ def reason_of(error: psycopg.Error) -> str:
 
 def connect(place: Place, *, write: bool = False) -> Connection:
     """A connection outside transactions, for the caller to close; texts come as bytes. Raises psycopg.Error."""
-    connection = psycopg.connect(
-        place.conninfo,
-        autocommit=True,
-        connect_timeout=_CONNECT_S,
-        application_name=f"cplane {'agent' if write else 'reader'} {place.node}",
-        keepalives_idle=10,
-        keepalives_interval=5,
-        keepalives_count=3,
-    )
+    try:
+        connection = psycopg.connect(
+            place.conninfo,
+            autocommit=True,
+            connect_timeout=_CONNECT_S,
+            application_name=f"cplane {'agent' if write else 'reader'} {place.node}",
+            keepalives_idle=10,
+            keepalives_interval=5,
+            keepalives_count=3,
+        )
+    except OSError as error:  # the driver opens files of its own: there may be too many
+        raise psycopg.OperationalError(str(error)) from error
     try:
         connection.adapters.register_loader("text", ByteaBinaryLoader)
         encoding = connection.info.parameter_status("server_encoding")

@@ -1,6 +1,7 @@
 """The one thread that writes: everything that waits goes into one transaction, and one sync answers all of it."""
 
 import asyncio
+import os
 import sqlite3
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -17,7 +18,7 @@ from anyio.lowlevel import current_token
 from cplane.errors import CplaneError
 from cplane.eventlog.chain import Chain
 from cplane.eventlog.codec import GENESIS, Draft, Row
-from cplane.eventlog.errors import BadEvent, StreamConflict
+from cplane.eventlog.errors import BadEvent, StorageFailed, StreamConflict
 from cplane.eventlog.schema import INSERT, OVERWRITE, SELECT_LAST
 from cplane.eventlog.sqlite import failure
 from cplane.events.envelope import Envelope, StreamId
@@ -164,9 +165,14 @@ class SqliteWriter(Writer):
         super().__init__(chain, loop)
         self._connection = connection
         self._path = path
+        self._file = _file_at(path)
         self._in_doubt = False
 
     def _prepare(self) -> None:
+        if _file_at(self._path) != self._file:
+            # SQLite goes on with a file that nobody will find again, and what is acknowledged must not be lost.
+            reason = "it was removed, or another file is in its place: put it back, or start the agent again"
+            raise StorageFailed(self._path, reason)
         if self._in_doubt:
             try:
                 self._settle()
@@ -210,6 +216,17 @@ class SqliteWriter(Writer):
         finally:
             self._connection.rollback()
         self._in_doubt = False
+
+
+def _file_at(path: str) -> tuple[int, int]:
+    """Which file that is. Raises StorageFailed."""
+    try:
+        found = os.stat(path)
+    except FileNotFoundError:
+        return 0, 0
+    except OSError as error:
+        raise StorageFailed(path, f"cannot look at it: {error.strerror}") from error
+    return found.st_dev, found.st_ino
 
 
 def _admit(batch: list[Request], chain: Chain) -> tuple[list[Row], list[tuple[Request, list[Envelope]]]]:

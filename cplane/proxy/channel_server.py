@@ -35,7 +35,7 @@ from cplane.proxy.channel import (
 )
 from cplane.telemetry.log import line, logger
 from cplane.transport.address import UnixAddress
-from cplane.transport.sockets import inode_of, listen_unix, remove_unix
+from cplane.transport.sockets import Door, inode_of, listen_unix, remove_unix
 
 PATIENCE_S: Final = 1.0
 """How long `apply` waits for a proxy."""
@@ -85,11 +85,16 @@ class ProxyServer:
         inode = inode_of(self._address)
         try:
             async with await SocketListener.from_socket(raw) as listener:
-                limiter = anyio.CapacityLimiter(CONNECTIONS)
+                limiter, door = anyio.CapacityLimiter(CONNECTIONS), Door(listener, self._not_accepted)
                 task_status.started()
-                await listener.serve(lambda stream: self._serve(stream, limiter))
+                async with anyio.create_task_group() as tasks:
+                    while True:
+                        tasks.start_soon(self._serve, await door.accept(), limiter)
         finally:
             remove_unix(raw, self._address, inode)
+
+    def _not_accepted(self, error: str) -> None:
+        log.error(line("proxy channel", path=self._address.path, error=error, detail="tried again and again"))
 
     async def _serve(self, stream: SocketStream, limiter: anyio.CapacityLimiter) -> None:
         async with stream:

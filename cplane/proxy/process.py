@@ -30,6 +30,7 @@ STABLE_S: Final = 10.0
 LOG_BYTES_MAX: Final = 16 << 20
 FILES_MAX: Final = 1 << 20
 _LOOK_S: Final = 60.0
+_BLIND_S: Final = 1.0
 _END_S: Final = 5.0
 _RETIRED_S: Final = 20.0
 _SECOND_NS: Final = 1_000_000_000
@@ -88,6 +89,7 @@ class Process:
         self._clock = SystemClock()
         self._identity: Identity | None = None
         self._stopped = False
+        self._hindrance = ""  # why it could not be started, the last time
         self.starts = 0
         """Processes that were started here; one that was found running is not."""
 
@@ -98,7 +100,6 @@ class Process:
 
     async def run(self) -> None:
         """The program runs, until this is cancelled and also afterwards. One of another command is replaced."""
-        self._program.folder.mkdir(parents=True, exist_ok=True)
         async with anyio.create_task_group() as group:
             predecessor = await self._adopt()
             if predecessor is not None:
@@ -145,7 +146,8 @@ class Process:
         if found is not None and is_alive(found):
             await end(found)
         self._identity = None
-        self._program.pid_file.unlink(missing_ok=True)
+        with suppress(OSError):  # who is named there does not run, which whoever reads it sees
+            self._program.pid_file.unlink(missing_ok=True)
 
     async def _adopt(self) -> Identity | None:
         """One that runs is ours, if it is the right one, else replaced; who that was if it still hands over."""
@@ -166,17 +168,21 @@ class Process:
         return found
 
     async def _started(self, epoch: int) -> Identity | None:
-        """A new process; None: there is none, as on a full disk, and the log says why."""
+        """A new process; None: there is none, as on a full disk, and the log says why, once."""
         try:
             made = await anyio.to_thread.run_sync(self._start, epoch)
         except OSError as error:
-            log.warning(line("proxy not started", kind=self._program.name, error=str(error)))  # and tried again
+            if str(error) != self._hindrance:  # it is tried again, often
+                log.warning(line("proxy not started", kind=self._program.name, error=str(error)))
+            self._hindrance = str(error)
             return None
+        self._hindrance = ""
         self.starts += 1
         return made
 
     def _start(self, epoch: int) -> Identity:
         """A new process, which is in the pid file; it takes a few milliseconds. Raises OSError: there is none."""
+        self._program.folder.mkdir(parents=True, exist_ok=True)
         self._trim()
         command = self._program.of_epoch(epoch)
         pid = _spawn(self._program, command)
@@ -195,10 +201,16 @@ class Process:
 
     async def _ended(self, identity: Identity) -> None:
         """It is no more."""
-        try:
-            descriptor = os.pidfd_open(identity.pid)
-        except ProcessLookupError:
-            return
+        while True:
+            try:
+                descriptor = os.pidfd_open(identity.pid)
+                break
+            except ProcessLookupError:
+                return
+            except OSError:  # there are too many open files, say: then it is looked at, as it tells nobody
+                if not is_alive(identity):
+                    return
+            await anyio.sleep(_BLIND_S)
         try:
             if not is_alive(identity):
                 return
@@ -216,8 +228,8 @@ class Process:
         log.error(line("proxy ended", kind=self._program.name, pid=identity.pid, detail=detail))
 
     def _trim(self) -> None:
-        """The log does not grow without bounds: one that is over the limit begins anew."""
-        with suppress(FileNotFoundError):
+        """The log does not grow without bounds: one that is over the limit begins anew, if it can be."""
+        with suppress(OSError):
             if self._program.log_file.stat().st_size > LOG_BYTES_MAX:
                 os.truncate(self._program.log_file, 0)
 

@@ -41,6 +41,28 @@ _LEVELS: Final[dict[Level, int]] = {
     "error": logging.ERROR,
 }
 _LOUD: Final = ("asyncio", "alembic", "hpack", "sqlalchemy", "pyroute2")  # say little of use below a warning
+_NO_FILES: Final = "socket.accept() out of system resource"
+_SELDOM_S: Final = 10.0
+
+
+class Seldom(logging.Filter):
+    """asyncio says a hundred times a second that a process has too many open files: one line in ten seconds says it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._told = 0.0
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether the record is worth a line."""
+        if not record.getMessage().startswith(_NO_FILES):
+            return True
+        if abs(record.created - self._told) < _SELDOM_S:
+            return False
+        self._told = record.created
+        return True
+
+
+_SELDOM: Final = Seldom()
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +121,7 @@ def configure(level: Level = "info", style: Format = "text", stream: TextIO | No
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(_LEVELS[level])
+    logging.getLogger("asyncio").addFilter(_SELDOM)
     for name in _LOUD:
         logging.getLogger(name).setLevel(max(_LEVELS[level], logging.WARNING))
     structlog.configure(

@@ -3,14 +3,20 @@
 import os
 import socket
 import stat
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
+
+import anyio
+from anyio.abc import SocketListener, SocketStream
 
 from cplane.errors import Conflict, Unavailable
 from cplane.transport.address import TcpAddress, UnixAddress
 
 _BACKLOG: Final = 128
 _PROBE_TIMEOUT_S: Final = 1.0
+ACCEPT_AGAIN_S: Final = 1.0
 
 
 class AddressInUse(Conflict):
@@ -42,15 +48,18 @@ def listen_unix(address: UnixAddress) -> socket.socket:
 
     Raises AddressInUse when a process listens there or the name is not a socket's, CannotListen for the rest.
     """
-    _clear(address)
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        listener.setblocking(False)
-        listener.bind(address.path)
-        os.chmod(address.path, address.mode)  # before listen(2): until then nobody can connect
-        listener.listen(_BACKLOG)
+        _clear(address)
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            listener.setblocking(False)
+            listener.bind(address.path)
+            os.chmod(address.path, address.mode)  # before listen(2): until then nobody can connect
+            listener.listen(_BACKLOG)
+        except OSError:
+            listener.close()
+            raise
     except OSError as error:
-        listener.close()
         raise CannotListen(str(address), error) from error
     return listener
 
@@ -68,11 +77,37 @@ def listen_tcp(address: TcpAddress) -> socket.socket:
         raise CannotListen(str(address), error) from error
 
 
+class Door:
+    """Where connections of one listener come in. That one cannot be taken, as with too many open files, ends nothing.
+
+    `failed` is told why, the first time of several in a row; those who wait stay in the listener's queue meanwhile.
+    """
+
+    def __init__(self, listener: SocketListener, failed: Callable[[str], None]) -> None:
+        self._listener, self._failed = listener, failed
+        self._failing = False
+
+    async def accept(self) -> SocketStream:
+        """The next connection."""
+        while True:
+            try:
+                stream = await self._listener.accept()
+            except (anyio.BrokenResourceError, OSError) as error:
+                if not self._failing:
+                    self._failing = True
+                    self._failed(str(error.__cause__ or error))
+                await anyio.sleep(ACCEPT_AGAIN_S)
+            else:
+                self._failing = False
+                return stream
+
+
 def remove_unix(listener: socket.socket, address: UnixAddress, inode: int) -> None:
     """The socket is closed, and its name is gone unless somebody else has taken it (another inode)."""
     listener.close()
     if inode_of(address) == inode:
-        Path(address.path).unlink(missing_ok=True)
+        with suppress(OSError):  # whoever listens there next replaces it
+            Path(address.path).unlink(missing_ok=True)
 
 
 def inode_of(address: UnixAddress) -> int:
@@ -88,8 +123,6 @@ def _clear(address: UnixAddress) -> None:
         mode = os.stat(address.path, follow_symlinks=False).st_mode
     except FileNotFoundError:
         return
-    except OSError as error:
-        raise CannotListen(str(address), error) from error
     if not stat.S_ISSOCK(mode):
         raise AddressInUse(str(address), "there is a file of that name that is no socket; move it away")
     if _alive(address.path):
@@ -98,6 +131,7 @@ def _clear(address: UnixAddress) -> None:
 
 
 def _alive(path: str) -> bool:
+    """Whether somebody listens there. Raises OSError where nobody can ask."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.settimeout(_PROBE_TIMEOUT_S)
         try:

@@ -106,7 +106,7 @@ class KernelDatapath:
         self._links.update(self._programs)
         for digest, name, path in list(self._pins.programs()):
             if digest != self.digest or name not in PROGRAMS:
-                path.unlink(missing_ok=True)
+                pin.unpin(path)
 
     def program(self, name: str) -> int:
         """The descriptor of a program, for BPF_PROG_TEST_RUN and for queries."""

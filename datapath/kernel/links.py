@@ -100,7 +100,7 @@ class Links:
         for ifindex, name, path in list(self._pins.links()):
             fd = self._open(ifindex, name)
             if fd is None:
-                path.unlink(missing_ok=True)
+                pin.unpin(path)
                 gone += 1
             else:
                 os.close(fd)
@@ -119,7 +119,7 @@ class Links:
         if fd is not None:
             with _closing(fd):
                 _detach(fd, str(path))
-            path.unlink(missing_ok=True)
+            pin.unpin(path)
 
 
 @contextmanager

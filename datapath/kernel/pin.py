@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from datapath.errors import Unavailable
+from datapath.errors import Corrupt, Unavailable
 from datapath.kernel import syscall
 
 _BPF_FS_MAGIC: Final = 0xCAFE4A11
@@ -33,6 +33,20 @@ class NoBpffs(Unavailable):
 
     def __str__(self) -> str:
         return f"no bpffs at {self.path} ({self.reason}); as root: mount -t bpf bpffs /sys/fs/bpf"
+
+
+class PinsGone(Corrupt):
+    """Somebody has removed our folder: what ran on devices does not any more, and maps are nobody's but ours."""
+
+    code = "pin.gone"
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __str__(self) -> str:
+        return (
+            f"{self.path} was removed, and with it what is enforced on devices: start the agent again, it is put there"
+        )
 
 
 class Pins:
@@ -75,14 +89,14 @@ class Pins:
         return self.root / "links" / f"cgroup_{name}"
 
     def programs(self) -> Iterator[tuple[str, str, Path]]:
-        """Every pinned program: digest, name, path."""
-        for path in sorted((self.root / "progs").iterdir()):
+        """Every pinned program: digest, name, path. Raises PinsGone, KernelRefused."""
+        for path in _in(self.root / "progs"):
             digest, _, name = path.name.partition("_")
             yield digest, name, path
 
     def links(self) -> Iterator[tuple[int, str, Path]]:
-        """Every pinned link on a device: ifindex at its creation, program name, path."""
-        for path in sorted((self.root / "links").iterdir()):
+        """Every pinned link on a device: ifindex at its creation, program name, path. Raises as `programs`."""
+        for path in _in(self.root / "links"):
             ifindex, _, name = path.name.partition("_")
             if ifindex.isdecimal():
                 yield int(ifindex), name, path
@@ -105,8 +119,16 @@ def pin(fd: int, path: Path) -> None:
     try:
         syscall.obj_pin(fd, str(path))
     except syscall.KernelObjectExists:
-        path.unlink()
+        unpin(path)
         syscall.obj_pin(fd, str(path))
+
+
+def unpin(path: Path) -> None:
+    """Nothing is pinned at `path`. Idempotent. Raises KernelRefused."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise syscall.KernelRefused("remove pin", str(path), error.errno or errno.EIO) from error
 
 
 def is_bpffs(path: Path) -> bool:
@@ -115,6 +137,15 @@ def is_bpffs(path: Path) -> bool:
     if _LIBC.statfs(os.fsencode(path), buffer):
         return False
     return buffer[0] == _BPF_FS_MAGIC
+
+
+def _in(folder: Path) -> list[Path]:
+    try:
+        return sorted(folder.iterdir())
+    except FileNotFoundError:
+        raise PinsGone(folder) from None
+    except OSError as error:
+        raise syscall.KernelRefused("list pins", str(folder), error.errno or errno.EIO) from error
 
 
 def _existing(path: Path) -> Path:

@@ -1,6 +1,7 @@
 """Network namespaces: what a path leads to, and work that is done inside one."""
 
 import ctypes
+import errno
 import fcntl
 import os
 import socket
@@ -18,16 +19,23 @@ _CLONE_NEWNET: Final = 0x40000000  # linux/sched.h
 _NS_GET_NSTYPE: Final = 0xB703  # linux/nsfs.h: _IO(0xb7, 3)
 _SO_NETNS_COOKIE: Final = 71  # asm-generic/socket.h
 _OWN: Final = "/proc/thread-self/ns/net"
+_EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR, errno.EIO})
 
 _libc = ctypes.CDLL(None, use_errno=True)  # os.setns exists from Python 3.12 on
 
 
 @contextmanager
 def opened(path: str) -> Iterator[int]:
-    """A descriptor of the network namespace at `path`. Raises NoNamespace when there is none."""
+    """A descriptor of the network namespace at `path`.
+
+    Raises NoNamespace when there is none, and KernelRefused where that is not known, as with too many open files:
+    whoever takes an endpoint for gone must be sure.
+    """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a FIFO would wait for who writes
     except OSError as error:
+        if error.errno in _EXHAUSTED:
+            raise KernelRefused(f"open network namespace {path!r}", error.errno or 0) from error
         raise NoNamespace(path, error.strerror or str(error)) from error
     try:
         if not _is_namespace(descriptor):
@@ -38,15 +46,24 @@ def opened(path: str) -> Iterator[int]:
 
 
 def is_own(descriptor: int) -> bool:
-    """Whether it is the namespace that this thread is in."""
-    own, other = os.stat(_OWN), os.fstat(descriptor)
+    """Whether it is the namespace that this thread is in. Raises KernelRefused."""
+    try:
+        own, other = os.stat(_OWN), os.fstat(descriptor)
+    except OSError as error:
+        raise KernelRefused("look at our own network namespace", error.errno or errno.EIO) from error
     return (own.st_dev, own.st_ino) == (other.st_dev, other.st_ino)
 
 
 def own_cookie() -> int:
-    """The kernel's number of the namespace that this thread is in; no other gets it while the machine runs."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as inside:
-        return int.from_bytes(inside.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8), sys.byteorder)
+    """The kernel's number of the namespace that this thread is in; no other gets it while the machine runs.
+
+    Raises KernelRefused.
+    """
+    try:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as inside:
+            return int.from_bytes(inside.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8), sys.byteorder)
+    except OSError as error:
+        raise KernelRefused("ask for the number of a network namespace", error.errno or errno.EIO) from error
 
 
 def run_in(descriptor: int, work: Callable[[], T]) -> T:

@@ -1,11 +1,13 @@
 """The node's own part: an interface that holds the gateway addresses, and a kernel that forwards."""
 
+import errno
 import os
 from collections.abc import Sequence
 from typing import Final
 
 from datapath.maps import marks
 from datapath.netlink import addresses, links, routes, rtnl, rules
+from datapath.netlink.errors import KernelRefused
 from datapath.netlink.families import family_of
 from datapath.netlink.rtnl import Rtnl
 
@@ -69,10 +71,17 @@ def _forward(*, ipv6: bool) -> None:
     if ipv6 and _read("ipv6/conf/all/forwarding") == "0":
         # A forwarding node ignores router advertisements unless accept_ra is 2 (ip-sysctl); a machine that
         # has its default route from one would lose it.
-        for device in os.listdir("/proc/sys/net/ipv6/conf"):
+        for device in _devices():
             if device not in {"all", "default"} and _read(f"ipv6/conf/{device}/accept_ra") == "1":
                 rtnl.write_sysctl(f"ipv6/conf/{device}/accept_ra", "2")
         rtnl.write_sysctl("ipv6/conf/all/forwarding", "1")
+
+
+def _devices() -> list[str]:
+    try:
+        return os.listdir("/proc/sys/net/ipv6/conf")
+    except OSError as error:
+        raise KernelRefused("list the devices of IPv6", error.errno or errno.EIO) from error
 
 
 def _read(name: str) -> str:
@@ -81,3 +90,5 @@ def _read(name: str) -> str:
             return file.read().strip()
     except FileNotFoundError:
         return ""
+    except OSError as error:
+        raise KernelRefused(f"read net/{name}", error.errno or errno.EIO) from error

@@ -101,7 +101,9 @@ def _opened() -> socket.socket:
     try:
         diag = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _SOCK_DIAG)
     except OSError as error:
-        raise NotSupported(error.errno or 0) from error
+        if error.errno in _UNSUPPORTED:
+            raise NotSupported(error.errno) from error
+        raise  # there are too many open files, say: another time there are not
     diag.settimeout(_TIMEOUT_S)
     diag.bind((0, 0))
     return diag

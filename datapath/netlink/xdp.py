@@ -3,6 +3,7 @@
 import errno
 import socket
 import struct
+import sys
 from collections.abc import Iterator
 from typing import Final
 
@@ -26,6 +27,7 @@ _ERRNO: Final = struct.Struct("=i")
 _TYPE_MASK: Final = 0x3FFF  # without NLA_F_NESTED and NLA_F_NET_BYTEORDER
 _RECEIVE_BYTES: Final = 1 << 16
 _TIMEOUT_S: Final = 10.0
+_WHAT: Final = "say what a device does for XDP programs"
 
 
 def takes_frames(ifindex: int) -> bool:
@@ -34,13 +36,16 @@ def takes_frames(ifindex: int) -> bool:
     Some drivers never do, others only while they run a program themselves. One end of a veth pair does while the other
     runs one or has GRO on; else what programs send by it is lost, also what came by it. Raises KernelRefused.
     """
-    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _GENERIC) as kernel:
-        kernel.settimeout(_TIMEOUT_S)
-        kernel.bind((0, 0))
-        (family,) = struct.unpack("=H", _ask(kernel, _FAMILIES, _GET_FAMILY, (_FAMILY_NAME, b"netdev\0"), _FAMILY_ID))
-        asked = (_IFINDEX, struct.pack("=I", ifindex))
-        (features,) = struct.unpack("=Q", _ask(kernel, family, _GET_DEVICE, asked, _XDP_FEATURES))
-    return bool(features & _TAKES_FRAMES)
+    try:
+        with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _GENERIC) as kernel:
+            kernel.settimeout(_TIMEOUT_S)
+            kernel.bind((0, 0))
+            family = _ask(kernel, _FAMILIES, _GET_FAMILY, (_FAMILY_NAME, b"netdev\0"), _FAMILY_ID)
+            asked = (_IFINDEX, struct.pack("=I", ifindex))
+            features = _ask(kernel, int.from_bytes(family, sys.byteorder), _GET_DEVICE, asked, _XDP_FEATURES)
+    except OSError as error:  # a time that is over has no number
+        raise KernelRefused(_WHAT, error.errno or errno.ETIMEDOUT) from error
+    return bool(int.from_bytes(features, sys.byteorder) & _TAKES_FRAMES)
 
 
 def _ask(kernel: socket.socket, family: int, command: int, asked: tuple[int, bytes], wanted: int) -> bytes:
@@ -48,18 +53,14 @@ def _ask(kernel: socket.socket, family: int, command: int, asked: tuple[int, byt
     kind, value = asked
     attribute = _ATTRIBUTE.pack(_ATTRIBUTE.size + len(value), kind) + value
     body = _COMMAND.pack(command, 1) + attribute.ljust((len(attribute) + 3) & ~3, b"\0")
-    what = "say what a device does for XDP programs"
     kernel.send(_HEADER.pack(_HEADER.size + len(body), family, _REQUEST, 1, 0) + body)
-    try:
-        data = kernel.recv(_RECEIVE_BYTES)
-    except TimeoutError as error:
-        raise KernelRefused(what, errno.ETIMEDOUT) from error
+    data = kernel.recv(_RECEIVE_BYTES)
     length, answered, *_ = _HEADER.unpack_from(data)
     if answered == _ERROR:
-        raise KernelRefused(what, -_ERRNO.unpack_from(data, _HEADER.size)[0])
+        raise KernelRefused(_WHAT, -_ERRNO.unpack_from(data, _HEADER.size)[0])
     found = dict(_attributes(data[_HEADER.size + _COMMAND.size : length]))
     if wanted not in found:
-        raise KernelRefused(what, errno.ENODATA)
+        raise KernelRefused(_WHAT, errno.ENODATA)
     return found[wanted]
 
 

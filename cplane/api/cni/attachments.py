@@ -87,15 +87,10 @@ class Attachments:
         they belong to. An endpoint whose link is gone says so no more, and is removed only when its
         namespace is gone as well, as at the start of the agent.
         """
-        valid = {(one.container, one.interface) for one in (*config.valid, *config.valid_too)}
-        owned = await self._thread(self._plumbing.owned)
-        linked = [link.attachment for link in owned.values() if link.attachment is not None]
-        stale = {(one.container, one.interface) for one in linked if one.network == config.name} - valid
-        known = {(one.container, one.interface) for one in linked} | valid
-        for endpoint in tuple(self._engine.world.endpoints.values()):
-            lost = endpoint.attachment not in known
-            if lost and not await self._thread(self._plumbing.netns_exists, endpoint.netns):
-                stale.add(endpoint.attachment)
+        try:
+            stale = await self._stale(config)
+        except DatapathError as error:
+            raise cni_error(error) from error
         failures: list[CniError] = []
         for container, interface in sorted(stale):
             try:
@@ -105,6 +100,19 @@ class Attachments:
         if failures:
             raise failures[0]
         return len(stale)
+
+    async def _stale(self, config: NetworkConfig) -> set[tuple[str, str]]:
+        """Attachments of the network that nobody knows any more. Raises DatapathError."""
+        valid = {(one.container, one.interface) for one in (*config.valid, *config.valid_too)}
+        owned = await self._thread(self._plumbing.owned)
+        linked = [link.attachment for link in owned.values() if link.attachment is not None]
+        stale = {(one.container, one.interface) for one in linked if one.network == config.name} - valid
+        known = {(one.container, one.interface) for one in linked} | valid
+        for endpoint in tuple(self._engine.world.endpoints.values()):
+            lost = endpoint.attachment not in known
+            if lost and not await self._thread(self._plumbing.netns_exists, endpoint.netns):
+                stale.add(endpoint.attachment)
+        return stale
 
     def status(self) -> None:
         """ADD can be served. Raises CniError."""

@@ -17,7 +17,7 @@ from cplane.api.cni.request import Request
 from cplane.api.cni.wire import CniError
 from cplane.telemetry.log import line, logger
 from cplane.transport.address import UnixAddress
-from cplane.transport.sockets import inode_of, listen_unix, remove_unix
+from cplane.transport.sockets import Door, inode_of, listen_unix, remove_unix
 
 CONNECTIONS_MAX: Final = 64  # a further one waits in the socket's backlog
 HEAD_BYTES_MAX: Final = 1 << 16
@@ -50,6 +50,7 @@ class CniService:
         self._clock = clock
         self._folder = queue.folder_of(address.path)
         self._draining = anyio.Lock()
+        self._queue_fault = ""  # why deletions that waited could not be read or removed, the last time
         self._connections = anyio.Semaphore(CONNECTIONS_MAX)
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
@@ -64,12 +65,15 @@ class CniService:
             async with await SocketListener.from_socket(raw) as listener, anyio.create_task_group() as tasks:
                 tasks.start_soon(self._drain_often)
                 task_status.started()
+                door = Door(listener, self._not_accepted)
                 while True:
                     await self._connections.acquire()
-                    stream = await listener.accept()
-                    tasks.start_soon(self._serve, stream)
+                    tasks.start_soon(self._serve, await door.accept())
         finally:
             remove_unix(raw, self._address, inode)
+
+    def _not_accepted(self, error: str) -> None:
+        log.error(line("cni", kind="cni.accept", path=self._address.path, error=error, detail="tried again and again"))
 
     async def _serve(self, stream: SocketStream) -> None:
         try:
@@ -132,20 +136,32 @@ class CniService:
 
     async def _drain(self) -> None:
         """Deletions that wait are done in their order; the first that fails stays, with those behind it."""
+        fault = ""
         async with self._draining:
-            for name, message in queue.waiting(self._folder):
-                one, fault = _deletion(message)
-                if one is None:
-                    log.error(line("cni", kind="cni.queue", path=name, error=f"set aside: {fault}"))
-                    await to_thread.run_sync(queue.set_aside, self._folder, name)
-                    continue
-                try:
-                    await self._attachments.delete(one.container, one.interface, QUEUE_ACTOR)
-                except CniError as error:
-                    log.warning(line("cni", kind="cni.queue", path=name, error=f"left for later: {error.msg}"))
-                    return
-                await to_thread.run_sync(queue.remove, self._folder, name)
-                log.info(line("cni", kind="cni.queue", path=name, container=one.container))
+            try:
+                await self._work_off()
+            except OSError as error:  # the folder cannot be read or written: another time it can
+                fault = str(error)
+        if fault and fault != self._queue_fault:
+            detail = "deletions that wait are left for later"
+            log.error(line("cni", kind="cni.queue", path=self._folder, error=fault, detail=detail))
+        self._queue_fault = fault
+
+    async def _work_off(self) -> None:
+        """As `_drain`. Raises OSError."""
+        for name, message in queue.waiting(self._folder):
+            one, fault = _deletion(message)
+            if one is None:
+                log.error(line("cni", kind="cni.queue", path=name, error=f"set aside: {fault}"))
+                await to_thread.run_sync(queue.set_aside, self._folder, name)
+                continue
+            try:
+                await self._attachments.delete(one.container, one.interface, QUEUE_ACTOR)
+            except CniError as error:
+                log.warning(line("cni", kind="cni.queue", path=name, error=f"left for later: {error.msg}"))
+                return
+            await to_thread.run_sync(queue.remove, self._folder, name)
+            log.info(line("cni", kind="cni.queue", path=name, container=one.container))
 
 
 async def _receive(stream: SocketStream) -> tuple[bytes, bytes]:

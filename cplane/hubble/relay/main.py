@@ -81,12 +81,15 @@ def serve(config: str, **given: str | bool | None) -> None:
     from cplane.telemetry.log import configure
 
     configure(settings.log_level, settings.log_format)
+    found: list[CplaneError] = []
     try:
         anyio.run(run, settings)
     except* CplaneError as failures:
-        for failure in leaves(failures)[:-1]:
-            click.echo(f"hubble-relay: {failure}", err=True)
-        _end(leaves(failures)[-1])
+        found = leaves(failures)
+    for failure in found[:-1]:
+        click.echo(f"hubble-relay: {failure}", err=True)
+    if found:  # to exit above would be one more exception in a group, with its traceback (Python before 3.11.4)
+        _end(found[-1])
 
 
 def _end(error: CplaneError) -> None:

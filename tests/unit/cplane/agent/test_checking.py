@@ -3,12 +3,13 @@
 import anyio
 import pytest
 
-from cplane.agent.checking import FAILURES_MAX, Checking, answers, checked, request, status
+from cplane.agent.checking import FAILURES_MAX, CannotAsk, Checking, answers, checked, request, status
 from cplane.deciders.service import ApplyServices, SetBackendState
 from cplane.deciders.world import World
 from cplane.domain.ports import Protocol
 from cplane.domain.service import Backend, Backends, BackendState, Frontend, Service, ServiceName
 from cplane.reactors.reaction import settle
+from tests.support.exhausted import files_left
 from tests.support.scenario import JOIN, given
 
 WEB = ServiceName("shop", "web")
@@ -116,6 +117,22 @@ async def test_a_listener_answers_and_a_free_port_does_not() -> None:
         assert await answers("127.0.0.1", port, "")
     for path in ("", "/healthz"):
         assert not await answers("127.0.0.1", port, path)
+
+
+@pytest.mark.anyio
+async def test_that_nobody_can_be_asked_says_nothing_of_a_backend() -> None:
+    engine = Decided()
+    async with await anyio.create_tcp_listener(local_host="127.0.0.1") as listener:
+        _, port = listener.extra(anyio.abc.SocketAttribute.local_address)
+
+        async def ask(_address: str, _port: int, path: str) -> bool:
+            return await answers("127.0.0.1", port, path)
+
+        checking = Checking(engine, ask)  # type: ignore[arg-type]  # as above
+        for _ in range(FAILURES_MAX):
+            with files_left(), pytest.raises(CannotAsk, match="Too many open files"):
+                await checking.once()
+    assert engine.states == {}
 
 
 OK = b"HTTP/1.1 200 OK\r\n\r\n"

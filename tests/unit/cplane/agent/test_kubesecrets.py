@@ -16,6 +16,7 @@ from cplane.agent.kubesecrets import KubernetesSecrets
 from cplane.domain.policy.http import Secret
 from tests.support.apiserver import TOKEN, ApiServer, api_server, kubeconfig, response
 from tests.support.certificates import Certificates
+from tests.support.exhausted import files_left
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
@@ -292,3 +293,20 @@ def test_what_is_not_there_is_named(tmp_path: Path) -> None:
         in_cluster({"KUBERNETES_SERVICE_HOST": "10.96.0.1", "KUBERNETES_SERVICE_PORT": "65536"}, tmp_path)
     with pytest.raises(NoApiServer, match=r"ca\.crt"):
         in_cluster({"KUBERNETES_SERVICE_HOST": "10.96.0.1", "KUBERNETES_SERVICE_PORT": "443"}, tmp_path)
+
+
+def test_a_process_with_too_many_open_files_finds_no_server(tmp_path: Path) -> None:
+    pair = {"client-certificate-data": "eA==", "client-key-data": "eA=="}
+    path = tmp_path / "config"
+    path.write_text(
+        yaml.safe_dump(
+            {
+                "current-context": "c",
+                "contexts": [{"name": "c", "context": {"cluster": "k", "user": "u"}}],
+                "clusters": [{"name": "k", "cluster": {"server": "https://192.0.2.1"}}],
+                "users": [{"name": "u", "user": pair}],
+            }
+        )
+    )
+    with files_left(1), pytest.raises(NoApiServer, match="Too many open files"):
+        of_kubeconfig(path)

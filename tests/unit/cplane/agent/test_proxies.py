@@ -9,13 +9,14 @@ import msgspec
 import pytest
 from anyio import to_thread
 
-from cplane.agent.proxies import Proxies
+from cplane.agent.proxies import NoProxy, Proxies
 from cplane.api.ports import ProxyState
 from cplane.cli.status import _status_rows
 from cplane.config.model import AgentConfig
 from cplane.config.proxy import ProxyConfig
 from cplane.domain.policy.redirection import Redirection
 from cplane.domain.verdict import Direction
+from cplane.errors import Unavailable
 from cplane.pb.cplane.admin import v1 as pb
 from cplane.projections.redirects import RedirectKey
 
@@ -108,6 +109,19 @@ async def test_rows_that_come_while_what_was_left_is_adopted_find_the_same_back_
                 together.start_soon(to_thread.run_sync, made.upsert, {RedirectKey(port): redirection})
         tasks.cancel_scope.cancel()
     assert (made.made, len(made.dump())) == (1, 2)
+
+
+@pytest.mark.parametrize("parser", ["http", "kafka"])
+async def test_a_folder_that_cannot_be_made_is_no_end_of_the_agent(tmp_path: Path, parser: str) -> None:
+    (tmp_path / "proxy").write_text("in its place")
+    made = Counted(AgentConfig(node_name="node", run_dir=str(tmp_path)), lambda *_: None, prepare=lambda: None)
+    rows = {RedirectKey(10_000): Redirection(Direction.EGRESS, 6, 80, parser, ())}
+    async with anyio.create_task_group() as tasks:
+        await tasks.start(made.run)
+        with pytest.raises(NoProxy) as refused:
+            await to_thread.run_sync(made.upsert, rows)
+        assert isinstance(refused.value, Unavailable)
+        tasks.cancel_scope.cancel()
 
 
 @pytest.mark.parametrize(

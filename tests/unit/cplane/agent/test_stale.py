@@ -6,6 +6,7 @@ import anyio
 import anyio.from_thread
 import pytest
 
+from cplane.agent import stale
 from cplane.agent.stale import StaleSockets
 from cplane.deciders.service import ApplyServices, DeleteServices, SetBackendState
 from cplane.deciders.world import Command
@@ -122,6 +123,24 @@ async def test_a_kernel_that_does_not_say_which_there_are_is_asked_again() -> No
     assert await ended(kernel) == {}
     kernel.refuses = None
     assert await ended(kernel) == {"": {1}}
+
+
+async def test_what_could_not_be_ended_is_ended_later_though_nothing_else_changes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(stale, "_AGAIN_S", 0.001)
+    kernel = Kernel((OWN, 1, 9, 9), broken={"": KernelRefused("end UDP sockets", 24)})
+    engine = engine_with()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(StaleSockets(kernel).run, engine)
+        with anyio.fail_after(5):
+            while kernel.looked < 3:  # noqa: ASYNC110  # what looks rings no bell
+                await anyio.sleep(0.001)
+            kernel.broken.clear()
+            while not kernel.ended:  # noqa: ASYNC110  # as above
+                await anyio.sleep(0.001)
+        tasks.cancel_scope.cancel()
+    assert kernel.ended == {"": {1}}
 
 
 async def test_a_backend_that_came_while_sockets_were_looked_at_is_known() -> None:

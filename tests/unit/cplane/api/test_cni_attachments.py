@@ -12,7 +12,7 @@ from cplane.api.cni.sweep import sweep
 from cplane.deciders.endpoint import CreateEndpoint
 from cplane.errors import Unavailable
 from datapath.errors import Unavailable as LinksUnavailable
-from datapath.netlink.errors import InterfaceExists
+from datapath.netlink.errors import InterfaceExists, KernelRefused
 from datapath.netlink.memory import MemoryPlumbing
 from tests.support.cni_engine import DecidingEngine
 
@@ -46,6 +46,10 @@ class Plumbing(MemoryPlumbing):
     def delete(self, host_interface):
         self._step("delete")
         return super().delete(host_interface)
+
+    def owned(self):
+        self._step("owned")
+        return super().owned()
 
     def netns_exists(self, path):
         return path not in self.gone
@@ -293,6 +297,15 @@ async def test_gc_takes_endpoints_whose_link_and_namespace_are_gone(node):
     node.plumbing.gone.add(NETNS)
     assert await node.gc() == 1
     assert node.empty
+
+
+async def test_gc_that_cannot_look_means_try_again_and_takes_nothing(node):
+    await node.add("a")
+    node.plumbing.fails["owned"] = KernelRefused("open a routing socket", 24)
+    with pytest.raises(wire.CniError) as caught:
+        await node.gc()
+    assert caught.value.code == wire.TRY_AGAIN_LATER
+    assert len(node.engine.endpoints) == 1
 
 
 async def test_status_tells_starting_from_failing_from_ready(node):

@@ -2,8 +2,10 @@
 
 import json
 import os
+import socket
 import stat
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import anyio
 import anyio.lowlevel
@@ -13,10 +15,12 @@ from cplane.api.cni import queue, service, wire
 from cplane.api.cni.service import CniService
 from cplane.errors import Unavailable
 from cplane.telemetry.clock import SystemClock
+from cplane.transport import sockets
 from cplane.transport.address import UnixAddress
 from cplane.transport.sockets import AddressInUse
 from datapath.netlink.memory import MemoryPlumbing
 from tests.support.cni_engine import DecidingEngine
+from tests.support.exhausted import files_left
 
 pytestmark = pytest.mark.anyio
 
@@ -75,6 +79,10 @@ def message(verb, container="box", **config):
 def lines(request):
     head, body = {**request, "config": None}, request["config"]
     return b"%s\n%s\n" % (json.dumps(head).encode(), json.dumps(body).encode())
+
+
+def put(path, text):
+    Path(path).write_text(text)
 
 
 @pytest.fixture
@@ -223,3 +231,36 @@ async def test_what_is_no_deletion_is_set_aside_and_does_not_block_the_others(ag
         "0000000000000001.bad",
         "0000000000000002.bad",
     ]
+
+
+async def test_too_many_open_files_end_no_agent(agent, monkeypatch):
+    monkeypatch.setattr(sockets, "ACCEPT_AGAIN_S", 0.001)
+    monkeypatch.setattr(service, "DRAIN_INTERVAL_S", 0.001)
+    async with agent.serving():
+        with socket.socket(socket.AF_UNIX) as raw:
+            with files_left():
+                raw.connect(agent.path)
+                await anyio.sleep(0.05)
+            raw.setblocking(False)
+            async with await anyio.abc.UNIXSocketStream.from_socket(raw.dup()) as stream:
+                await stream.send(lines(message("STATUS")))
+                assert await agent.answer(stream) == (0, None)
+
+
+async def test_a_queue_that_cannot_be_read_is_read_when_it_can(agent, monkeypatch):
+    monkeypatch.setattr(service, "DRAIN_INTERVAL_S", 0.001)
+    put(agent.folder, "in its place")
+    async with agent.serving():
+        assert (await agent.call("ADD"))[0] == 0
+        os.unlink(agent.folder)
+        queue.push(agent.folder, message("DEL"))
+        with anyio.fail_after(5):
+            while agent.containers:  # noqa: ASYNC110  # nobody is told
+                await anyio.sleep(0.001)
+
+
+async def test_what_is_nested_too_deep_to_be_a_deletion_is_set_aside(agent):
+    os.mkdir(agent.folder)
+    put(os.path.join(agent.folder, "0000000000000001.json"), "[" * 100_000)
+    async with agent.serving():
+        assert os.listdir(agent.folder) == ["0000000000000001.bad"]

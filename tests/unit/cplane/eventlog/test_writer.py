@@ -260,3 +260,17 @@ def test_a_bug_is_known_before_anybody_is_woken() -> None:
     with pytest.raises(ZeroDivisionError):
         faulty.run()
     assert [type(one) for one in told] == [ZeroDivisionError]
+
+
+async def test_nothing_is_acknowledged_in_a_file_that_was_removed(log, path, tmp_path):
+    await fill(log, 2)
+    elsewhere = tmp_path / "elsewhere"
+    path.rename(elsewhere)
+    with pytest.raises(StorageFailed, match="it was removed, or another file is in its place"):
+        await fill(log, 1)
+    path.touch()
+    with pytest.raises(StorageFailed, match="it was removed, or another file is in its place"):
+        await fill(log, 1)
+    elsewhere.rename(path)
+    await log.append(proposal(2))
+    assert log.head == 3

@@ -126,6 +126,34 @@ async def test_one_that_cannot_be_noted_down_is_ended_and_tried_again(program_of
         await process.stop()
 
 
+async def test_one_that_nobody_can_wait_for_is_looked_at(program_of, monkeypatch):
+    monkeypatch.setattr(process_module, "_BLIND_S", 0.001)
+    with monkeypatch.context() as patched:
+
+        def pidfd_open(_pid):
+            raise OSError(24, "Too many open files")
+
+        patched.setattr(os, "pidfd_open", pidfd_open)
+        async with running(Process(program_of())) as process:
+            pid = process.pid
+            os.kill(pid, signal.SIGKILL)
+            await until(lambda: process.pid not in {0, pid})
+            await process.stop()
+
+
+async def test_a_folder_that_cannot_be_made_is_made_when_it_can(program_of, monkeypatch):
+    monkeypatch.setattr(process_module, "BACK_OFF_S", (0.0, 0.01))
+    folder = program_of().folder
+    folder.write_text("in its place")
+    process = Process(program_of())
+    async with anyio.create_task_group() as group:
+        group.start_soon(process.run)
+        await anyio.sleep(0.05)
+        folder.unlink()
+        await until(lambda: process.pid != 0)
+        await process.stop()
+
+
 async def test_of_two_that_do_not_get_on_with_each_other_the_old_one_goes(program_of, tmp_path):
     def program_with(*command: str) -> Program:
         return Program("sleeper", tmp_path / "run", command, epoch="--epoch")

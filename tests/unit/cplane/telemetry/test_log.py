@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 import structlog
 
-from cplane.telemetry.log import configure, line, logger
+from cplane.telemetry.log import Seldom, configure, line, logger
 
 
 @pytest.fixture(autouse=True)
@@ -68,3 +68,23 @@ def test_an_exception_stays_on_one_line():
         logging.getLogger("x").exception("failed")
     assert out.getvalue().count("\n") == 1
     assert "ZeroDivisionError: why" in json.loads(out.getvalue())["exception"]
+
+
+def test_too_many_open_files_are_told_seldom_and_all_else_always():
+    def record(message: str, at: float) -> logging.LogRecord:
+        made = logging.LogRecord("asyncio", logging.ERROR, "", 0, message, None, None)
+        made.created = at
+        return made
+
+    seldom, full, other = Seldom(), "socket.accept() out of system resource\nsocket: 7", "Task was destroyed"
+    told = [seldom.filter(record(full, at)) for at in (100.0, 100.1, 109.9, 110.0, 110.1, 50.0)]
+    assert told == [True, False, False, True, False, True]
+    assert [seldom.filter(record(other, 100.0)) for _ in range(2)] == [True, True]
+
+
+def test_what_asyncio_says_a_hundred_times_is_one_line():
+    out = io.StringIO()
+    configure("info", "json", out)
+    for _ in range(100):
+        logging.getLogger("asyncio").error("socket.accept() out of system resource")
+    assert out.getvalue().count("\n") == 1

@@ -5,10 +5,13 @@ import socket
 import stat
 from pathlib import Path
 
+import anyio
 import pytest
 
+from cplane.transport import sockets
 from cplane.transport.address import UnixAddress
-from cplane.transport.sockets import AddressInUse, CannotListen, inode_of, listen_unix, remove_unix
+from cplane.transport.sockets import AddressInUse, CannotListen, Door, inode_of, listen_unix, remove_unix
+from tests.support.exhausted import files_left
 
 
 def test_a_socket_has_the_permissions_that_were_asked_for(tmp_path: Path):
@@ -65,3 +68,34 @@ def test_a_name_is_removed_with_its_socket(tmp_path: Path):
     listener = listen_unix(address)
     remove_unix(listener, address, inode_of(address))
     assert inode_of(address) == 0
+
+
+def test_a_process_with_too_many_open_files_cannot_listen(tmp_path: Path):
+    address = UnixAddress(str(tmp_path / "a.sock"))
+    with files_left(), pytest.raises(CannotListen):
+        listen_unix(address)
+    listen_unix(address).close()
+    with files_left(), pytest.raises(CannotListen):  # nor ask whether somebody is there
+        listen_unix(address)
+
+
+class Refusing:
+    """A listener at which some connections cannot be taken."""
+
+    def __init__(self, *answers: object) -> None:
+        self.answers = list(answers)
+
+    async def accept(self) -> object:
+        answer = self.answers.pop(0)
+        if isinstance(answer, Exception):
+            raise anyio.BrokenResourceError from answer
+        return answer
+
+
+@pytest.mark.anyio
+async def test_connections_that_cannot_be_taken_are_told_once_in_a_row_and_end_nothing(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(sockets, "ACCEPT_AGAIN_S", 0.0)
+    many, told = OSError(24, "Too many open files"), list[str]()
+    door = Door(Refusing(many, many, "one", "two", many, "three"), told.append)  # type: ignore[arg-type]
+    assert [await door.accept() for _ in range(3)] == ["one", "two", "three"]
+    assert told == [str(many), str(many)]
