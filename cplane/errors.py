@@ -45,6 +45,19 @@ class Corrupt(CplaneError):
     code = "corrupt"
 
 
+class Bug(CplaneError):
+    """cplane itself is wrong, and nothing has changed by it: report it."""
+
+    code = "bug"
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    def __str__(self) -> str:
+        said = f"{type(self.error).__name__}: {self.error}"
+        return f"a mistake of cplane's own ({said}): nothing was changed; report it with the agent's log"
+
+
 def leaves(group: BaseExceptionGroup[E]) -> list[E]:
     """The errors in a group, and in the groups in it, in their order."""
     found: list[E] = []

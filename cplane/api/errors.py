@@ -11,7 +11,7 @@ from typing import Final
 from grpclib.const import Status
 
 from cplane.config.problems import Problem
-from cplane.errors import Conflict, Corrupt, CplaneError, NotFound, Rejected, Unavailable
+from cplane.errors import Bug, Conflict, Corrupt, CplaneError, NotFound, Rejected, Unavailable
 from cplane.transport.calls import Refusal
 from datapath import errors as datapath
 
@@ -26,6 +26,7 @@ _FAMILIES: Final[tuple[tuple[type[Exception], Status], ...]] = (
     (NotFound, Status.NOT_FOUND),
     (Unavailable, Status.UNAVAILABLE),
     (Corrupt, Status.DATA_LOSS),
+    (Bug, Status.INTERNAL),
     (datapath.Rejected, Status.INVALID_ARGUMENT),
     (datapath.Conflict, Status.ABORTED),
     (datapath.NotFound, Status.NOT_FOUND),

@@ -1,7 +1,7 @@
 """Takes commands one at a time, makes their events durable, and keeps the datapath at the log's head."""
 
-from collections.abc import Callable, Mapping
-from contextlib import aclosing
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -13,7 +13,7 @@ from cplane.deciders.naming import called, objects_of
 from cplane.deciders.world import Command, World, evolve, facts
 from cplane.engine.ports import EventLog
 from cplane.engine.reconcile import AnyDelta, AnyTable, AnyTarget, Reconciler, Round, nobody
-from cplane.errors import CplaneError, Unavailable
+from cplane.errors import Bug, CplaneError, Unavailable
 from cplane.events.catalog import Event
 from cplane.events.envelope import Proposed
 from cplane.projections.policymap import PolicyMapProjection
@@ -190,15 +190,16 @@ class Engine:
     async def _handle(self, request: _Request) -> Committed:
         if self.log.head > self.head:
             await self._catch_up()
-        with without_collector():
+        with without_collector(), _owned_up(request):
             decided, world = settle(request.command, self.world)
         if not decided:
             return Committed(self.head, ())
         async with self._ahead:
             try:
-                deltas = self._project(decided)
-                self._tables.check(self.capacity)
-                self._tables.check_beside(deltas, self.capacity)
+                with _owned_up(request):
+                    deltas = self._project(decided)
+                    self._tables.check(self.capacity)
+                    self._tables.check_beside(deltas, self.capacity)
                 # Shielded: between "durable" and "taken in" there must be no place to stop.
                 with anyio.CancelScope(shield=True):
                     await self.log.append(self._propose(decided, request))
@@ -258,6 +259,23 @@ class Engine:
     async def _all_tables(self) -> tuple[int, Mapping[str, AnyTable]]:
         async with self._ahead:
             return self.head, {name: self._tables.copy(name) for name in UPSERT_ORDER}
+
+
+@contextmanager
+def _owned_up(request: _Request) -> Iterator[None]:
+    """A mistake of ours in here costs whoever met it this command, and nobody else the agent. Raises Bug.
+
+    Nothing has happened yet. What can't be decided or projected must not be in the log: no replay would get past it.
+    """
+    try:
+        yield
+    except CplaneError:
+        raise
+    except Exception as error:
+        bug = Bug(error)
+        kind = type(request.command).__name__
+        log.exception(line("command", kind=kind, actor=request.actor, code=bug.code, error=str(bug)))
+        raise bug from error
 
 
 async def replay(event_log: EventLog) -> tuple[World, Tables]:

@@ -92,6 +92,10 @@ class Log(Protocol):
         """What happened, and somebody must act."""
         ...
 
+    def exception(self, entry: Line) -> None:
+        """What happened by a mistake of ours, with the traceback of the error that is being handled."""
+        ...
+
 
 def line(event: str, **fields: Unpack[Fields]) -> Line:
     """A log line. `event` is a short fixed text; what varies stands in the fields."""
@@ -159,6 +163,9 @@ class _Logger:
 
     def error(self, entry: Line) -> None:
         self._log.error(entry.event, **entry.fields)
+
+    def exception(self, entry: Line) -> None:
+        self._log.exception(entry.event, **entry.fields)
 
 
 def _event_first(_log: object, _method: str, fields: MutableMapping[str, object]) -> MutableMapping[str, object]:

@@ -106,7 +106,14 @@ class CniService:
                 await deliver(None)
         except CniError as error:
             failure = error
-            await _send(stream, 1, error.document(config))
+        except ClientGoneError:
+            raise
+        except Exception as error:  # of ours; whoever met it is told, and nobody else loses the agent
+            log.exception(line("cni", kind="cni.bug"))
+            said = f"{type(error).__name__}: {error}"
+            failure = CniError(wire.REFUSED, f"a mistake of cplane's own ({said}): report it with the agent's log")
+        if failure is not None:
+            await _send(stream, 1, failure.document(config))
         took = (self._clock.monotonic_ns() - started) / 1e6
         kind = f"cni.{one.verb.lower()}" if one else "cni.unreadable"
         container = one.container if one else ""

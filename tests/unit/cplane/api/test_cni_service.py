@@ -131,6 +131,16 @@ async def test_the_agent_checks_what_the_plugin_would_have_checked(agent):
     assert agent.containers == []
 
 
+async def test_a_mistake_of_ours_is_told_and_the_next_request_is_served(agent, monkeypatch):
+    async with agent.serving():
+        with monkeypatch.context() as patch:
+            patch.setattr(MemoryPlumbing, "create", None)
+            status, document = await agent.call("ADD")
+        assert (status, document["code"]) == (1, wire.REFUSED)
+        assert document["msg"].startswith("a mistake of cplane's own (TypeError: ")
+        assert (await agent.call("ADD"))[0] == 0
+
+
 async def test_a_request_without_end_is_cut_off(agent):
     async with agent.serving():
         async with await anyio.connect_unix(agent.path) as stream:

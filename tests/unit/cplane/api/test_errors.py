@@ -29,6 +29,12 @@ def test_every_family_has_its_status_in_both_libraries(family: str, status: Stat
         assert (refusal.status, refusal.message) == (status, "why")
 
 
+def test_a_mistake_of_ours_is_an_internal_error():
+    refusal = refuse(ours.Bug(ZeroDivisionError("by zero")))
+    assert refusal is not None
+    assert refusal.status is Status.INTERNAL
+
+
 def test_what_is_no_refusal_is_a_bug():
     assert refuse(ZeroDivisionError()) is None
 

@@ -8,8 +8,9 @@ import pytest
 
 from cplane.deciders.endpoint import DeleteEndpoint, NoSuchEndpoint, RelabelEndpoint
 from cplane.deciders.world import World
+from cplane.engine import engine as engine_module
 from cplane.engine.engine import Engine, replay, tell_nobody
-from cplane.errors import CplaneError, Unavailable
+from cplane.errors import Bug, CplaneError, Unavailable
 from cplane.eventlog.memory import MemoryLog
 from cplane.projections import tables as names
 from cplane.projections.tables import TableFull, Tables
@@ -121,6 +122,23 @@ async def test_a_refused_command_changes_nothing():
         with pytest.raises(NoSuchEndpoint):
             await engine.submit(RelabelEndpoint(endpoint=3, labels=()), actor="x")
         assert engine.log.head == engine.head == 3
+
+
+@pytest.mark.parametrize(("owner", "name"), [(engine_module, "settle"), (Tables, "apply_all")])
+async def test_a_mistake_of_ours_costs_one_command_and_nothing_else(monkeypatch, owner, name):
+    def wrong(*_):
+        raise ZeroDivisionError("by zero")
+
+    async with running() as (engine, _, _):
+        await engine.submit(JOIN, actor="agent")
+        before = {table: dict(engine.desired(table)) for table in names.UPSERT_ORDER}
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, name, wrong)
+            with pytest.raises(Bug, match="ZeroDivisionError: by zero"):
+                await engine.submit(pod("web"), actor="x")
+        assert engine.log.head == engine.head == 3
+        assert {table: dict(engine.desired(table)) for table in names.UPSERT_ORDER} == before
+        await engine.wait((await engine.submit(pod("web"), actor="x")).position)
 
 
 async def test_a_log_that_cannot_be_written_refuses_and_tables_stay_as_they_were():
