@@ -21,7 +21,7 @@ from cplane.hubble.encode import Encoder
 from cplane.hubble.flow import FlowBuilder
 from cplane.pb.flow import flow_pb2
 from tests.support.effort import examples
-from tests.support.flow_filters import flow_filters, selected
+from tests.support.flow_filters import flow_filters, named_world, selected
 from tests.support.flows import record_batches, records, responses, store_of
 from tests.support.tree import ROOT
 
@@ -163,7 +163,7 @@ def test_what_cannot_be_read_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_filters_select_what_their_literal_reading_selects(
     batch: np.ndarray, whitelist: list[Filter], blacklist: list[Filter]
 ):
-    store = store_of(batch)
+    store = store_of(batch, world=named_world())
     span = store.ring.span(0, store.ring.written)
     test = chosen(whitelist, blacklist)
     for row in range(len(span)):
@@ -220,6 +220,12 @@ def test_filters_about_requests_and_names_select(fits: dict[str, Any], fails: di
     assert not chosen([], [ParseDict(fits, Filter())])(flow)
 
 
+def test_a_flow_that_says_little_fits_no_filter_about_the_rest():
+    for wanted in ({"node_name": ["*/*"]}, {"event_type": [{}]}, {"interface": [{}]}, {"ip_trace_id": ["0"]}):
+        assert not chosen([ParseDict(wanted, Filter())], [])(flow_pb2.Flow())
+        assert chosen([], [ParseDict(wanted, Filter())])(flow_pb2.Flow())
+
+
 def test_a_query_is_searched():
     flow = ParseDict({"l7": {"dns": {"query": "api.example.org."}}}, flow_pb2.Flow())
     assert chosen([Filter(dns_query=["example"])], [])(flow)
@@ -235,6 +241,10 @@ def test_a_query_is_searched():
         ({"source_label": ["a==="]}, "filter source_label: 'a===' is not a label selector"),
         ({"protocol": ["ipx"]}, "filter protocol: 'ipx' is none of icmp, "),
         ({"node_name": ["a/b/c"]}, "filter node_name: 'a/b/c' is not cluster/node, node or cluster/"),
+        ({"node_name": ["other/a b"]}, "filter node_name: 'a b' is not a name pattern"),
+        ({"source_fqdn": ["a b"]}, "filter source_fqdn: 'a b' is not a name pattern"),
+        ({"destination_fqdn": [""]}, "filter destination_fqdn: '' is not a name pattern"),
+        ({"source_label": ["a>b"]}, "filter source_label: 'a>b': 'b' is not a number"),
         ({"source_cluster_name": [""]}, "filter source_cluster_name: it is empty"),
         ({"http_status_code": ["4"]}, "filter http_status_code: '4' is not a status code such as 404, 40+ or 4+"),
         ({"http_path": ["("]}, "filter http_path: it is not a regular expression: "),
