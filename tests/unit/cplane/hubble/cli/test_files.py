@@ -91,6 +91,26 @@ def test_json_goes_in_as_it_came_out(file: Path, sent: list[str]):
     assert json.loads(masked)["flow"] == {"verdict": "FORWARDED", "source": {"pod_name": "web-7f9"}}
 
 
+@pytest.mark.parametrize(
+    "extensions",
+    [
+        {"@type": "type.googleapis.com/example.New", "value": "AP8="},
+        {"@type": "example.New", "value": "not bytes"},
+        {"@type": "type.googleapis.com/example.New", "depth": {"of": 7}},
+    ],
+)
+@pytest.mark.parametrize("more", [{}, {"time": "2024-07-24T12:02:11+02:00"}])
+def test_a_flow_outlives_an_extension_that_nobody_knows(
+    tmp_path: Path, sent: list[str], extensions: dict[str, Any], more: dict[str, Any]
+):
+    path = tmp_path / "newer.json"
+    line = json.loads(sent[0])
+    line["flow"] |= {"extensions": extensions, **more}
+    path.write_text(json.dumps(line))
+    shown = observe(path)
+    assert (shown.exit_code, shown.stdout, shown.stderr) == (0, f"{LINES[0]}\n", "")
+
+
 def test_bare_flows_and_losses_are_read_too(tmp_path: Path, sent: list[str]):
     path = tmp_path / "old.json"
     bare = json.dumps(json.loads(sent[1])["flow"])
@@ -119,6 +139,8 @@ def test_standard_input_is_shown_as_it_comes(sent: list[str]):
         ("{", "Expecting property name enclosed in double quotes: line 1 column 2 (char 1)"),
         ("[1]", "it is no object"),
         ("{}", "it has no field of a flow"),
+        ('{"flow":"x"}', "its flow is no object"),
+        ('{"flow":[{}]}', "its flow is no object"),
         ("[" * 100_000, "it is nested too deeply"),
         ('{"flow":{"verdict":[]}}', "Failed to parse verdict field"),
         ('{"flow":{"time":"x"}}', "Failed to parse time field"),
