@@ -94,7 +94,7 @@ class Waiting:
             "document 2, spec.ingress[0].toPorts[0].ports[0].port: '65536'",
         ),
         (
-            changed("[{}]", '[{toPorts: [{ports: [{port: "80", endPort: 79}]}]}]'),
+            changed("[{}]", '[{toPorts: [{ports: [{port: "80", endPort: 70000}]}]}]'),
             "document 2, spec.ingress[0].toPorts[0].ports[0].endPort: ",
         ),
         (
