@@ -16,8 +16,13 @@ from cplane.domain.labels import ANY, CIDR, LabelSet
 _NAME: Final = r"[A-Za-z0-9_./:$-]+"
 _REQUIREMENT: Final = re.compile(
     rf"(?P<absent>!)?\s*(?P<key>{_NAME})\s*"
-    r"(?:(?P<equals>==?|!=)\s*(?P<value>[^\s,()!=]*)|\b(?P<set>in|notin)\s*\((?P<values>[^()]*)\))?"
+    r"(?:(?P<equals>==?|!=)\s*(?P<value>[^\s,()!=<>]*)|(?P<order>[<>])\s*(?P<bound>[^\s,()!=<>]*)"
+    r"|\b(?P<set>in|notin)\s*\((?P<values>[^()]*)\))?"
 )
+_INTEGER: Final = re.compile(r"[+-]?[0-9]+")
+_BOUND: Final = re.compile("[0-9]+")
+_INT64: Final = (1 << 63) - 1
+_DIGITS: Final = len(str(_INT64)) + 1  # with a sign; longer texts are not read
 
 
 class Operator(StrEnum):
@@ -27,6 +32,12 @@ class Operator(StrEnum):
     NOT_IN = "NotIn"
     EXISTS = "Exists"
     DOES_NOT_EXIST = "DoesNotExist"
+    GREATER = "Gt"  # these two have selectors that are written as text, those of policies have not
+    LESS = "Lt"
+
+
+IN_DOCUMENTS: Final = (Operator.IN, Operator.NOT_IN, Operator.EXISTS, Operator.DOES_NOT_EXIST)
+"""What a `matchExpressions` may say."""
 
 
 class Requirement(NamedTuple):
@@ -38,7 +49,7 @@ class Requirement(NamedTuple):
     values: tuple[str, ...] = ()
 
     def matches(self, labels: LabelSet) -> bool:
-        """Whether it holds; NotIn also holds where the key is absent."""
+        """Whether it holds; NotIn also holds where the key is absent. What is no number is neither more nor less."""
         held = labels.values(self.source, self.key) if self.source != CIDR else _within(self.key, labels)
         match self.operator:
             case Operator.IN:
@@ -49,6 +60,9 @@ class Requirement(NamedTuple):
                 return bool(held)
             case Operator.DOES_NOT_EXIST:
                 return not held
+            case Operator.GREATER | Operator.LESS:
+                sign, bound = 1 if self.operator is Operator.GREATER else -1, int(self.values[0])
+                return any(number is not None and sign * (number - bound) > 0 for number in map(_integer, held))
 
     @property
     def is_indexed(self) -> bool:
@@ -67,6 +81,8 @@ class Requirement(NamedTuple):
                 return name
             case Operator.DOES_NOT_EXIST:
                 return f"!{name}"
+            case Operator.GREATER | Operator.LESS:
+                return f"{name}{'>' if self.operator is Operator.GREATER else '<'}{self.values[0]}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +161,14 @@ def _within(key: str, labels: LabelSet) -> tuple[str, ...]:
     )
 
 
+def _integer(text: str) -> int | None:
+    """What a label's value counts as; None for what is no number of 64 bits."""
+    if len(text) > _DIGITS or _INTEGER.fullmatch(text) is None:
+        return None
+    number = int(text)
+    return number if -_INT64 - 1 <= number <= _INT64 else None
+
+
 def parse_selector(text: str) -> LabelSelector:
     """A selector in Kubernetes' grammar; a key is `key` (of any source) or `source:key`. Raises ValueError."""
     requirements = []
@@ -153,7 +177,7 @@ def parse_selector(text: str) -> LabelSelector:
         match = _REQUIREMENT.match(text, at + len(text[at:]) - len(text[at:].lstrip()))
         rest = text[match.end() :].lstrip() if match else ""
         if match is None or (rest and not rest.startswith(",")) or rest == ",":
-            raise ValueError(f"{text!r} is not a label selector; write key=value, key in (a,b), key, !key")
+            raise ValueError(f"{text!r} is not a label selector; write key=value, key in (a,b), key>1, key, !key")
         requirements.append(_requirement(text, match))
         at = len(text) - len(rest) + 1 if rest else len(text)
     return LabelSelector.of(requirements)
@@ -166,12 +190,17 @@ def _requirement(text: str, match: re.Match[str]) -> Requirement:
     if not key or not source:
         raise ValueError(f"{text!r}: {match['key']!r} has no key or no source")
     if match["absent"]:
-        if match["equals"] or match["set"]:
+        if match["equals"] or match["set"] or match["order"]:
             raise ValueError(f"{text!r}: '!' is followed by a key alone")
         return Requirement(source, key, Operator.DOES_NOT_EXIST)
     if match["equals"]:
         operator = Operator.NOT_IN if match["equals"] == "!=" else Operator.IN
         return Requirement(source, key, operator, (match["value"],))
+    if match["order"]:
+        if _BOUND.fullmatch(match["bound"]) is None or _integer(match["bound"]) is None:
+            raise ValueError(f"{text!r}: {match['bound']!r} is not a number, which '{match['order']}' compares with")
+        operator = Operator.GREATER if match["order"] == ">" else Operator.LESS
+        return Requirement(source, key, operator, (match["bound"],))
     if match["set"]:
         operator = Operator.IN if match["set"] == "in" else Operator.NOT_IN
         return Requirement(source, key, operator, tuple(sorted(v.strip() for v in match["values"].split(","))))

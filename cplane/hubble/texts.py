@@ -203,6 +203,11 @@ _ICMP6_CODES: Final = {
 
 
 _BAD_ESCAPE: Final = re.compile("%(?![0-9A-Fa-f]{2})")
+NAME_PATTERN: Final = re.compile(r"[-.0-9A-Za-z_*]+")
+"""What stands for DNS names or names of nodes: `*` is any characters of a name."""
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
+_SCHEME: Final = re.compile("[A-Za-z][A-Za-z0-9+.-]*:")
+_AUTHORITY: Final = re.compile(r"(?:.*@)?(?:\[[^]]*\]|[^[:]*)(?::[0-9]*)?")
 
 # RFC 1035, 4.1.1, and IANA's registry, in upstream's words
 _DNS_RCODES: Final = {
@@ -234,14 +239,28 @@ def dns_rcode(number: int) -> str:
 
 
 def url_path(url: str) -> str | None:
-    """The path of what a request asked for, with what is escaped in it decoded; None: it is no URL."""
-    from urllib.parse import unquote, urlsplit
+    """The path of what a request asked for, with what is escaped in it decoded; None: nobody asks like that.
 
-    try:
-        path = urlsplit(url).path
-    except ValueError:
+    It begins with a scheme or with `/` (RFC 9112, 3.2). Where it begins with two of these no host is between them, and
+    it has no fragment: a reader of links would take `/admin` out of `//x/admin` or `/x#/admin`, which is not what was
+    asked for.
+    """
+    from urllib.parse import unquote
+
+    if url == "*":
+        return url
+    if _CONTROL.search(url):
         return None
-    return unquote(path) if url and not _BAD_ESCAPE.search(path) else None
+    scheme = _SCHEME.match(url)
+    path = url[scheme.end() if scheme else 0 :].partition("?")[0]
+    if not path.startswith("/"):
+        return "" if scheme else None
+    if scheme and path.startswith("//"):
+        authority, slash, rest = path[2:].partition("/")
+        if not _AUTHORITY.fullmatch(authority):
+            return None
+        path = slash + rest
+    return None if _BAD_ESCAPE.search(path) else unquote(path)
 
 
 def drop_reason(number: int) -> str:

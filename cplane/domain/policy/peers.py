@@ -18,7 +18,7 @@ from cplane.domain.policy.dns import read_dns
 from cplane.domain.policy.document import Fields, Place, did_you_mean, shown
 from cplane.domain.policy.entities import ENTITIES, entity_selectors
 from cplane.domain.policy.rule import CloudRef, GroupRef, Peer, ServiceRef
-from cplane.domain.selectors import CidrSelector, LabelSelector, Operator, Requirement
+from cplane.domain.selectors import IN_DOCUMENTS, CidrSelector, LabelSelector, Operator, Requirement
 
 _SELECTOR_FIELDS: Final = Fields(frozenset({"matchLabels", "matchExpressions"}))
 _EXPRESSION_FIELDS: Final = Fields(frozenset({"key", "operator", "values"}))
@@ -299,7 +299,7 @@ def _expression_key(place: Place, fields: dict[str, Place], source: str) -> tupl
 
 
 def _operator(place: Place, fields: dict[str, Place]) -> Operator | None:
-    names = tuple(operator.value for operator in Operator)
+    names = tuple(operator.value for operator in IN_DOCUMENTS)
     if "operator" not in fields:
         place.refuse(f"operator is missing: write one of {', '.join(names)}")
         return None

@@ -132,6 +132,8 @@ def parse_line(line: bytes, reader: Reader) -> pb.GetFlowsResponse:
         raise ValueError("it is nested too deeply") from None
     if not isinstance(content, dict):
         raise ValueError("it is no object")  # noqa: TRY004  # the line is wrong, not a type of ours
+    if not isinstance(content.get("flow"), dict | None):  # the library would take letters for names of fields
+        raise ValueError("its flow is no object")  # noqa: TRY004  # as above
     try:
         if not _WRAPPED.isdisjoint(content):  # an exporter's may hold agent events, which a response does not
             return reader.message(pb.GetFlowsResponse, content)

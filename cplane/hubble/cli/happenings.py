@@ -32,6 +32,7 @@ _NUMBERS: Final[Mapping[str, int]] = {
     },
 }
 _SERVICE_WORDS: Final = {
+    "traffic_policy": "traffic policy",  # of agents that tell no more
     "ext_traffic_policy": "external traffic policy",
     "int_traffic_policy": "internal traffic policy",
 }
@@ -85,9 +86,12 @@ def _ipcache(entry: flow_pb2.IPCacheNotification) -> str:
 
 
 def _service(service: flow_pb2.ServiceUpsertNotification) -> str:
-    frontend = _address(service.frontend_address) if service.HasField("frontend_address") else ""
-    text = f"id: {service.id}, frontend: {frontend}, backends: [{','.join(map(_address, service.backend_addresses))}]"
-    for name in ("type", "ext_traffic_policy", "int_traffic_policy", "namespace", "name"):
+    text = f"id: {service.id}"
+    if service.HasField("frontend_address"):
+        text += f", frontend: {_address(service.frontend_address)}"
+    if service.backend_addresses:
+        text += f", backends: [{','.join(map(_address, service.backend_addresses))}]"
+    for name in ("type", "traffic_policy", "ext_traffic_policy", "int_traffic_policy", "namespace", "name"):
         text += _part(_SERVICE_WORDS.get(name, name), getattr(service, name))
     return text
 
@@ -102,7 +106,7 @@ def _part(name: str, text: str) -> str:
 
 
 def _list(texts: Iterable[str]) -> str:
-    return f"[{', '.join(map(escape, texts))}]"
+    return f"[{','.join(map(escape, texts))}]"
 
 
 def _stamp(time: TimeText, stamp: Timestamp) -> str:

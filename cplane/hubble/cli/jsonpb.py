@@ -118,7 +118,7 @@ def _enumeration(kind: EnumDescriptor) -> Write:
 
 
 def _any(packed: Any) -> str:  # noqa: ANN401  # whose class has no name in its stubs
-    """What is packed, where we know its type; otherwise its bytes. A log position is a text, see `hubble.origin`."""
+    """What is packed, where it is of a type that we know; else its bytes. A log position is a text, see `origin`."""
     import json
 
     from google.protobuf import json_format
@@ -134,6 +134,6 @@ def _any(packed: Any) -> str:  # noqa: ANN401  # whose class has no name in its 
         return position
     try:
         content = json_format.MessageToDict(packed, preserving_proto_field_name=True)
-    except (TypeError, json_format.Error):
+    except (TypeError, json_format.Error, DecodeError):
         content = {"@type": packed.type_url, "value": b64encode(packed.value).decode()}
     return json.dumps(content, ensure_ascii=True, separators=(",", ":"))

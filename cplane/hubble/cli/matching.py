@@ -11,7 +11,7 @@ from ipaddress import ip_address, ip_network
 from typing import Any, Final
 
 from cplane.hubble.cli.failure import Failed
-from cplane.hubble.texts import url_path
+from cplane.hubble.texts import NAME_PATTERN, url_path
 from cplane.pb.flow import flow_pb2
 
 Test = Callable[[flow_pb2.Flow], bool]
@@ -146,15 +146,17 @@ def _cluster(side: str, values: Sequence[str], _wanted: flow_pb2.FlowFilter) -> 
 
 
 def _fqdn(side: str, values: Sequence[str], _wanted: flow_pb2.FlowFilter) -> Test:
-    patterns = [_name_pattern(text) for text in values]
+    patterns = [_name_pattern(f"{side}_fqdn", text) for text in values]
     attribute = f"{side}_names"
     return lambda flow: any(p.fullmatch(_name(text)) for p in patterns for text in getattr(flow, attribute))
 
 
-def _name_pattern(pattern: str) -> "re.Pattern[str]":  # as RE2's are used, which has no types
+def _name_pattern(field: str, pattern: str) -> "re.Pattern[str]":  # as RE2's are used, which has no types
     """Of DNS and node names: `*` stands for any characters of a name, dots included."""
     import re2
 
+    if not NAME_PATTERN.fullmatch(pattern.strip()):
+        raise _wrong(field, f"{pattern!r} is not a name pattern of letters, digits, '-', '.' and '*'")
     pieces = (re2.escape(part) for part in re.split(r"\*+", _name(pattern)))
     return re2.compile("[-.0-9a-z]*".join(pieces))  # type: ignore[no-any-return]
 
@@ -171,9 +173,15 @@ def _member(attribute: str, values: Sequence[int | str], _wanted: flow_pb2.FlowF
     return lambda flow: getattr(flow, attribute) in kept
 
 
+def _drop_reason(values: Sequence[int], _wanted: flow_pb2.FlowFilter) -> Test:
+    return lambda flow: flow.verdict == flow_pb2.DROPPED and flow.drop_reason_desc in values
+
+
 def _event_type(values: Sequence[flow_pb2.EventTypeFilter], _wanted: flow_pb2.FlowFilter) -> Test:
     def fits(flow: flow_pb2.Flow, one: flow_pb2.EventTypeFilter) -> bool:
         kind = flow.event_type
+        if not flow.HasField("event_type"):
+            return False
         return one.type in {0, kind.type} and (not one.match_sub_type or one.sub_type == kind.sub_type)
 
     return _any(values, fits)
@@ -197,7 +205,8 @@ def _protocol(values: Sequence[str], _wanted: flow_pb2.FlowFilter) -> Test:
 def _tcp_flags(values: Sequence[flow_pb2.TCPFlags], _wanted: flow_pb2.FlowFilter) -> Test:
     names = [[field.name for field, _ in one.ListFields()] for one in values]
     return lambda flow: (
-        flow.l4.HasField("TCP") and any(all(getattr(flow.l4.TCP.flags, name) for name in wanted) for wanted in names)
+        flow.l4.TCP.HasField("flags")
+        and any(all(getattr(flow.l4.TCP.flags, name) for name in wanted) for wanted in names)
     )
 
 
@@ -216,9 +225,11 @@ def _node_name(values: Sequence[str], _wanted: flow_pb2.FlowFilter) -> Test:
         if not text or text.count("/") > 1:
             raise _wrong("node_name", f"{text!r} is not cluster/node, node or cluster/")
         cluster, slash, node = text.partition("/")
-        pairs.append([part and _name_pattern(part) for part in ((cluster, node) if slash else ("", text))])
+        pairs.append([part and _name_pattern("node_name", part) for part in ((cluster, node) if slash else ("", text))])
 
     def test(flow: flow_pb2.Flow) -> bool:
+        if not flow.node_name:
+            return False
         cluster, slash, node = flow.node_name.lower().partition("/")
         own = (cluster, node) if slash else (_CLUSTER, cluster)
         return any(all(not p or p.fullmatch(o) for p, o in zip(pair, own, strict=True)) for pair in pairs)
@@ -229,7 +240,11 @@ def _node_name(values: Sequence[str], _wanted: flow_pb2.FlowFilter) -> Test:
 def _interface(values: Sequence[flow_pb2.NetworkInterface], _wanted: flow_pb2.FlowFilter) -> Test:
     return _any(
         values,
-        lambda flow, one: one.index in {0, flow.interface.index} and one.name in {"", flow.interface.name},
+        lambda flow, one: (
+            flow.HasField("interface")
+            and one.index in {0, flow.interface.index}
+            and one.name in {"", flow.interface.name}
+        ),
     )
 
 
@@ -266,14 +281,14 @@ def _http_test(field: str, values: Sequence[Any]) -> Callable[[flow_pb2.HTTP], b
             prefixes = tuple(text.removesuffix("+") for text in values if text.endswith("+"))
             return lambda http: bool(http.code) and (str(http.code) in exact or str(http.code).startswith(prefixes))
         case "http_method":
-            methods = frozenset(text.casefold() for text in values)
+            methods = frozenset(text.casefold() for text in values if text)
             return lambda http: http.method.casefold() in methods
         case "http_header":
             pairs = [(one.key, one.value) for one in values]
             return lambda http: any((one.key, one.value) in pairs for one in http.headers)
     patterns = _expressions(field, values)
     if field == "http_url":
-        return lambda http: any(p.search(http.url) for p in patterns)
+        return lambda http: bool(http.url) and any(p.search(http.url) for p in patterns)
 
     def test(http: flow_pb2.HTTP) -> bool:
         path = url_path(http.url)
@@ -317,13 +332,14 @@ FIELDS: Final[Mapping[str, _Compile]] = {
             ("fqdn", _fqdn),
         )
     },
-    **{name: partial(_member, name) for name in ("verdict", "traffic_direction", "drop_reason_desc", "uuid")},
+    **{name: partial(_member, name) for name in ("verdict", "traffic_direction", "uuid")},
     **{
         name: partial(_http, name)
         for name in ("http_status_code", "http_method", "http_path", "http_url", "http_header")
     },
     "source_ip_xlated": lambda values, wanted: _ip("source", values, wanted, "ip_xlated"),
     "node_labels": partial(_label, "node"),
+    "drop_reason_desc": _drop_reason,
     "event_type": _event_type,
     "protocol": _protocol,
     "tcp_flags": _tcp_flags,
@@ -335,5 +351,5 @@ FIELDS: Final[Mapping[str, _Compile]] = {
     "ip_version": lambda values, _: lambda flow: flow.IP.ipVersion in values,
     "encrypted": lambda values, _: lambda flow: flow.IP.encrypted in values,
     "trace_id": lambda values, _: lambda flow: flow.trace_context.parent.trace_id in values,
-    "ip_trace_id": lambda values, _: lambda flow: flow.ip_trace_id.trace_id in values,
+    "ip_trace_id": lambda values, _: lambda flow: flow.HasField("ip_trace_id") and flow.ip_trace_id.trace_id in values,
 }

@@ -6,12 +6,13 @@ own reader, which knows every form, and the words for what is wrong.
 """
 
 import re
+from base64 import b64decode
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, Final, TypeVar
 
-from google.protobuf import json_format
+from google.protobuf import any_pb2, descriptor_pool, json_format
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 
@@ -22,6 +23,7 @@ _LARGE: Final = frozenset(
     getattr(FieldDescriptor, f"TYPE_{name}") for name in ("INT64", "UINT64", "SINT64", "FIXED64", "SFIXED64")
 )
 _WRAPPERS: Final = frozenset(f"google.protobuf.{name}Value" for name in ("UInt32", "Int32", "Bool", "String"))
+_ANY: Final = "google.protobuf.Any"
 _OF_LIBRARY: Final = "google.protobuf."
 _FRACTION: Final = re.compile(r"(?:\.(\d{1,9}))?Z", re.ASCII)
 _SECOND: Final = len("2024-07-24T10:02:11")
@@ -42,7 +44,7 @@ class Reader:
         try:
             return kind(**self._members(kind.DESCRIPTOR, content))  # type: ignore[arg-type]  # the C twin of that class
         except (TypeError, ValueError, AttributeError, KeyError):
-            return json_format.ParseDict(dict(content), kind(), ignore_unknown_fields=True)
+            return json_format.ParseDict(_known(content), kind(), ignore_unknown_fields=True)
 
     def _members(self, descriptor: Descriptor, content: Mapping[str, Any]) -> dict[str, Any]:  # Any: as above
         fields = self._types.get(descriptor.full_name)
@@ -79,6 +81,8 @@ class Reader:
             return _stamp
         if nested.full_name in _WRAPPERS:
             return _wrapped
+        if nested.full_name == _ANY:
+            return _packed
         if nested.full_name.startswith(_OF_LIBRARY) or nested.GetOptions().map_entry:
             return _unusual
         return lambda content: self._members(nested, content)
@@ -105,6 +109,44 @@ def _large(value: object) -> int:
 
 def _wrapped(value: object) -> dict[str, object]:
     return {"value": value}
+
+
+def _packed(content: object) -> any_pb2.Any | None:
+    """An Any. Of a type that nobody here knows it has the bytes that `jsonpb` writes of one, or is left out.
+
+    The library would refuse all of the message, as if an extension were worth more than the flow that it extends.
+    """
+    if not isinstance(content, dict):
+        raise _Unusual(content)
+    try:
+        return json_format.ParseDict(content, any_pb2.Any())
+    except (json_format.ParseError, TypeError):
+        match content:
+            case {"@type": str(url), "value": str(value), **rest} if not rest and not _is_known(url):
+                return any_pb2.Any(type_url=url, value=b64decode(value, validate=True))
+            case {"@type": str(url)} if not _is_known(url):
+                return None
+        raise
+
+
+def _is_known(url: str) -> bool:
+    try:
+        descriptor_pool.Default().FindMessageTypeByName(url.rpartition("/")[2])
+    except KeyError:
+        return False
+    return True
+
+
+def _known(content: Mapping[str, Any]) -> dict[str, Any]:  # Any: as above
+    """What the library's reader takes: without an Any of a type that it does not know."""
+    found = {}
+    for name, value in content.items():
+        if isinstance(value, dict):
+            if isinstance(url := value.get("@type"), str) and not _is_known(url):
+                continue
+            value = _known(value)  # the same, read
+        found[name] = value
+    return found
 
 
 def _stamp(text: str) -> dict[str, int]:

@@ -34,7 +34,8 @@ def _verdict(wanted: flow_pb2.FlowFilter, _store: FlowStore) -> Predicate:
 
 
 def _drop_reason(wanted: flow_pb2.FlowFilter, _store: FlowStore) -> Predicate:
-    return member("reason", wanted.drop_reason_desc)
+    """Of what was dropped: no other flow has a reason, and so none that is unknown."""
+    return all_of((member("verdict", (flow_pb2.DROPPED,)), member("reason", wanted.drop_reason_desc)))
 
 
 def _event_type(wanted: flow_pb2.FlowFilter, _store: FlowStore) -> Predicate:
@@ -94,7 +95,7 @@ def _status(field: str, wanted: flow_pb2.FlowFilter) -> _HttpTest:
 
 
 def _method(_field: str, wanted: flow_pb2.FlowFilter) -> _HttpTest:
-    methods = frozenset(text.casefold() for text in wanted.http_method)
+    methods = frozenset(text.casefold() for text in wanted.http_method if text)
     return lambda http: http.method.casefold() in methods
 
 
@@ -105,7 +106,7 @@ def _path(field: str, wanted: flow_pb2.FlowFilter) -> _HttpTest:
 
 def _url(field: str, wanted: flow_pb2.FlowFilter) -> _HttpTest:
     fits = _searched(field, wanted.http_url)
-    return lambda http: fits(http.url)
+    return lambda http: bool(http.url) and fits(http.url)
 
 
 def _header(_field: str, wanted: flow_pb2.FlowFilter) -> _HttpTest:
@@ -123,7 +124,7 @@ _HTTP: Final[Mapping[str, Callable[[str, flow_pb2.FlowFilter], _HttpTest]]] = {
 
 
 def _ip_trace_id(wanted: flow_pb2.FlowFilter, store: FlowStore) -> Predicate:
-    ids = frozenset(wanted.ip_trace_id)
+    ids = frozenset(wanted.ip_trace_id) - {0}  # which stands for none
     return by_detail(store, lambda detail: detail.trace_id in ids)
 
 

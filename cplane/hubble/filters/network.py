@@ -7,7 +7,7 @@ from typing import Final
 
 import numpy as np
 
-from cplane.hubble.detail import Detail
+from cplane.hubble.detail import ACCESS, Detail
 from cplane.hubble.filters.predicate import (
     DESTINATION,
     SOURCE,
@@ -26,6 +26,7 @@ from cplane.hubble.ring import Reply, Span
 from cplane.hubble.store import FlowStore
 from cplane.hubble.texts import TCP_FLAGS
 from cplane.pb.flow import flow_pb2
+from datapath.notify.records import RecordType
 
 _PROTOCOLS: Final[Mapping[str, tuple[int, ...]]] = {
     "icmp": (ICMP4, ICMP6),
@@ -43,6 +44,8 @@ _PROTOCOLS: Final[Mapping[str, tuple[int, ...]]] = {
 _RECORDS: Final = frozenset({"dns", "http", "kafka"})
 _PORT_MAX: Final = 65_535
 _ALL: Final = (1 << 64) - 1
+_OF_PACKETS: Final = np.ones(256, np.bool_)  # types of flows; others are about connections, which have no flags
+_OF_PACKETS[[ACCESS, RecordType.SOCKET]] = False
 
 
 def _networks(field: str, texts: Sequence[str]) -> list[IPv4Network | IPv6Network]:
@@ -122,14 +125,22 @@ def _has_record(record: str, detail: Detail) -> bool:
     return detail.request is not None and detail.request.record == record
 
 
-def _tcp_flags(wanted: flow_pb2.FlowFilter, _store: FlowStore) -> Predicate:
+def _tcp_flags(wanted: flow_pb2.FlowFilter, store: FlowStore) -> Predicate:
+    with_nonce = [flags for flags in wanted.tcp_flags if flags.NS]
+    found = [_has_bits([flags for flags in wanted.tcp_flags if not flags.NS])]
+    if with_nonce:  # it is not in the byte of the others
+        found.append(all_of((_has_bits(with_nonce), by_detail(store, lambda detail: detail.nonce_sum))))
+    return all_of((any_of(found), _has_layer4((TCP,)), lambda span: _OF_PACKETS[span["type"]]))
+
+
+def _has_bits(wanted: Sequence[flow_pb2.TCPFlags]) -> Predicate:
+    """Flows that have all flags of one of these, NS aside."""
     table = np.zeros(256, np.bool_)
     values = np.arange(256)
-    for flags in wanted.tcp_flags:
-        if not flags.NS:  # NS is not in the byte that records carry, so no flow has it
-            bits = sum(bit for name, bit in TCP_FLAGS if getattr(flags, name))
-            table |= (values & bits) == bits
-    return all_of((lambda span: table[span["tcp_flags"]], _has_layer4((TCP,))))
+    for flags in wanted:
+        bits = sum(bit for name, bit in TCP_FLAGS if getattr(flags, name))
+        table |= (values & bits) == bits
+    return lambda span: table[span["tcp_flags"]]
 
 
 def _reply(wanted: flow_pb2.FlowFilter, _store: FlowStore) -> Predicate:
@@ -146,7 +157,7 @@ def _interface(wanted: flow_pb2.FlowFilter, store: FlowStore) -> Predicate:
     return by_link(
         store,
         lambda link: any(
-            (not index or index == link.index) and (not name or name == link.name) for index, name in pairs
+            link.index and index in {0, link.index} and (not name or name == link.name) for index, name in pairs
         ),
     )
 

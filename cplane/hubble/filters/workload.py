@@ -1,7 +1,6 @@
 """Filters about the ends of flows and about the node: identities, pods, labels, workloads, clusters."""
 
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache, partial
 from typing import Final
 
@@ -22,9 +21,9 @@ from cplane.hubble.filters.predicate import (
     name_matcher,
 )
 from cplane.hubble.store import FlowStore
+from cplane.hubble.texts import NAME_PATTERN
 from cplane.pb.flow import flow_pb2
 
-_FQDN: Final = re.compile(r"[-.0-9A-Za-z_*]+")
 _DEFAULT_NAMESPACE: Final = "default"
 _DEFAULT_CLUSTER: Final = "default"
 
@@ -106,12 +105,16 @@ def _service(side: Side, wanted: flow_pb2.FlowFilter, store: FlowStore) -> Predi
     return by_end(store, side, test)
 
 
+def _check_patterns(field: str, texts: Iterable[str]) -> None:
+    for text in texts:
+        if not NAME_PATTERN.fullmatch(text.strip()):
+            raise BadFilter(field, f"{text!r} is not a name pattern of letters, digits, '-', '.' and '*'")
+
+
 def _fqdn(side: Side, wanted: flow_pb2.FlowFilter, store: FlowStore) -> Predicate:
     field = f"{side.field}_fqdn"
     patterns = getattr(wanted, field)
-    for text in patterns:
-        if not _FQDN.fullmatch(text.strip()):
-            raise BadFilter(field, f"{text!r} is not a name pattern of letters, digits, '-', '.' and '*'")
+    _check_patterns(field, patterns)
     fits = name_matcher(field, patterns)
     return by_end(store, side, lambda end: any(map(fits, end.names)))
 
@@ -158,6 +161,7 @@ def _node_name(wanted: flow_pb2.FlowFilter, store: FlowStore) -> Predicate:
             cluster, node = "", text
         elif "/" in node:
             raise BadFilter("node_name", f"{text!r} has more than one slash")
+        _check_patterns("node_name", filter(None, (cluster, node)))
         found |= all(
             not pattern or name_matcher("node_name", [pattern])(own)
             for pattern, own in ((cluster, own_cluster), (node, own_node))

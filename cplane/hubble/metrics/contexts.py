@@ -12,7 +12,7 @@ from cplane.pb.flow import flow_pb2
 
 _RESERVED: Final = "reserved:"
 _KUBE_APISERVER: Final = "reserved:kube-apiserver"
-_APP_KEYS: Final = ("app.kubernetes.io/name", "k8s-app", "app")  # the first that a pod has is its application
+_APP_KEYS: Final = ("app.kubernetes.io/name", "k8s-app", "app")  # the first that has a value is the application
 _INGRESS, _EGRESS = int(flow_pb2.INGRESS), int(flow_pb2.EGRESS)
 DIRECTIONS: Final = {_INGRESS: "ingress", _EGRESS: "egress"}
 _OF_PODS: Final = frozenset({"pod", "pod-name", "ip"})  # with labels of these, a series is of a pod
@@ -79,7 +79,7 @@ def _workload_kind(end: End) -> str:
 
 def _app(end: End) -> str:
     values = dict(label.removeprefix("k8s:").partition("=")[::2] for label in end.meta.labels)
-    return next((values[key] for key in _APP_KEYS if key in values), "")
+    return next((value for key in _APP_KEYS if (value := values.get(key))), "")
 
 
 def _within(namespace: str, name: str) -> str:

@@ -58,14 +58,14 @@ class Dns(MessageMetric):
         if "ignoreAAAA" in self.options and list(dns.qtypes) == ["AAAA"]:
             return []
         query = (dns.query,) if "query" in self.options else ()
-        qtypes = ",".join(dns.qtypes)
+        qtypes, ips = ",".join(dns.qtypes), str(len(dns.ips))
         if flow.verdict == flow_pb2.DROPPED:
-            return [self.count(self._queries, flow, ends, *query, _REFUSED, qtypes, "0")]
+            return [self.count(self._queries, flow, ends, *query, _REFUSED, qtypes, ips)]
         if flow.l7.type != flow_pb2.RESPONSE:
-            return [self.count(self._queries, flow, ends, *query, "", qtypes, "0")]
+            return [self.count(self._queries, flow, ends, *query, "", qtypes, ips)]
         rcode = dns_rcode(dns.rcode)
         return [
-            self.count(self._responses, flow, ends, *query, rcode, qtypes, str(len(dns.ips))),
+            self.count(self._responses, flow, ends, *query, rcode, qtypes, ips),
             *(self.count(self._types, flow, ends, *query, kind, qtypes) for kind in dns.rrtypes),
         ]
 

@@ -7,7 +7,7 @@ import pytest
 from cplane.domain.labels import LabelSet
 from cplane.domain.selectors import CidrSelector, LabelSelector, Operator, Requirement
 
-WEB = LabelSet.parse(["k8s:app=web", "container:app=nginx", "k8s:tier=", "reserved:host"])
+WEB = LabelSet.parse(["k8s:app=web", "container:app=nginx", "k8s:tier=", "k8s:replicas=3", "reserved:host"])
 
 
 @pytest.mark.parametrize(
@@ -27,6 +27,11 @@ WEB = LabelSet.parse(["k8s:app=web", "container:app=nginx", "k8s:tier=", "reserv
         (Requirement("container", "tier", Operator.EXISTS), False),
         (Requirement("container", "tier", Operator.DOES_NOT_EXIST), True),
         (Requirement("reserved", "host", Operator.EXISTS), True),
+        (Requirement("k8s", "replicas", Operator.GREATER, ("2",)), True),
+        (Requirement("k8s", "replicas", Operator.GREATER, ("3",)), False),
+        (Requirement("any", "replicas", Operator.LESS, ("4",)), True),
+        (Requirement("container", "replicas", Operator.LESS, ("4",)), False),
+        (Requirement("any", "app", Operator.LESS, ("4",)), False),
     ],
 )
 def test_a_requirement_judges_the_values_under_its_key(requirement, expected):
@@ -72,8 +77,10 @@ def test_selectors_say_what_they_select():
             Requirement("any", "x", Operator.EXISTS),
             Requirement("any", "y", Operator.DOES_NOT_EXIST),
             Requirement("any", "z", Operator.IN, ("a", "b")),
+            Requirement("any", "zz", Operator.GREATER, ("1",)),
+            Requirement("any", "zzz", Operator.LESS, ("2",)),
         ]
     )
-    assert str(selector) == "app=web,x,!y,z in (a,b),k8s:tier notin (a,b)"
+    assert str(selector) == "app=web,x,!y,z in (a,b),zz>1,zzz<2,k8s:tier notin (a,b)"
     assert str(LabelSelector()) == "{}"
     assert str(CidrSelector(ip_network("::/0"), (ip_network("2001:db8::/32"),))) == "::/0,!2001:db8::/32"

@@ -13,10 +13,11 @@ from cplane.hubble.cli.matching import chosen
 from cplane.hubble.filters import EXPERIMENTAL, FIELDS, BadFilter, compile_filters
 from cplane.hubble.filters.workload import parse_selector
 from cplane.hubble.flow import FlowBuilder
+from cplane.hubble.texts import url_path
 from cplane.pb.flow import flow_pb2
 from tests.support.accesses import GET, QUERY, access, accesses, take
 from tests.support.effort import examples
-from tests.support.flow_filters import flow_filters, selected
+from tests.support.flow_filters import flow_filters, named_world, selected
 from tests.support.flows import START_NS, World, record_batches, records, rows_matching, store_of
 
 Filter = flow_pb2.FlowFilter
@@ -32,8 +33,8 @@ Filter = flow_pb2.FlowFilter
 def test_columns_and_messages_agree(
     batch: np.ndarray, seen: list[Access], whitelist: list[Filter], blacklist: list[Filter]
 ) -> None:
-    store = store_of(batch)
-    take(store, *seen)
+    store = store_of(batch, world=named_world())
+    take(store, *seen, world=named_world())
     span = store.ring.span(0, store.ring.written)
     predicate = compile_filters(whitelist, blacklist, store)
     found = list(range(len(span))) if predicate is None else rows_matching(predicate(span).tolist())
@@ -65,6 +66,13 @@ def test_every_field_of_a_filter_is_evaluated() -> None:
         ({"source_cluster_name": [""]}, "source_cluster_name"),
         ({"node_name": [""]}, "node_name"),
         ({"node_name": ["a/b/c"]}, "node_name"),
+        ({"node_name": ["node 1"]}, "node_name"),
+        ({"node_name": ["other/a(b"]}, "node_name"),
+        ({"source_label": ["a>x"]}, "source_label"),
+        ({"source_label": ["a>-1"]}, "source_label"),
+        ({"source_label": ["a<9223372036854775808"]}, "source_label"),
+        ({"source_label": ["a>"]}, "source_label"),
+        ({"source_label": ["!a>1"]}, "source_label"),
         ({"source_fqdn": ["bad name"]}, "source_fqdn"),
         ({"dns_query": ["("]}, "dns_query"),
         ({"http_status_code": ["600"]}, "http_status_code"),
@@ -203,10 +211,77 @@ def test_ends_that_come_later_and_numbers_given_again_are_seen() -> None:
         ("cidr:10.0.0.0/8", ("cidr:10.0.0.0/8",), True),
         ("index in (3)", ("k8s:index=3",), True),
         ("a=", ("k8s:a",), True),
+        ("a>4", ("k8s:a=5",), True),
+        ("a > 5", ("k8s:a=5",), False),
+        ("k8s:a<5,b", ("k8s:a=-6", "k8s:b="), True),
+        ("k8s:a<5", ("container:a=4",), False),
+        ("a<5", ("k8s:a=four",), False),
+        ("a<5", (), False),
+        ("a>0", ("k8s:a=9223372036854775807",), True),
+        ("a>0", ("k8s:a=9223372036854775808",), False),
     ],
 )
 def test_selectors_are_read_as_kubernetes_reads_them(selector: str, labels: tuple[str, ...], expected: bool) -> None:
     assert parse_selector("source_label", selector).matches(LabelSet.parse(labels)) == expected
+
+
+def test_only_what_was_dropped_has_a_reason_to_be_asked_for() -> None:
+    drop = {"type": 1, "subtype": 133}
+    store = store_of(records({}, drop, {"type": 5, "verdict": -133}))
+    for wanted, found in (
+        ([flow_pb2.DROP_REASON_UNKNOWN], []),
+        ([flow_pb2.DROP_REASON_UNKNOWN, flow_pb2.POLICY_DENIED], [1, 2]),
+    ):
+        predicate = compile_filters([Filter(drop_reason_desc=wanted)], [], store)
+        assert predicate is not None
+        assert rows_matching(predicate(store.ring.span(0, 3)).tolist()) == found
+
+
+def test_what_a_flow_does_not_have_fits_no_filter_about_it() -> None:
+    store = store_of(records({"ifindex": 0}, {"type": 7, "subtype": 1, "netns_cookie": 5011}))
+    take(store, access(GET._replace(url="", method="")))
+    span = store.ring.span(0, store.ring.written)  # a packet, a socket before and after, a request
+    flows = [FlowBuilder(store).flow(span, row) for row in range(len(span))]
+    assert [flow.Type for flow in flows] == [flow_pb2.L3_L4, flow_pb2.SOCK, flow_pb2.SOCK, flow_pb2.L7]
+    for wanted, found in (
+        ({"interface": [flow_pb2.NetworkInterface()]}, [1, 2]),
+        ({"tcp_flags": [flow_pb2.TCPFlags()]}, [0]),
+        ({"ip_trace_id": [0]}, []),
+        ({"http_url": [""]}, []),
+        ({"http_method": [""]}, []),
+        ({"http_path": [""]}, []),
+    ):
+        predicate, test = compile_filters([Filter(**wanted)], [], store), chosen([Filter(**wanted)], [])
+        assert predicate is not None
+        assert rows_matching(predicate(span).tolist()) == found, wanted
+        assert [row for row, flow in enumerate(flows) if test(flow)] == found, wanted
+
+
+@pytest.mark.parametrize(
+    ("url", "path"),
+    [
+        ("http://api/a%20b?c#d", "/a b"),
+        ("HTTP://user:pw@[::1]:80/a", "/a"),
+        ("http://api", ""),
+        ("/a;b#c", "/a;b#c"),
+        ("//admin/x", "//admin/x"),
+        ("http://api//admin/x", "//admin/x"),
+        ("*", "*"),
+        ("mailto:a/b", ""),
+        ("a/b", None),
+        ("1:/a", None),
+        (":/a", None),
+        ("", None),
+        ("?a", None),
+        ("/a%2", None),
+        ("/a\tb", None),
+        ("http://api/a\nb", None),
+        ("http://[::1/a", None),
+        ("http://api:http/a", None),
+    ],
+)
+def test_the_path_is_what_was_asked_for(url: str, path: str | None) -> None:
+    assert url_path(url) == path
 
 
 def test_a_time_of_the_store_is_utc() -> None:

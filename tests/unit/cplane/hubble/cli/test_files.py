@@ -21,7 +21,7 @@ from cplane.hubble.encode import Encoder
 from cplane.hubble.flow import FlowBuilder
 from cplane.pb.flow import flow_pb2
 from tests.support.effort import examples
-from tests.support.flow_filters import flow_filters, selected
+from tests.support.flow_filters import flow_filters, named_world, selected
 from tests.support.flows import record_batches, records, responses, store_of
 from tests.support.tree import ROOT
 
@@ -91,6 +91,26 @@ def test_json_goes_in_as_it_came_out(file: Path, sent: list[str]):
     assert json.loads(masked)["flow"] == {"verdict": "FORWARDED", "source": {"pod_name": "web-7f9"}}
 
 
+@pytest.mark.parametrize(
+    "extensions",
+    [
+        {"@type": "type.googleapis.com/example.New", "value": "AP8="},
+        {"@type": "example.New", "value": "not bytes"},
+        {"@type": "type.googleapis.com/example.New", "depth": {"of": 7}},
+    ],
+)
+@pytest.mark.parametrize("more", [{}, {"time": "2024-07-24T12:02:11+02:00"}])
+def test_a_flow_outlives_an_extension_that_nobody_knows(
+    tmp_path: Path, sent: list[str], extensions: dict[str, Any], more: dict[str, Any]
+):
+    path = tmp_path / "newer.json"
+    line = json.loads(sent[0])
+    line["flow"] |= {"extensions": extensions, **more}
+    path.write_text(json.dumps(line))
+    shown = observe(path)
+    assert (shown.exit_code, shown.stdout, shown.stderr) == (0, f"{LINES[0]}\n", "")
+
+
 def test_bare_flows_and_losses_are_read_too(tmp_path: Path, sent: list[str]):
     path = tmp_path / "old.json"
     bare = json.dumps(json.loads(sent[1])["flow"])
@@ -119,6 +139,8 @@ def test_standard_input_is_shown_as_it_comes(sent: list[str]):
         ("{", "Expecting property name enclosed in double quotes: line 1 column 2 (char 1)"),
         ("[1]", "it is no object"),
         ("{}", "it has no field of a flow"),
+        ('{"flow":"x"}', "its flow is no object"),
+        ('{"flow":[]}', "its flow is no object"),
         ("[" * 100_000, "it is nested too deeply"),
         ('{"flow":{"verdict":[]}}', "Failed to parse verdict field"),
         ('{"flow":{"time":"x"}}', "Failed to parse time field"),
@@ -163,7 +185,7 @@ def test_what_cannot_be_read_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_filters_select_what_their_literal_reading_selects(
     batch: np.ndarray, whitelist: list[Filter], blacklist: list[Filter]
 ):
-    store = store_of(batch)
+    store = store_of(batch, world=named_world())
     span = store.ring.span(0, store.ring.written)
     test = chosen(whitelist, blacklist)
     for row in range(len(span)):
@@ -220,6 +242,12 @@ def test_filters_about_requests_and_names_select(fits: dict[str, Any], fails: di
     assert not chosen([], [ParseDict(fits, Filter())])(flow)
 
 
+def test_a_flow_that_says_little_fits_no_filter_about_the_rest():
+    for wanted in ({"node_name": ["*/*"]}, {"event_type": [{}]}, {"interface": [{}]}, {"ip_trace_id": ["0"]}):
+        assert not chosen([ParseDict(wanted, Filter())], [])(flow_pb2.Flow())
+        assert chosen([], [ParseDict(wanted, Filter())])(flow_pb2.Flow())
+
+
 def test_a_query_is_searched():
     flow = ParseDict({"l7": {"dns": {"query": "api.example.org."}}}, flow_pb2.Flow())
     assert chosen([Filter(dns_query=["example"])], [])(flow)
@@ -235,6 +263,10 @@ def test_a_query_is_searched():
         ({"source_label": ["a==="]}, "filter source_label: 'a===' is not a label selector"),
         ({"protocol": ["ipx"]}, "filter protocol: 'ipx' is none of icmp, "),
         ({"node_name": ["a/b/c"]}, "filter node_name: 'a/b/c' is not cluster/node, node or cluster/"),
+        ({"node_name": ["other/a b"]}, "filter node_name: 'a b' is not a name pattern"),
+        ({"source_fqdn": ["a b"]}, "filter source_fqdn: 'a b' is not a name pattern"),
+        ({"destination_fqdn": [""]}, "filter destination_fqdn: '' is not a name pattern"),
+        ({"source_label": ["a>b"]}, "filter source_label: 'a>b': 'b' is not a number"),
         ({"source_cluster_name": [""]}, "filter source_cluster_name: it is empty"),
         ({"http_status_code": ["4"]}, "filter http_status_code: '4' is not a status code such as 404, 40+ or 4+"),
         ({"http_path": ["("]}, "filter http_path: it is not a regular expression: "),

@@ -58,7 +58,7 @@ EVENTS = [
     ),
     (
         agent(type="POLICY_UPDATED", policy_update={"labels": ["k8s:a=b", "c"], "revision": "7", "rule_count": "2"}),
-        "POLICY_UPDATED (labels: [k8s:a=b, c], revision: 7, count: 2)",
+        "POLICY_UPDATED (labels: [k8s:a=b,c], revision: 7, count: 2)",
     ),
     (
         agent(type="POLICY_DELETED", policy_update={"revision": "8"}),
@@ -116,6 +116,10 @@ EVENTS = [
         ),
     ),
     (agent(type="SERVICE_DELETED", service_delete={"id": 5}), "SERVICE_DELETED (id: 5)"),
+    (
+        agent(type="SERVICE_UPSERTED", service_upsert={"id": 6, "traffic_policy": "Cluster", "name": "bare"}),
+        "SERVICE_UPSERTED (id: 6, traffic policy: Cluster, name: bare)",
+    ),
     (
         agent(unknown={"type": "x", "notification": "y"}),
         "AGENT_EVENT_UNKNOWN (type: x, notification: y)",

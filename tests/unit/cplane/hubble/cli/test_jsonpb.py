@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cplane.hubble.cli.jsonpb import Writer, quoted
+from cplane.hubble.cli.reading import Reader
 from cplane.pb.flow import flow_pb2
 from cplane.pb.observer import observer_pb2 as pb
 from tests.support.effort import examples
@@ -102,7 +103,17 @@ def test_no_digit_of_a_rate_is_lost(number: float):
 def test_an_extension_of_an_unknown_type_keeps_its_bytes():
     flow = flow_pb2.Flow()
     flow.extensions.type_url, flow.extensions.value = "example.org/nobody.Knows", b"\0\xff"
-    assert Writer().message(flow) == '{"extensions":{"@type":"example.org/nobody.Knows","value":"AP8="}}'
+    written = Writer().message(flow)
+    assert written == '{"extensions":{"@type":"example.org/nobody.Knows","value":"AP8="}}'
+    assert Reader().message(flow_pb2.Flow, json.loads(written)) == flow
+
+
+@pytest.mark.parametrize("name", ["cplane.flow.v1.Origin", "flow.Service", "google.protobuf.StringValue"])
+def test_an_extension_that_is_not_of_its_type_is_written_as_bytes(name: str):
+    flow = flow_pb2.Flow()
+    flow.extensions.type_url, flow.extensions.value = f"type.googleapis.com/{name}", b"\xff\xff"
+    written = {"@type": f"type.googleapis.com/{name}", "value": "//8="}
+    assert json.loads(Writer().message(flow)) == {"extensions": written}
 
 
 def test_a_time_that_no_calendar_has_is_refused():

@@ -67,7 +67,7 @@ def test_nothing_of_the_golden_flows_needs_the_library(monkeypatch: pytest.Monke
         {"isReply": True},
         {"source": {"ID": "7"}},
         {"source": {"identity": 7.0}},
-        {"extensions": {"@type": "type.googleapis.com/google.protobuf.Duration", "value": "1s"}},
+        {"extensions": {"@type": "type.googleapis.com/google.protobuf.StringValue", "value": "1s"}},
         {"l4": {"TCP": {}}},
         {"l7": {"latency_ns": "5", "dns": {"ips": ["a"], "ttl": 4}}},
         {"IP": {"source_xlated": "x"}, "policy_log": ["a", "b"]},

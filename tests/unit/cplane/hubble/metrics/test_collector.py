@@ -75,6 +75,13 @@ def shown(metrics: FlowMetrics) -> dict[tuple[str, ...], float]:
     }
 
 
+def test_an_answer_that_was_refused_is_told_with_its_addresses() -> None:
+    refused = flow_pb2.Flow()
+    refused.CopyFrom(DNS_ANSWER)
+    refused.verdict = flow_pb2.DROPPED
+    assert counted(refused, metrics=["dns"]) == {("hubble_dns_queries_total", "2", "A", "Policy denied"): 1}
+
+
 def test_dns_is_counted_by_query_and_answer() -> None:
     found = counted(DNS_QUERY, DNS_ANSWER, metrics=["dns:query"])
     assert found == {

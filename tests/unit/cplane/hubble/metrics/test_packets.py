@@ -13,7 +13,7 @@ from cplane.hubble.store import FlowStore
 from cplane.pb.flow import flow_pb2
 from datapath.notify.records import RecordFlags, RecordType
 from tests.support.effort import examples
-from tests.support.flows import record_batches, records, store_of
+from tests.support.flows import WEB, World, record_batches, records, store_of
 
 OUT = RecordFlags.EGRESS | RecordFlags.REPLY_KNOWN
 WORLD = {"dst": "192.0.2.7", "dst_lxc": 0, "dst_identity": 2}
@@ -181,6 +181,22 @@ def test_contexts_name_the_ends_and_the_next_is_asked_where_one_knows_nothing() 
 def test_each_context_says_one_thing(context: str, value: str) -> None:
     assert counted(store_of(records({})), f"tcp:sourceContext={context}") == {
         ("hubble_tcp_flags_total", "IPv4", "SYN", value): 1
+    }
+
+
+@pytest.mark.parametrize(
+    ("labels", "application"),
+    [
+        (("k8s:app=web", "k8s:k8s-app=old", "k8s:app.kubernetes.io/name=new"), "new"),
+        (("k8s:app.kubernetes.io/name", "k8s:k8s-app=", "k8s:app=web"), "web"),
+        (("k8s:app", "container:app=no"), ""),
+    ],
+)
+def test_an_application_is_the_first_label_that_says_one(labels: tuple[str, ...], application: str) -> None:
+    world = World()
+    world.labels[WEB] = labels
+    assert counted(store_of(records({}), world=world), "tcp:labelsContext=source_app") == {
+        ("hubble_tcp_flags_total", "IPv4", "SYN", application): 1
     }
 
 
