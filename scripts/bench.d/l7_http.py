@@ -26,7 +26,7 @@ REDIRECTIONS: Final = 1000
 _LOAD: Final = Path(__file__).with_name("l7_http_load.py")
 _OPEN, _RULES, _FIRST = 10_000, 10_001, 10_100  # proxy ports; the ports of the server are 80 and 81
 _BLOCK: Final = 1600  # requests between two looks at the clock
-_ROUNDS: Final = 24
+_ROUNDS: Final = 60
 _CHANGES: Final = 60
 _RECORDS: Final = 2000
 
