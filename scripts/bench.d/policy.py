@@ -8,11 +8,12 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from statistics import median
 from typing import Any, Final
 
 import rules
 from deny import PORT_OF_PROBE
-from report import CILIUM, Result, WrongError, at_least, at_most, number
+from report import CILIUM, Result, WrongError, at_least, at_most, number, spread
 from rig import ROOT, Rig
 from traffic import Pair, Traffic
 
@@ -25,6 +26,7 @@ _PORTS: Final = (53, 80, 443, 1500, 5432, 7777, 8080, 9050, 9090)
 _INTERVAL_US: Final = 200  # between two datagrams
 _PAUSE_S: Final = 0.05  # in which the probe is seen to arrive
 _PATIENCE_S: Final = 600
+_IMPORTS: Final = 5  # each by an agent of its own
 
 
 def measure(rig: Rig) -> Iterator[Result]:
@@ -67,9 +69,23 @@ def _scale(rig: Rig) -> Iterator[Result]:
 
 
 def _import(rig: Rig) -> Iterator[Result]:
-    """The first rule that selects an endpoint denies what none of a thousand allows."""
     rig.say(f"policy: {rules.RULES} rules about {rules.ENDPOINTS} endpoints")
     traffic = Traffic(rig.folder)
+    first_ms, all_ms = zip(*(_imported(rig, traffic) for _ in range(_IMPORTS)), strict=True)
+    rig.say(f"policy: the first deny {spread(first_ms, 'ms')}; all of it {spread(all_ms, 'ms')}")
+    for name, value, theirs, aim in (("first_deny", first_ms, 616.0, 200), ("all", all_ms, 1440.0, 500)):
+        yield Result(
+            name=f"policy.import1000_{name}_ms",
+            value=median(value),
+            unit="ms",
+            peer=CILIUM,
+            peer_value=theirs,
+            aim=at_most(aim),
+        )
+
+
+def _imported(rig: Rig, traffic: Traffic) -> tuple[float, float]:
+    """A new agent's first deny, and all: the first rule about an endpoint denies what none of a thousand allows."""
     with rig.bed("import") as bed:
         bed.agent.start()
         rules.fill(bed)
@@ -81,16 +97,7 @@ def _import(rig: Rig) -> Iterator[Result]:
             fates = prober.end()
     if [run.arrived for run in fates] != [True, False]:
         raise WrongError(f"datagrams to port {PORT_OF_PROBE.start} were not let through and then denied: {fates}")
-    first_ms = (fates[1].first_ns - loaded.asked_ns) / 1e6
-    for name, value, theirs, aim in (("first_deny", first_ms, 616.0, 200), ("all", loaded.took_s * 1e3, 1440.0, 500)):
-        yield Result(
-            name=f"policy.import1000_{name}_ms",
-            value=value,
-            unit="ms",
-            peer=CILIUM,
-            peer_value=theirs,
-            aim=at_most(aim),
-        )
+    return (fates[1].first_ns - loaded.asked_ns) / 1e6, loaded.took_s * 1e3
 
 
 def _eval(rig: Rig) -> Result:
