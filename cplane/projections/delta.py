@@ -271,9 +271,10 @@ def _by_strictness(rows: Mapping[PolicyKey, PolicyEntry], *, strict_first: bool)
 def _strictness(row: PolicyEntry, *, proving: bool) -> tuple[int, int, bool]:
     """What drops at once (2) goes in before an audit plane (1), what passes after it (0): nobody is told too early.
 
-    What a proxy is to have passes; but where others are to be proven it must hide what hides those.
+    What a proxy is to have passes; but where others are to be proven it must hide what hides those. Only what is
+    audited waits for its plane all the same.
     """
-    drops = row.deny or row.auth_type or (proving and row.proxy_port)  # there is no authentication
+    drops = row.deny or row.auth_type or (proving and row.proxy_port and not row.audited)  # there is no authentication
     return 2 if drops else 0, row.precedence, bool(row.auth_type)
 
 

@@ -161,3 +161,13 @@ def test_a_plane_is_there_before_what_is_audited_and_goes_after_it():
     assert False in planes
     assert all(key.policy_id & AUDIT_PLANE for key in gone.deletes)
     assert not any(row.audited for row in gone.upserts.values())
+
+
+def test_who_speaks_with_a_proxy_is_not_told_as_audited_before_the_plane_is_there():
+    """Where others are to be proven, what a proxy is to have goes in early: not so what is looked up in the plane."""
+    projection = world(*SUBJECTS)
+    start, web = dict(projection.table()), {"matchLabels": {"app": "web"}}
+    proven = {"toEndpoints": [web], "authentication": {"mode": "test-always-fail"}}
+    read = {"toPorts": [{**ports("85/TCP")[0], "rules": {"l7proto": "r2d2"}}]}
+    documents = audited(cnp("a", ingress=[{"toPorts": ports("80/TCP")}])), cnp("b", egress=[read, proven])
+    assert_no_window(start, in_one([projection.apply(upserted(one)) for one in documents]))
