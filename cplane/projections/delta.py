@@ -236,7 +236,8 @@ def _safe_order(
     if asked:  # of equal rows, one that hides or takes the place of a stronger one uncovers others: it comes last
         weaker = {key: _is_stronger_held(key, row, before) for key, row in after.items()}
         after = {key: after[key] for key in sorted(after, key=weaker.__getitem__)}
-    upserts = _by_strictness({**asking, **after, **covered}, strict_first=True)
+    unsaid = {key for key, row in after.items() if _is_unsaid(row, before.get(key))} if asked else ()
+    upserts = _by_strictness({**asking, **after, **covered}, strict_first=True, unsaid=unsaid)
     deletes = _by_strictness({**gone, **asking, **covered}, strict_first=False)
     return upserts, deletes
 
@@ -251,31 +252,40 @@ def _asked(rows: Mapping[PolicyKey, PolicyEntry]) -> dict[tuple[int, int], int]:
     return found
 
 
-def _by_strictness(rows: Mapping[PolicyKey, PolicyEntry], *, strict_first: bool) -> Mapping[PolicyKey, PolicyEntry]:
+def _is_unsaid(row: PolicyEntry, held: PolicyEntry | None) -> bool:
+    """What said that nobody need be proven says so no more: it drops whom others of its precedence ask to be."""
+    return held is not None and held.auth_said and held._replace(auth_said=False, cookie=row.cookie) == row
+
+
+def _by_strictness(
+    rows: Mapping[PolicyKey, PolicyEntry], *, strict_first: bool, unsaid: Collection[PolicyKey] = ()
+) -> Mapping[PolicyKey, PolicyEntry]:
     different = {id(row): row for row in rows.values()}
     proving = any(row.auth_type for row in different.values())
     found = {key: _strictness(row, proving=proving) for key, row in different.items()}
-    if not any(key.policy_id & AUDIT_PLANE for key in rows):
+    if not unsaid and not any(key.policy_id & AUDIT_PLANE for key in rows):
         if len(set(found.values())) < 2:
             return rows
         return dict(sorted(rows.items(), key=lambda item: found[id(item[1])], reverse=strict_first))
 
-    def of_plane(item: tuple[PolicyKey, PolicyEntry]) -> tuple[int, int, bool]:
+    def of_plane(item: tuple[PolicyKey, PolicyEntry]) -> tuple[int, int, int]:
         key, row = item
         section, precedence, asks = found[id(row)]
+        if key in unsaid:  # before the rows that ask, or these would be answered by what it says until now
+            section, asks = 2, 2
         return 1 if key.policy_id & AUDIT_PLANE else section, precedence, asks
 
     return dict(sorted(rows.items(), key=of_plane, reverse=strict_first))
 
 
-def _strictness(row: PolicyEntry, *, proving: bool) -> tuple[int, int, bool]:
+def _strictness(row: PolicyEntry, *, proving: bool) -> tuple[int, int, int]:
     """What drops at once (2) goes in before an audit plane (1), what passes after it (0): nobody is told too early.
 
     What a proxy is to have passes; but where others are to be proven it must hide what hides those. Only what is
     audited waits for its plane all the same.
     """
     drops = row.deny or row.auth_type or (proving and row.proxy_port and not row.audited)  # there is no authentication
-    return 2 if drops else 0, row.precedence, bool(row.auth_type)
+    return 2 if drops else 0, row.precedence, int(bool(row.auth_type))
 
 
 def _stricter_cover(key: PolicyKey, row: PolicyEntry, after: Mapping[PolicyKey, PolicyEntry]) -> PolicyEntry | None:

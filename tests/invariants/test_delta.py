@@ -171,3 +171,11 @@ def test_who_speaks_with_a_proxy_is_not_told_as_audited_before_the_plane_is_ther
     read = {"toPorts": [{**ports("85/TCP")[0], "rules": {"l7proto": "r2d2"}}]}
     documents = audited(cnp("a", ingress=[{"toPorts": ports("80/TCP")}])), cnp("b", egress=[read, proven])
     assert_no_window(start, in_one([projection.apply(upserted(one)) for one in documents]))
+
+
+def test_what_says_no_more_that_nobody_need_be_proven_goes_in_before_what_asks():
+    anyone, peer, weak = PolicyKey(301, 0, 0, 6, 0, 8), PolicyKey(301, 300, 0, 0, 0, 0), precedence(deny=False)
+    said = PolicyEntry(deny=False, precedence=weak, l4_bits=8, auth_said=True)
+    old = {anyone: said, peer: PolicyEntry(deny=False, precedence=weak + 9, l4_bits=0, proxy_port=1)}
+    asks = PolicyEntry(deny=False, precedence=weak, l4_bits=0, auth_type=1, auth_said=True)
+    assert_no_window(old, plan({anyone: said._replace(auth_said=False), peer: asks}, old))
