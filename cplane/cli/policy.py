@@ -8,7 +8,7 @@ import click
 from cplane.cli.format import plain, table, to_json, to_yaml
 from cplane.cli.numbers import POSITION
 from cplane.cli.policy_refs import name_of, name_options, ref_of
-from cplane.cli.session import MARGIN_S, Session, emit, output_option, wait_for, wait_options
+from cplane.cli.session import MARGIN_S, Session, emit, output_option, timeout_option, wait_for, wait_options
 
 if TYPE_CHECKING:
     from cplane.pb.cplane.admin import v1 as pb
@@ -145,14 +145,7 @@ def get(session: Session, name: str, namespace: str, kind: str, output: str) -> 
 
 @policy.command()
 @click.option("--position", type=POSITION, help="Of the log; by default the newest one.")
-@click.option(
-    "--timeout",
-    "timeout_s",
-    type=click.FloatRange(min=0, min_open=True),
-    default=30.0,
-    show_default=True,
-    help="Seconds to wait at most; exit code 1 when it takes longer.",
-)
+@timeout_option
 @output_option
 @click.pass_obj
 def wait(session: Session, position: int | None, timeout_s: float, output: str) -> None:

@@ -140,18 +140,21 @@ def outputs(*choices: str, text: str = "How to print the answer.") -> Callable[[
     )
 
 
-def wait_options(callback: Callback) -> Callback:
-    """The command takes `--wait` and `--timeout` (seconds, as `timeout_s`)."""
-    timeout = click.option(
+def timeout_option(callback: Callback) -> Callback:
+    """The command takes `--timeout` (seconds, as `timeout_s`)."""
+    return click.option(
         "--timeout",
         "timeout_s",
         type=click.FloatRange(min=0, min_open=True),
         default=30.0,
         show_default=True,
         help="Seconds to wait at most; exit code 1 when it takes longer.",
-    )
-    wait = click.option("--wait", is_flag=True, help="Return when the datapath has it.")
-    return wait(timeout(callback))
+    )(callback)
+
+
+def wait_options(callback: Callback) -> Callback:
+    """The command takes `--wait` and `--timeout` (seconds, as `timeout_s`)."""
+    return click.option("--wait", is_flag=True, help="Return when the datapath has it.")(timeout_option(callback))
 
 
 def emit(output: str, message: object, text: Callable[[], str]) -> None:

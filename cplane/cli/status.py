@@ -7,7 +7,7 @@ import click
 from cplane import __version__
 from cplane.cli.format import counted, duration, pairs, plain, table
 from cplane.cli.numbers import POSITION
-from cplane.cli.session import MARGIN_S, REFUSED, Session, complain, emit, output_option, wait_for
+from cplane.cli.session import MARGIN_S, REFUSED, Session, complain, emit, output_option, timeout_option, wait_for
 
 if TYPE_CHECKING:
     from cplane.pb.cplane.admin import v1 as pb
@@ -124,14 +124,7 @@ def _ask_doctor(session: Session) -> "pb.DoctorResponse | None":
 
 @click.command()
 @click.option("--position", type=POSITION, required=True, help="Of the log.")
-@click.option(
-    "--timeout",
-    "timeout_s",
-    type=click.FloatRange(min=0, min_open=True),
-    default=30.0,
-    show_default=True,
-    help="Seconds to wait at most; exit code 1 when it takes longer.",
-)
+@timeout_option
 @output_option
 @click.pass_obj
 def wait(session: Session, position: int, timeout_s: float, output: str) -> None:
