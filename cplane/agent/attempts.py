@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable
 from typing import Generic, TypeVar
 
 from cplane.errors import CplaneError
+from cplane.telemetry.fault import Fault
 from datapath.errors import Corrupt, DatapathError
 
 T = TypeVar("T")
@@ -18,7 +19,7 @@ class Attempts(Generic[T]):
     """
 
     def __init__(self, attempt: Callable[[], Awaitable[T]], failed: Callable[[str], None]) -> None:
-        self._attempt, self._failed, self._failure = attempt, failed, ""
+        self._attempt, self._fault = attempt, Fault(failed)
 
     async def once(self) -> T | None:
         """What comes of it; None where something hinders it."""
@@ -29,7 +30,5 @@ class Attempts(Generic[T]):
             raise
         except (CplaneError, DatapathError, OSError) as error:
             failure = str(error) or type(error).__name__
-        if failure and failure != self._failure:
-            self._failed(failure)
-        self._failure = failure
+        self._fault.now(failure)
         return done

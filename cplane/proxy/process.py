@@ -17,6 +17,7 @@ import anyio
 import msgspec
 
 from cplane.telemetry.clock import SystemClock
+from cplane.telemetry.fault import Fault
 from cplane.telemetry.log import line, logger
 
 log = logger("proxy")
@@ -89,7 +90,7 @@ class Process:
         self._clock = SystemClock()
         self._identity: Identity | None = None
         self._stopped = False
-        self._hindrance = ""  # why it could not be started, the last time
+        self._hindrance = Fault(self._not_started)
         self.starts = 0
         """Processes that were started here; one that was found running is not."""
 
@@ -172,13 +173,14 @@ class Process:
         try:
             made = await anyio.to_thread.run_sync(self._start, epoch)
         except OSError as error:
-            if str(error) != self._hindrance:  # it is tried again, often
-                log.warning(line("proxy not started", kind=self._program.name, error=str(error)))
-            self._hindrance = str(error)
+            self._hindrance.now(str(error))
             return None
-        self._hindrance = ""
+        self._hindrance.now("")
         self.starts += 1
         return made
+
+    def _not_started(self, error: str) -> None:
+        log.warning(line("proxy not started", kind=self._program.name, error=error))
 
     def _start(self, epoch: int) -> Identity:
         """A new process, which is in the pid file; it takes a few milliseconds. Raises OSError: there is none."""

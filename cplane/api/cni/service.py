@@ -15,6 +15,7 @@ from cplane.api.cni.peer import actor_behind
 from cplane.api.cni.ports import Engine, Plumbing
 from cplane.api.cni.request import Request
 from cplane.api.cni.wire import CniError
+from cplane.telemetry.fault import Fault
 from cplane.telemetry.log import line, logger
 from cplane.transport.address import UnixAddress
 from cplane.transport.sockets import Door, inode_of, listen_unix, remove_unix
@@ -50,7 +51,7 @@ class CniService:
         self._clock = clock
         self._folder = queue.folder_of(address.path)
         self._draining = anyio.Lock()
-        self._queue_fault = ""  # why deletions that waited could not be read or removed, the last time
+        self._unqueued = Fault(self._not_drained)
         self._connections = anyio.Semaphore(CONNECTIONS_MAX)
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
@@ -149,10 +150,11 @@ class CniService:
                 await self._work_off()
             except OSError as error:  # the folder cannot be read or written: another time it can
                 fault = str(error)
-        if fault and fault != self._queue_fault:
-            detail = "deletions that wait are left for later"
-            log.error(line("cni", kind="cni.queue", path=self._folder, error=fault, detail=detail))
-        self._queue_fault = fault
+        self._unqueued.now(fault)
+
+    def _not_drained(self, fault: str) -> None:
+        detail = "deletions that wait are left for later"
+        log.error(line("cni", kind="cni.queue", path=self._folder, error=fault, detail=detail))
 
     async def _work_off(self) -> None:
         """As `_drain`. Raises OSError."""
