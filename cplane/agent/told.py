@@ -21,9 +21,10 @@ from cplane.events.policy import PolicyDeleted, PolicyUpserted
 from cplane.hubble.eventring import EventRing
 from cplane.hubble.peer import Peer, Peers, peer_name, tls_name
 from cplane.pb.flow import flow_pb2
+from cplane.projections.addresses import unpacked
 from cplane.projections.tables import IPCACHE, POLICY
 from cplane.transport.address import host_port
-from datapath.maps.ipcache import FAMILY_V4, IpcacheInfo, IpcacheKey
+from datapath.maps.ipcache import IpcacheInfo, IpcacheKey
 from datapath.maps.policy import AUDIT_PLANE
 from datapath.maps.spread import policies_of
 
@@ -209,7 +210,7 @@ def _row(
     told = flow_pb2.AgentEvent(type=flow_pb2.IPCACHE_DELETED if row is None else flow_pb2.IPCACHE_UPSERTED)
     update, held = told.ipcache_update, row or before
     assert held is not None, key
-    address = ip_address(key.addr[:4] if key.family == FAMILY_V4 else key.addr)
+    address = unpacked(key.family, key.addr)
     update.cidr = str(ip_network((address, key.prefix_bits)))
     update.identity, update.encrypt_key = held.identity, held.encrypt_key
     pod = touched.get(str(address))

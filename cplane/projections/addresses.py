@@ -1,6 +1,6 @@
 """Addresses as map bytes."""
 
-from ipaddress import ip_address, ip_network
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from struct import Struct
 from typing import Final
 
@@ -17,6 +17,11 @@ def packed(text: str) -> tuple[int, bytes]:
     address = ip_address(text)
     family = FAMILY_V4 if address.version == 4 else FAMILY_V6
     return family, address.packed.ljust(16, b"\0")
+
+
+def unpacked(family: int, data: bytes) -> IPv4Address | IPv6Address:
+    """The address that `packed` made these of."""
+    return IPv4Address(data[:4]) if family == FAMILY_V4 else IPv6Address(data)
 
 
 def prefix_key(text: str) -> IpcacheKey:

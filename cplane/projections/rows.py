@@ -8,6 +8,7 @@ from cplane.domain.endpoint import Endpoint
 from cplane.domain.policy.mapstate import Origin
 from cplane.domain.policy.rule import AuthType
 from cplane.domain.verdict import Direction
+from cplane.projections.addresses import unpacked
 from datapath.maps.endpoints import DeviceInfo, DeviceKey, EndpointInfo, EndpointKey
 from datapath.maps.ipcache import FAMILY_V4, IpcacheInfo, IpcacheKey
 from datapath.maps.lb import (
@@ -136,7 +137,7 @@ def _ipcache_value(info: IpcacheInfo) -> tuple[str, ...]:
 
 
 def _address(key: EndpointKey) -> tuple[str, ...]:
-    return (str(IPv4Address(key.addr[:4]) if key.family == FAMILY_V4 else IPv6Address(key.addr)),)
+    return (str(unpacked(key.family, key.addr)),)
 
 
 def _endpoint_value(info: EndpointInfo) -> tuple[str, ...]:
@@ -199,8 +200,7 @@ def _skip(key: SkipKey) -> tuple[str, ...]:
 
 
 def _range(key: RangeKey) -> tuple[str, ...]:
-    address = IPv4Address(key.addr[:4]) if key.family == FAMILY_V4 else IPv6Address(key.addr)
-    return (str(key.service_id), f"{address}/{key.prefix_bits}")
+    return (str(key.service_id), f"{unpacked(key.family, key.addr)}/{key.prefix_bits}")
 
 
 def _maglev_key(key: MaglevKey) -> tuple[str, ...]:

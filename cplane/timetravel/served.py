@@ -3,9 +3,9 @@
 Who serves them says the projection that fills the kernel's tables. It is given what concerns the address, and no more.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from ipaddress import ip_address
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Final, NamedTuple
 
 import msgspec
@@ -22,17 +22,15 @@ from cplane.events.service import (
     ServiceOptionsChanged,
     ServiceUpserted,
 )
-from cplane.projections.addresses import packed
+from cplane.projections.addresses import packed, unpacked
 from cplane.projections.services import RANGES, SERVICES, SKIPS, SLOTS, ServiceProjection
 from cplane.timetravel.traffic import Address, Question
 from cplane.timetravel.verdicts import End
-from datapath.maps.ipcache import FAMILY_V4
 from datapath.maps.lb import (
     BENEATH,
     BackendEntry,
     LbFlags,
     LbKind,
-    RangeKey,
     ServiceEntry,
     ServiceKey,
     SkipKey,
@@ -141,10 +139,10 @@ def served(facts: Iterable[Event], question: Question, source: End, destination:
     if outside and not found.flags & LbFlags.OUTSIDE:
         return None
     backends = _backends(tables, found, outside=outside)
-    refusal = _refusal(tables, found, source, outside=outside)
+    refusal = _refusal(tables, found, source, backends, outside=outside)
     unlike: dict[object, Question] = {}
     for backend in () if refusal else backends:
-        address = _text(backend)
+        address = str(unpacked(backend.family, backend.addr))
         pod = endpoints.get(address)
         kind = (pod.identity, pod.policy, pod.audit, backend.port) if pod is not None else (address, backend.port)
         unlike.setdefault(kind, replace(question, destination=Address(address), port=backend.port))
@@ -186,23 +184,21 @@ def _backends(tables: ServiceProjection, entry: ServiceEntry, *, outside: bool) 
     return [slots[SlotKey(entry.id, number)] for number in range(first, first + count)]
 
 
-def _refusal(tables: ServiceProjection, entry: ServiceEntry, source: End, *, outside: bool) -> str:
+def _refusal(
+    tables: ServiceProjection, entry: ServiceEntry, source: End, backends: Sequence[BackendEntry], *, outside: bool
+) -> str:
     """What becomes of connections that no backend takes; empty: one does. As `nodeport_ask` in nodeport.h has it."""
     if outside and entry.flags & LbFlags.SOURCE_RANGES and source.address:
-        family, address = packed(source.address)
-        ranges = (one for one in tables.table(RANGES) if (one.service_id, one.family) == (entry.id, family))
-        if any(_covers(one, address) for one in ranges) == bool(entry.flags & LbFlags.SOURCE_DENY):
+        client = ip_address(source.address)
+        if any(client in one for one in _ranges(tables, entry)) == bool(entry.flags & LbFlags.SOURCE_DENY):
             return f"clients at {source.address} are not served, by its source ranges: their packets are dropped"
-    if _backends(tables, entry, outside=outside):
+    if backends:
         return ""
     fate = "dropped" if outside and entry.flags & LbFlags.DROP else "refused"
     return f"no backend takes connections: they are {fate} before a policy is asked"
 
 
-def _covers(one: RangeKey, address: bytes) -> bool:
-    bits = 8 * len(address) - one.prefix_bits
-    return int.from_bytes(one.addr) >> bits == int.from_bytes(address) >> bits
-
-
-def _text(one: BackendEntry) -> str:
-    return str(ip_address(one.addr[:4] if one.family == FAMILY_V4 else one.addr))
+def _ranges(tables: ServiceProjection, entry: ServiceEntry) -> Iterator[IPv4Network | IPv6Network]:
+    for one in tables.table(RANGES):
+        if one.service_id == entry.id:
+            yield ip_network((unpacked(one.family, one.addr), one.prefix_bits))
