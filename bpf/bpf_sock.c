@@ -36,8 +36,9 @@ static __always_inline bool sock_is_of_node(void *ctx)
 }
 
 /* The frontend that the call names; NULL if it is no service. The node's loopback addresses are the node's for its
- * own sockets only, and so is no address at all, by which Linux means loopback, too: it is what a service of any address
- * is found by, but a pod that names it means itself. A pod that traffic is redirected to may have asked to reach what was meant itself.
+ * own sockets only, and so is no address at all, by which Linux means loopback, too: it is what a service of any
+ * address is found by, but a pod that names it means itself. A pod that traffic is redirected to may have asked to
+ * reach what was meant itself.
  */
 static __always_inline struct lb_service *sock_service(struct sock_addr_ctx *ctx, const struct sock_place *place)
 {
