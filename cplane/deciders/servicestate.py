@@ -18,7 +18,7 @@ from cplane.domain.service import (
     Service,
     ServiceName,
     ServiceOptions,
-    is_readier,
+    readiest,
     shown,
 )
 from cplane.events.service import (
@@ -78,14 +78,8 @@ class ServiceState:
 
     def backends(self, name: ServiceName) -> Iterator[BackendRecord]:
         """The backends of a service, those that several sources name once: as the readiest of these says."""
-        found: dict[tuple[int, str], BackendRecord] = {}
         held = self.sources.get(name, Map())
-        for source in sorted(held):
-            for one in held[source]:
-                other = found.setdefault((one.id, one.port_name), one)
-                if other is not one and is_readier(one.state, other.state):
-                    found[one.id, one.port_name] = one
-        yield from found.values()
+        yield from readiest(held[source] for source in sorted(held)).values()
 
     def source(self, name: ServiceName, source: str) -> tuple[BackendRecord, ...]:
         """What a source knows of a service; empty for one that there is not."""

@@ -2,11 +2,11 @@
 
 import re
 from base64 import b64decode
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import ip_address, ip_network
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeVar
 from typing import Protocol as Shape
 
 from cplane.domain.ports import PORT_MAX, Protocol
@@ -214,12 +214,35 @@ class Placed(Shape):
 _BY_READINESS: Final = ("active", "terminating", "quarantined", "maintenance")
 
 
-def is_readier(state: str, other: str) -> bool:
-    """Whether what says `state` of a backend counts more than what says `other` of the same one.
+class Numbered(Placed, Shape):
+    """A backend that has its number."""
 
-    Several sources may name a backend: a new pod may have the address of one that is not forgotten everywhere.
+    @property
+    def id(self) -> int:
+        """Its number, wherever it is named."""
+        ...
+
+    @property
+    def state(self) -> str:
+        """A BackendState."""
+        ...
+
+
+B = TypeVar("B", bound=Numbered)
+
+
+def readiest(sources: Iterable[Iterable[B]]) -> dict[tuple[int, str], B]:
+    """The backends of a service by number and port name: of what its sources say of one, the readiest counts.
+
+    Several may name it: a new pod may have the address of one that is not forgotten everywhere.
     """
-    return _BY_READINESS.index(state) < _BY_READINESS.index(other)
+    found: dict[tuple[int, str], B] = {}
+    for records in sources:
+        for one in records:
+            other = found.setdefault((one.id, one.port_name), one)
+            if other is not one and _BY_READINESS.index(one.state) < _BY_READINESS.index(other.state):
+                found[one.id, one.port_name] = one
+    return found
 
 
 def leads_to(front: Placed, back: Placed) -> bool:

@@ -20,8 +20,8 @@ from cplane.domain.service import (
     FrontendKind,
     ServiceName,
     ServiceOptions,
-    is_readier,
     leads_to,
+    readiest,
 )
 from cplane.events.catalog import Event
 from cplane.events.endpoint import EndpointCreated, EndpointDeleted
@@ -346,12 +346,8 @@ class ServiceProjection:
 
     def _named(self, name: ServiceName) -> list[BackendRecord]:
         """The backends of a service in the order of their numbers, each port name once, as the readiest source says."""
-        found: dict[tuple[int, str], BackendRecord] = {}
-        for _, records in sorted(self._sources.get(name, {}).items()):
-            for one in records:
-                other = found.setdefault((one.id, one.port_name), one)
-                if other is not one and is_readier(one.state, other.state):
-                    found[one.id, one.port_name] = one
+        held = self._sources.get(name, {})
+        found = readiest(held[source] for source in sorted(held))
         return [found[key] for key in sorted(found)]
 
     def _candidates(
